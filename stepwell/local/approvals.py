@@ -1,4 +1,4 @@
-"""Approvals on one machine: which are open, how one stands, and the end that people make of it."""
+"""Approvals on the local server: reads open ones, and takes decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.reader import Page, RunDetail
 
 
 class LocalApprovals:
-    """Implements `api.approvals.approvals.Approvals`. `decide` does so on the event loop."""
+    """Implements `api.approvals.approvals.Approvals`. `decide` runs on the event loop."""
 
     def __init__(self, platform: LocalPlatform, queries: Queries, decide: Callable[[Link, Outcome], bool]) -> None:
         self._platform, self._queries, self.decide = platform, queries, decide

@@ -1,4 +1,4 @@
-"""What a server was given and cannot put in service, as `/healthz` tells and `serve --strict` does not take."""
+"""Definitions that could not be put in service, as reported by `/healthz` and refused by `serve --strict`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stepwell.project.source import PlacedProblem
 
 
 class NotInService(Exception):
-    """A definition does not load, and that is no start; the message has all of them."""
+    """Some definitions do not load, and the server must not start without them. The message lists all of them."""
 
 
 def broken_files(problems: Iterable[PlacedProblem]) -> list[Broken]:
-    """One for each file, with all that is wrong with it."""
+    """One entry per file, with all problems of the file."""
     by_file: dict[Path, list[str]] = {}
     for problem in problems:
         by_file.setdefault(problem.file, []).append(str(problem))
@@ -22,6 +22,6 @@ def broken_files(problems: Iterable[PlacedProblem]) -> list[Broken]:
 
 
 def refuse_broken(broken: Iterable[Broken]) -> None:
-    """Raises NotInService if there is any."""
+    """Raises NotInService if there are any."""
     if messages := [broken.message for broken in broken]:
-        raise NotInService("\n  ".join(["not all is in service, and --strict is given:", *messages]))
+        raise NotInService("\n  ".join(["--strict is given, and not everything is in service:", *messages]))

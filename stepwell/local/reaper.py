@@ -1,8 +1,8 @@
-"""Orphans: processes that steps left behind, which become children of the server, and must be waited for.
+"""Reaps orphans: processes that steps left behind, which become children of the server.
 
-Linux gives them to process 1, as which a server runs in a container, or to a process that asked for them. One rule: the
-exit status of a child that somebody here waits for is never taken. Each step has a session of its own, so an orphan is
-one that is not in the server's session and that the server has not started.
+Linux makes them children of process 1 (a server in a container), or of a process that is a subreaper. Exit statuses of
+processes that the server started itself must not be taken. Each step has a session of its own, so a child is an orphan
+if it is in another session than the server and was not started by it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stepwell.local.runners.process import started
 from stepwell.local.system.prctl import become_subreaper
 
 _EVERY_S = 1.0
-_AFTER_DEATH_S = 0.02  # what a step's group left dies a moment after the step
+_AFTER_DEATH_S = 0.02  # the rest of a step's process group dies shortly after the step
 
 
 @contextlib.asynccontextmanager
 async def orphans_reaped() -> AsyncIterator[None]:
-    """While this lasts, no orphan stays a zombie. For processes that are servers and nothing else: Linux only."""
+    """Reap orphans while the context lasts. Only for processes that do nothing but serve; Linux only."""
     if not become_subreaper():
         yield
         return
@@ -46,7 +46,7 @@ async def _reap_on() -> None:
 
 
 def reap() -> int:
-    """Wait for all orphans that are dead; how many."""
+    """Reap all dead orphans. Returns their number."""
     reaped = 0
     with contextlib.suppress(OSError):  # there are no children, or there is no /proc
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -59,20 +59,20 @@ def reap() -> int:
 
 
 def _dead_orphans() -> Iterator[int]:
-    parent, ours = os.getpid(), os.getsid(0)
+    parent, own_session = os.getpid(), os.getsid(0)
     for pid in _candidates():
         try:
-            # "pid (name) state ppid pgrp session ...", and a name may hold anything
+            # "pid (name) state ppid pgrp session ...", where the name may contain anything
             stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             state, ppid, session = stat[0], int(stat[1]), int(stat[3])
         except (OSError, ValueError, IndexError):
             continue
-        if state == b"Z" and ppid == parent and session != ours and pid not in started:
+        if state == b"Z" and ppid == parent and session != own_session and pid not in started:
             yield pid
 
 
 def _candidates() -> list[int]:
-    """The children of this process, whichever of its threads has them; all processes if the kernel lists none."""
+    """Ids of this process's children, of all threads; ids of all processes if the kernel does not list children."""
     found, is_listed = list[int](), False
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # the thread has ended, or the kernel has no such file

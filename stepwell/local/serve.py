@@ -1,4 +1,4 @@
-"""The server behind `stepwell serve`: keys, JSON logs, an orderly end."""
+"""The server behind `stepwell serve`: API keys, JSON logs, a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class ServeOptions:
     port: int
     keep_days: float
     certificate: Certificate | None = None
-    strict: bool = False  # do not start unless all definitions are in service
+    strict: bool = False  # do not start unless all definitions can be put in service
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is below the paths."""
+    """What was found below the paths."""
 
     tree: Tree
     functions: Sequence[LoadedFunction]
@@ -60,7 +60,7 @@ class Found:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message`, and what `extra={"fields": {...}}` adds."""
+    """Formats a record as one JSON object: `time`, `level`, `logger`, `message`, and the `fields` given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -83,9 +83,9 @@ def log_json_lines() -> None:
 
 
 async def main(settings: ServerSettings, options: ServeOptions) -> None:
-    """Serve until this task is cancelled; then let running steps end for a while, and queue the others again."""
+    """Serve until this task is cancelled. Running steps then get a grace period; afterwards they are queued again."""
     log_json_lines()
-    hide_memory()  # from steps, which have the same user unless they are given another
+    hide_memory()  # from steps, which run as the same user by default
     with listen(options.host, options.port) as listener:
         is_named = bool(settings.public_url)
         url = url_of(listener, "http" if options.certificate is None else "https")
@@ -100,11 +100,11 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
             if options.strict:
                 refuse_broken(server.broken)
             if not is_named and any(map(_asks, functions)):
-                words = "links to approvals lead to %s; give --public-url if people reach this server elsewhere"
+                words = "links to approvals lead to %s; give --public-url if the server has another public address"
                 log.warning(words, settings.public_url)
             keys = KeyStore(settings.database)
             if not keys.list():
-                log.warning("there are no keys yet, so every request is refused; `stepwell keys create` makes one")
+                log.warning("there are no API keys, so every request is refused; create one: stepwell keys create")
             host, port = listener.getsockname()[:2]
 
             async def ready() -> None:
@@ -125,8 +125,9 @@ def _find(paths: tuple[Path, ...]) -> Found:
 
 
 async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, TypeRefused]:
-    """Those of `schemas` folders and of triggers. A type that is refused stays as it is: nobody restarts a server to
-    make its senders wrong. Answers the refusals, by the types' names."""
+    """Register the event types of `schemas` folders and triggers. Returns the refusals by type name.
+
+    A refused type is not changed: a restart must not make events of existing senders invalid."""
     found, functions = all_found.types, all_found.functions
     for warning in (*found.warnings, *await asyncio.to_thread(_doubts, functions, found)):
         log.warning("%s", warning)
@@ -166,7 +167,7 @@ def _asks(function: LoadedFunction) -> bool:
 
 
 async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunction]:
-    """Make what can be loaded live; what that is. A function that cannot be loaded keeps its last version."""
+    """Deploy the functions that were found. A function that cannot be loaded keeps the last version."""
     for passed_over in found.tree.passed_over:
         log.warning("%s", passed_over)
     refused = await _register_types(server, found)
@@ -190,7 +191,7 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
 
 
 def _log_deployed(deployed: Deployed) -> None:
-    """What is not live is not called so."""
+    """Log whether the function is live, and why not."""
     fields: dict[str, Any] = {"function": deployed.function.definition.id}
     for reason in deployed.missing:
         log.warning("not live: %s", reason, extra={"fields": fields})
@@ -198,7 +199,7 @@ def _log_deployed(deployed: Deployed) -> None:
         return
     fields |= {"version": registered.version, "new": registered.is_new}
     if not registered.is_live:
-        log.warning("not live: it was deleted, and is live again once it changes", extra={"fields": fields})
+        log.warning("not live: it was deleted; a new version makes it live again", extra={"fields": fields})
     elif deployed.is_paused:
         log.warning("paused: it starts no runs until it is resumed", extra={"fields": fields})
     else:

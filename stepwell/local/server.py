@@ -1,4 +1,4 @@
-"""A server on one machine: the platform, its functions, and the HTTP API in one process."""
+"""The local server: the platform, its functions, and the HTTP API in one process."""
 
 from __future__ import annotations
 
@@ -53,24 +53,25 @@ class ServerSettings:
     env: str = "dev"
     durable: bool = False  # sync every commit to disk
     parallelism: int = field(default_factory=default_parallelism)
-    http_slots: int = DEFAULT_HTTP_SLOTS  # of steps that call web addresses, which take none of the others
+    http_slots: int = DEFAULT_HTTP_SLOTS  # for steps that call URLs; they do not use the other slots
     no_containers: bool = False
     secret: Callable[[str], str | None] = os.environ.get
-    step_user: StepUser | None = None  # as whom programs and handlers run, if not as the server's user
-    public_url: str = ""  # where people reach the API, if not at the address that it listens on
-    paths: tuple[Path, ...] = ()  # where functions are looked for, once it runs
-    code_may_be_lost: bool = False  # start although versions have lost their code
-    grace_s: float = 0.0  # that running steps get to end when the server ends
+    step_user: StepUser | None = None  # the user that programs and handlers run as; None: the server's
+    public_url: str = ""  # the API's public address; empty: the address that it listens on
+    paths: tuple[Path, ...] = ()  # where functions are loaded from
+    code_may_be_lost: bool = False  # start although code of some versions is lost
+    grace_s: float = 0.0  # how long running steps may continue when the server stops
 
     @property
     def code(self) -> Path:
-        """Step code by hash, beside the database; hidden, so that no definition is found in it."""
+        """The folder of step code, beside the database. It is hidden, so that no definition is found in it."""
         return self.database.absolute().with_name(f".{self.database.name}.code")  # steps run in other folders
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """`missing`: why this machine cannot run some of its steps, and the cure; such a function is not live."""
+    """The result of a deployment. `missing` has the reasons why this machine cannot run some steps, with fixes. A
+    function with such steps is not live."""
 
     function: LoadedFunction
     registered: Registered | None
@@ -79,7 +80,7 @@ class Deployed:
 
     @property
     def is_live(self) -> bool:
-        """Whether new runs use it, also if these wait until it is resumed."""
+        """Whether new runs use the version, including runs that wait until the function is resumed."""
         return self.registered is not None and self.registered.is_live
 
     def broken(self) -> list[Broken]:
@@ -88,7 +89,7 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What a function is registered with. `code`: hashes by step; `dotenv`: values by step; `missing`: as above."""
+    """What a function is registered with: `code` hashes by step, `dotenv` values by step, `missing` as in Deployed."""
 
     function: LoadedFunction
     definition: dict[str, Any]
@@ -98,24 +99,23 @@ class _Prepared:
 
 
 class LocalServer:
-    """A started platform with what belongs to it. Made by `open_server`."""
+    """A started platform and the parts that belong to it. Made by `open_server`."""
 
     def __init__(
         self, platform: LocalPlatform, runners: Runners, code: CodeKeeper, queries: Queries, settings: ServerSettings
     ) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
         self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
-        self.broken: Sequence[Broken] = ()  # of what it was given
+        self.broken: Sequence[Broken] = ()  # definitions that could not be put in service
         self._runners, self._code = runners, code
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
-        """Make a loaded function live; a version that is equal to the newest makes no new one."""
+        """Deploy a function. If it equals the newest version, no new version is made."""
         async with self.platform.code_lock:
             return await self._deploy(await asyncio.to_thread(self._prepare, function))
 
     async def deploy_all(self, functions: Sequence[LoadedFunction]) -> AsyncIterator[Deployed]:
-        """`deploy` each of these, in their order; many at once cost less than one after the other. What the next events
-        would have to wait for is done, too."""
+        """Deploy functions in order. Faster than one at a time, and prepares the catalog for the next events."""
         for start in range(0, len(functions), _AT_ONCE):
             async with self.platform.code_lock:
                 some = functions[start : start + _AT_ONCE]
@@ -126,8 +126,9 @@ class LocalServer:
         await self.platform.prepare()
 
     async def push(self, archive: IO[bytes], release: Release) -> Deployed:
-        """Release what somebody sent. What this machine cannot run leaves everything as it was. Raises BadArchive,
-        LoadError, NotPossible, OSError (disk full)."""
+        """Deploy an uploaded archive. If this machine cannot run it, nothing changes.
+
+        Raises BadArchive, LoadError, NotPossible, OSError (disk full)."""
         release.check()
         async with self.platform.code_lock:
             with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +143,7 @@ class LocalServer:
         return [self._prepare(function) for function in functions]
 
     def _prepare(self, function: LoadedFunction) -> _Prepared:
-        """Keep the code of a function, and look whether this machine can run it. In a thread: it reads files."""
+        """Store a function's code, and check whether this machine can run it. Call it in a thread: it reads files."""
         code, dotenvs = {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
@@ -174,8 +175,7 @@ class LocalServer:
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[TypeChange | TypeRefused]:
-        """Register types of events, in this order, all versions of a type or none; those that are refused stay as they
-        are."""
+        """Register event types in order, all versions of a type or none. Refused types are not changed."""
         by_name: dict[str, list[TypeVersion]] = {}
         for version in types:
             by_name.setdefault(version.name, []).append(version)
@@ -188,13 +188,13 @@ class LocalServer:
         return results
 
     async def register_webhooks(self, found: FoundWebhooks) -> Synchronised:
-        """Keep the rules that were found, and no other that a file brought before, but for those of broken files."""
+        """Store the rules that were found. Removes other rules that came from files, unless their file is broken."""
         rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.webhooks]
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
-        """Take out of service every live function but these, and those that lie where something cannot be loaded: they
-        keep their last version. Answers the ids."""
+        """Retire all live functions except these. Functions beside definitions that cannot be loaded keep their last
+        version. Returns the ids of the retired functions."""
         loaded = {function.definition.id for function in functions}
         wrong = {problem.file.absolute() for error in errors for problem in error.problems}
         broken = {file.parent for file in wrong}
@@ -211,8 +211,10 @@ class LocalServer:
 
 @asynccontextmanager
 async def open_server(settings: ServerSettings, clock: Clock | None = None) -> AsyncIterator[LocalServer]:
-    """Open the database, go on with its runs, and close it in order: without grace if the task was cancelled more than
-    once. Raises lock.InUse, schema.DatabaseTooNew, step_user.CannotBecome, code_check.CodeLost."""
+    """Open the database, continue its runs, and close it in order when the context ends.
+
+    If the task was cancelled more than once, running steps get no grace period. Raises lock.InUse,
+    schema.DatabaseTooNew, step_user.CannotBecome, code.check.CodeLost."""
     make_folder(settings.database.parent)
     with exclusive(settings.database):
         store = LocalStore(settings.database, durable=settings.durable)
@@ -245,7 +247,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
 
 
 def _prepare_files(settings: ServerSettings) -> None:
-    """Give what the server keeps its modes, once the database is known to be ours. Raises CannotBecome."""
+    """Set the modes of the server's files. Requires the lock on the database. Raises CannotBecome."""
     user = settings.step_user
     make_code_folder(settings.code)
     for warning in close_to_others(settings.database, settings.code, user.gid if user else None):
@@ -263,7 +265,7 @@ async def _check_code(store: LocalStore, code: CodeKeeper, settings: ServerSetti
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError whose text names the address and the cure."""
+    """A listening socket. Raises OSError with a message that names the address and the fix."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -277,7 +279,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """Where programs on this machine reach what listens."""
+    """The URL at which programs on this machine reach a listening socket."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""The types of events as the API of one machine reads and changes them, from any thread."""
+"""Event types on the local server, as the API reads and changes them from any thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class TypeControl:
-    """Implements `api.v1.event_types.TypeRegistry`. `call` does work on the platform's event loop, and waits for it."""
+    """Implements `api.v1.event_types.TypeRegistry`. `call` runs a coroutine on the platform's event loop and waits."""
 
     def __init__(
         self, platform: LocalPlatform, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -54,13 +54,13 @@ class TypeControl:
         return result[-1]
 
     def _change(self, change: Callable[[TypeStore], None]) -> None:
-        """Change types as a part of a batch, which goes on without it if it is refused."""
+        """Change types as part of a batch. A refused change raises here, and the batch continues without it."""
         reasons: list[Exception] = []
 
         def call(_: sqlite3.Connection, now: int) -> None:
             try:
                 change(self._platform.store.types)
-            except (KeyError, UnknownVersion, TypeRefused) as reason:  # before anything was written
+            except (KeyError, UnknownVersion, TypeRefused) as reason:  # raised before anything is written
                 reasons.append(reason)
 
         self._call(self._platform.in_transaction(call))

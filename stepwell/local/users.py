@@ -1,6 +1,7 @@
-"""`/v1/users` on one machine: who they are, and what happened to them.
+"""`/v1/users` on the local server: users, and the timeline of a user.
 
-One rule: rows are found by the text of an id, and count only if their event belongs to the person by its kind as well.
+Rows are found by the text of an id. Another user may have an id of another kind with the same text, so the kind of the
+id in the row's event is compared too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _STEPS = (
 
 
 class LocalUsers(Queries):
-    """Implements `api.v1.users.Users`; `erase` is called for a person, and waits until it is done."""
+    """Implements `api.v1.users.Users`. `erase` blocks until the person is erased."""
 
     def __init__(self, path: Path, erase: Callable[[Person], Erased]) -> None:
         super().__init__(path)
@@ -71,7 +72,7 @@ class LocalUsers(Queries):
     # --- what happened ---------------------------------------------------------------------------------------------
 
     def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
-        """Each kind of entry is read along its index, and no further than the page goes."""
+        """The newest entries. Each kind of entry is read along an index, no further than the page needs."""
         until = LAST if before is None else before[0]
         with self._snapshot():
             kinds = (self._events(person, until), self._runs(person, until), self._steps(person, until))
@@ -102,7 +103,7 @@ class LocalUsers(Queries):
         return (at for _, at, *_ in self._own(person, rows, 2))
 
     def _end(self, table: str, column: str, until: int) -> int:
-        """The number of the first row that is later than `until`: times grow with numbers."""
+        """The number of the first row later than `until`; times grow with row numbers."""
         return LAST if until == LAST else first_row(self._connection, table, column, until + 1)
 
     def _rows(
@@ -112,8 +113,7 @@ class LocalUsers(Queries):
         return merged(self._connection, sql, names, order=order, ascending=ascending)
 
     def _own(self, person: Person, rows: Iterable[tuple[Any, ...]], event: int) -> Iterator[tuple[Any, ...]]:
-        """The rows whose column `event` is an event of this person. Ids of others may have the same text, and another
-        kind."""
+        """The rows whose event (its row number is column `event`) belongs to this person, by text and kind of id."""
         known: dict[int, bool] = {}
         for row in rows:
             seq = row[event]

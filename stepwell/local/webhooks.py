@@ -1,6 +1,6 @@
-"""The rules of webhooks in SQLite; they are kept in memory too, since requests are answered by them.
+"""Webhook rules in SQLite, with a cache in memory for answering requests.
 
-One rule: what a file brought goes with its file, and what was put by the API stays until it is removed there.
+A rule from a file is removed when it disappears from the file. A rule put by the API stays until the API removes it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Synchronised:
-    """Names of webhooks that files made, changed, and took away."""
+    """Names of the webhooks that were changed or removed to match the files."""
 
     changed: list[str]
     removed: list[str]
 
 
 class LocalWebhooks:
-    """Implements `api.webhooks.webhooks.Hooks`, and changes rules; for the event loop's thread."""
+    """Implements `api.webhooks.webhooks.Hooks`, and changes rules. Call it on the event loop's thread."""
 
     def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None], public_url: str) -> None:
         self._platform, self._secret, self.public_url = platform, secret, public_url
         self.certificates = Certificates()
-        self._rules: dict[str, Rule] = {}  # those that were asked for
+        self._rules: dict[str, Rule] = {}  # cache, by name
 
     def rule(self, name: str) -> Rule | None:
         if name not in self._rules:
@@ -50,7 +50,7 @@ class LocalWebhooks:
         return self._secret(name)
 
     async def put(self, rule: Json, file: str | None = None) -> bool:
-        """False if it is kept already."""
+        """Store a rule. Returns whether it differs from the one stored before."""
         row = self._platform.store.connection.execute(
             "SELECT rule, file FROM webhooks WHERE name = ?", (rule["name"],)
         ).fetchone()
@@ -64,8 +64,8 @@ class LocalWebhooks:
         await self._write("DELETE FROM webhooks WHERE name = ?", (name,))
 
     async def synchronise(self, rules: Iterable[tuple[Json, str]], broken: Collection[str]) -> Synchronised:
-        """Keep these rules with their files, and no other that a file brought, but for those of files which cannot be
-        read now."""
+        """Store these rules and their files. Removes other rules that came from files, except from the `broken`
+        files, which cannot be read now."""
         changed, names = [], set()
         for rule, file in rules:
             names.add(rule["name"])
@@ -86,7 +86,7 @@ class LocalWebhooks:
 
 
 class WebhookControl:
-    """Implements `api.v1.webhook_rules.Webhooks`. `call` does work on the platform's event loop, and waits for it."""
+    """Implements `api.v1.webhook_rules.Webhooks`. `call` runs a coroutine on the platform's event loop and waits."""
 
     def __init__(
         self, webhooks: LocalWebhooks, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]

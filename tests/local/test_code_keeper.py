@@ -110,8 +110,8 @@ def test_every_change_is_noticed(
     assert not keeper.is_unchanged(code.hash)
     problem = keeper.check(code.hash, "f", 1)
     assert problem is not None
-    assert "is not what version 1 was made of" in problem
-    assert "Restore it from a backup" in problem
+    assert "differs from the code of version 1" in problem
+    assert "Restore a backup" in problem
     materialise(code, keeper.folder)
     assert keeper.check(code.hash, "f", 1) is None
 
@@ -212,7 +212,7 @@ def test_code_that_a_step_changed_and_nobody_has_any_more_does_not_run(tmp_path:
         failed = http.ended(http.send())
         assert outcome(failed) == (None, "code_changed")
         assert len(failed["steps"]["a"]["attempts"]) == 1
-        assert "version 1 was made of (value)" in failed["steps"]["a"]["error"]["message"]
+        assert "differs from the code of version 1 (value)" in failed["steps"]["a"]["error"]["message"]
         assert "make a new version" in failed["steps"]["a"]["error"]["message"]
 
 

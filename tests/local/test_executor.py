@@ -210,14 +210,14 @@ def test_a_discarded_batch_gives_its_slots_back() -> None:
 
 def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
     def make_job(attempt: Attempt) -> Job:
-        raise CannotRun("the secret X has no value here")
+        raise CannotRun("the secret X is not set")
 
     record = record_of("f", "run")
     listener = Listener()
     it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
     it.carry_out(Effects(starts=[Attempt(record, 0, 1, b"{}")]))
     it.launch()
-    error = Error("start", "the secret X has no value here")
+    error = Error("start", "the secret X is not set")
     assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]
     assert it.is_idle
     assert it.slots().programs == 1

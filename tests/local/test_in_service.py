@@ -88,7 +88,7 @@ def test_a_strict_server_does_not_start_without_all_of_its_definitions(
     name = make_broken(functions)
     done = cli("serve", str(functions), "--strict", "--port", "0", "--db", str(tmp_path / "db"))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: not all is in service")
+    assert done.stderr.startswith("error: --strict is given, and not everything is in service")
     assert name in done.stderr
     assert "listening" not in done.stdout
 

@@ -53,7 +53,7 @@ def test_what_the_step_declares_counts_more_than_the_env_beside_it_and_secrets_m
 
 
 def test_a_step_whose_secret_has_no_value_cannot_run(store: LocalStore) -> None:
-    with pytest.raises(CannotRun, match="the secret KEY has no value here; set KEY in the server's environment"):
+    with pytest.raises(CannotRun, match="the secret KEY is not set; set KEY in the server's environment"):
         job_of(store, {}, {"KEY": "dotenv"}, secrets=["KEY"])
 
 

@@ -82,7 +82,7 @@ def test_a_run_that_was_left_in_peace_for_minutes_is_tried_again_soon(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def delays() -> list[str]:
-        return [record.getMessage().split()[-2] for record in caplog.records if "handed in again" in record.msg]
+        return [record.getMessage().split()[-2] for record in caplog.records if "trying again" in record.msg]
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

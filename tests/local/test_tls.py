@@ -80,7 +80,7 @@ def test_who_speaks_plain_http_is_told_so(server: Server, sent: bytes) -> None:
         answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"https://" in answer
-    assert server.line(lambda line: line["message"] == "no TLS with 127.0.0.1: http request")["level"] == "warning"
+    assert server.line(lambda line: line["message"] == "TLS handshake with 127.0.0.1 failed: http request")["level"] == "warning"
 
 
 def test_a_handshake_that_fails_is_one_line(server: Server, trust: ssl.SSLContext) -> None:
@@ -158,8 +158,8 @@ def test_files_that_cannot_be_used_are_refused_with_the_cure(
         (("--tls-key", files[1]), "needs --tls-cert"),
         (("--tls-cert", tmp_path / "none", "--tls-key", files[1]), "No such file"),
         (("--tls-cert", files[0], "--tls-key", tmp_path), "Is a directory"),
-        (("--tls-cert", files[1], "--tls-key", files[1]), "holds no certificate"),
-        (("--tls-cert", files[0], "--tls-key", files[0]), "holds no private key"),
+        (("--tls-cert", files[1], "--tls-key", files[1]), "contains no certificate"),
+        (("--tls-cert", files[0], "--tls-key", files[0]), "contains no private key"),
         (("--tls-cert", files[0], "--tls-key", other[1]), "does not belong to the certificate"),
         (("--tls-cert", files[0], "--tls-key", encrypted), "is encrypted"),
         (("--tls-cert", broken, "--tls-key", files[1]), "cannot be used"),

@@ -1,7 +1,7 @@
-"""A backup: the database, its long logs and the code of its versions in one file, made while a server runs and writes.
+"""Backups: one file with the database, long logs and the code of all versions, made while a server runs and writes.
 
-The file is a tar archive: `manifest.json`, `database`, then `logs/<name>`, `logs.json` and `code/<hash>/...`. One rule:
-the code is kept from being cleaned away before the database is read, so every version in a backup has its code.
+The file is a tar archive: `manifest.json`, `database`, then `logs/<name>`, `logs.json` and `code/<hash>/...`. The code
+is locked against removal before the database is read, so a backup contains the code of every version in it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from stepwell.project.code import CodeFile, hash_of
 
 FORMAT = 2
 MANIFEST, DATABASE, LOGS, CODE = "manifest.json", "database", "logs", "code"
-LOG_HASHES = "logs.json"  # comes behind the logs, since these may be written to, or removed, until they are read
+LOG_HASHES = "logs.json"  # after the logs, because a server may append to or remove them until they are read
 _PAGES = 2_000  # copied at a time
 _LEFT_BY_PYTHON = "__pycache__"
 
-Progress = Callable[[str, int, int], None]  # what is copied (`database`, `code`), how much of it, and all of it
+Progress = Callable[[str, int, int], None]  # what is copied (`database` or `code`), the amount so far, and the total
 
 
 class BackupError(Exception):
-    """There is no backup of this; the message says why, and what to do."""
+    """The backup cannot be made. The message contains the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What was written. `missing`: code of versions that nothing needs any more, and that is not there."""
+    """What was written. `missing` names code that is gone, of versions that are not needed any more."""
 
     database_bytes: int
     code: int
@@ -50,8 +50,9 @@ class Backup:
 
 
 def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: Progress) -> Backup:
-    """Write a backup. `scratch`: a folder for a copy of the database meanwhile. Raises BackupError, BadDatabase,
-    OSError (disk full)."""
+    """Write a backup. `scratch` is a folder for a temporary copy of the database.
+
+    Raises BackupError, BadDatabase, OSError (disk full)."""
     with code_in_use(code), tempfile.TemporaryDirectory(prefix=".stepwell-backup-", dir=scratch) as folder:
         copy = Path(folder) / DATABASE
         _snapshot(database, copy, progress)
@@ -59,8 +60,8 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
         found = {name for name in wanted if (code / name).is_dir()}
         if lacking := [name for text, name in needed.items() if text not in found]:
             raise BackupError(
-                f"the code of {'; '.join(lacking)} is not in {code}, so a backup would be of no use: start the server"
-                " once with the folder that it came from, or push new versions"
+                f"the code of {'; '.join(lacking)} is not in {code}, so the backup would be useless: start the server"
+                " once with the folder that the code came from, or push new versions"
             )
         size = copy.stat().st_size
         manifest = {
@@ -82,14 +83,14 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
 
 
 def _snapshot(database: Path, copy: Path, progress: Progress) -> None:
-    """A consistent copy of a database that others write to. Raises BackupError."""
+    """Copy a database consistently while others write to it. Raises BackupError."""
     with contextlib.closing(connect(database, read_only=True)) as source:
-        source.execute("BEGIN")  # all steps of the copy see one moment
+        source.execute("BEGIN")  # one snapshot for all pieces of the copy
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
         os.close(os.open(copy, os.O_CREAT | os.O_EXCL, 0o600))
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as target:
-            target.execute("PRAGMA synchronous = OFF")  # a copy that is not whole is thrown away
+            target.execute("PRAGMA synchronous = OFF")  # an incomplete copy is thrown away
 
             def copied(status: int, remaining: int, total: int) -> None:
                 progress(DATABASE, (total - remaining) * page_bytes, total * page_bytes)
@@ -97,11 +98,11 @@ def _snapshot(database: Path, copy: Path, progress: Progress) -> None:
             source.backup(target, pages=_PAGES, progress=copied)
             (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise BackupError(f"{database} is damaged ({verdict}); restore the last backup that was made before")
+        raise BackupError(f"{database} is damaged ({verdict}); restore the last backup made before the damage")
 
 
 def _code_of(copy: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """What live versions and open runs need, and what all versions have: names of steps by the hash of their code."""
+    """The code that live versions and open runs need, and the code of all versions: step names by code hash."""
     with contextlib.closing(connect(copy, read_only=True)) as connection:
         return needed_code(connection), stored_code(connection)
 
@@ -121,8 +122,9 @@ def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, siz
 
 
 def _add_logs(archive: tarfile.TarFile, copy: Path, folder: Path) -> None:
-    """Add the files that the copy of the database names, as long as they are now, and their hashes. What is not there
-    any more is of a run that was removed meanwhile."""
+    """Add the log files that the copied database refers to, with their current contents, and their hashes.
+
+    A missing file belongs to a run that was removed in the meantime."""
     hashes: dict[str, str] = {}
     for name in _logs_of(copy):
         with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as content:
@@ -135,12 +137,12 @@ def _add_logs(archive: tarfile.TarFile, copy: Path, folder: Path) -> None:
 def _logs_of(copy: Path) -> list[str]:
     with contextlib.closing(connect(copy, read_only=True)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'log_files'").fetchone():
-            return []  # no server of this version has opened it yet
+            return []  # a database of an older version, not opened by this one yet
         return [name for (name,) in connection.execute("SELECT name FROM log_files ORDER BY run, step, attempt")]
 
 
 def _add_code(archive: tarfile.TarFile, folder: Path, code_hash: str) -> None:
-    """Add one step's code, and see that it is what its hash says. Raises BackupError."""
+    """Add one step's code, and verify the hash. Raises BackupError."""
     files = []
     for name in sorted(_names(folder), key=os.fsencode):
         path, entry_name = folder / name, f"{CODE}/{code_hash}/{name}"
@@ -157,13 +159,13 @@ def _add_code(archive: tarfile.TarFile, folder: Path, code_hash: str) -> None:
         files.append(CodeFile(name, "x" if is_program else "f", hashing.digest()))
     if hash_of(files) != code_hash:
         raise BackupError(
-            f"the code in {folder} was changed, so a backup of it would be of no use: start the server once with the"
-            " folder that it came from, which restores it, or push the function again"
+            f"the code in {folder} was changed, so the backup would be useless: start the server once with the folder"
+            " that the code came from, which restores it, or push the function again"
         )
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """All files and links, relative to the folder."""
+    """The paths of all files and links, relative to the folder."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != _LEFT_BY_PYTHON]
         links = [name for name in folders if os.path.islink(f"{parent}/{name}")]  # noqa: PTH114
@@ -172,7 +174,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 class _Hashing(io.RawIOBase):
-    """A file that is hashed as it is read."""
+    """Reads a file and hashes what it reads."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, hashlib.sha256()

@@ -1,8 +1,8 @@
-"""A backup becomes a database again, with its long logs and the code of its versions.
+"""Restores a backup: the database, long logs and the code of all versions.
 
-One rule: nothing that is there is touched before all of the backup is unpacked and known to be right; then code is put
-there, which is named by what it holds, and logs, whose names nothing else has, and the database takes its place in one
-step. Logs of the database that was there go when a server starts.
+The whole backup is unpacked and verified before anything existing is touched. Then code (named by content hash) and
+logs (with unique names) are moved into place, and the database is replaced in one step. Logs of the old database are
+removed when a server starts.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _MOST_MANIFEST = 64 * 1024 * 1024
 _CODE_NAME = re.compile(r"code/([0-9a-f]{64})/(.+)", re.DOTALL)
 _PIECE = 1024 * 1024
 
-Progress = Callable[[int], None]  # bytes that are unpacked
+Progress = Callable[[int], None]  # bytes unpacked since the last call
 
 
 class BadBackup(Exception):
-    """This is no backup, or not a whole one; the message says what is wrong with it. Nothing was changed."""
+    """The file is not a complete backup. The message contains the reason. Nothing was changed."""
 
 
 class NotRestored(Exception):
-    """The database that is there stays; the message says why, and what to do."""
+    """The existing database was kept. The message contains the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,18 @@ class Restored:
 
 
 def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progress: Progress) -> Restored:
-    """Raises BadBackup, NotRestored, lock.InUse, OSError (disk full)."""
+    """Restore a backup to `database` and `code`. Raises BadBackup, NotRestored, lock.InUse, OSError (disk full)."""
     database = database.absolute()
     if database.exists() and not force:
-        raise NotRestored(f"{database} is there already; name another --db, or replace it with --force")
+        raise NotRestored(f"{database} exists already; name another --db, or replace it with --force")
     in_use(database)
     with _workplace(database) as folder:
         manifest = _unpack(file, folder, progress)
         _check(folder, manifest)
-        os.sync()  # all of it is on disk before it is taken into use
+        os.sync()  # all of it must be on disk before it is used
         with exclusive(database):
             if database.exists() and not force:
-                raise NotRestored(f"{database} was made meanwhile; name another --db, or replace it with --force")
+                raise NotRestored(f"{database} was created meanwhile; name another --db, or replace it with --force")
             for part in (folder / DATABASE, folder / LOGS, folder / CODE):
                 if part.exists():
                     give_to_owner(part, database.parent)
@@ -79,7 +79,7 @@ def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progres
 
 @contextmanager
 def _workplace(database: Path) -> Iterator[Path]:
-    """An empty private folder on the disk of the database. What a restore left that was killed is removed."""
+    """An empty private folder on the database's disk. Removes what a killed restore has left there."""
     parent, is_new = database.parent, not database.parent.exists()
     make_folder(parent)
     folder = parent / f".{database.name}.restore"
@@ -88,7 +88,7 @@ def _workplace(database: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotRestored(f"another restore of {database} is going on; wait until it has ended") from None
+            raise NotRestored(f"another restore of {database} is in progress; wait until it has ended") from None
         try:
             _empty(folder)
             yield folder
@@ -98,7 +98,7 @@ def _workplace(database: Path) -> Iterator[Path]:
             folder.rmdir()
             if is_new:
                 with contextlib.suppress(OSError):
-                    parent.rmdir()  # if nothing was put there
+                    parent.rmdir()  # unless it contains something
 
 
 def _empty(folder: Path) -> None:
@@ -112,26 +112,26 @@ def _empty(folder: Path) -> None:
 
 
 def _unpack(file: IO[bytes], folder: Path, progress: Progress) -> dict[str, Any]:
-    """Write the archive's members into the folder; answers its manifest. Raises BadBackup."""
+    """Write the archive's members into the folder, and return the manifest. Raises BadBackup."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as archive:
             members = iter(archive)
             first = next(members, None)
             if first is None or first.name != MANIFEST or not first.isreg() or first.size > _MOST_MANIFEST:
-                raise BadBackup("this is no backup that `stepwell backup` has made")
+                raise BadBackup("the file is not a backup made by `stepwell backup`")
             manifest = _manifest(archive, first)
             links: list[tuple[Path, str]] = []
             for member in members:
                 _unpack_one(archive, member, folder, links, progress)
-            for path, text in links:  # after all files, so that none is written through a link
+            for path, text in links:  # after all files, so that no file is written through a link
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(text)
             _close_folders(folder / CODE)
             return manifest
     except (tarfile.TarError, EOFError) as error:
-        raise BadBackup(f"this is no whole backup that `stepwell backup` has made: {error}") from None
+        raise BadBackup(f"the file is not a complete backup made by `stepwell backup`: {error}") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError, UnicodeError, ValueError) as error:
-        raise BadBackup(f"this is no backup that `stepwell backup` has made: {error}") from None
+        raise BadBackup(f"the file is not a backup made by `stepwell backup`: {error}") from None
 
 
 def _manifest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
@@ -143,9 +143,9 @@ def _manifest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, An
         shape = [manifest["database"]["bytes"], manifest["created_at"], version, *map(len, manifest["code"])]
         texts = [manifest["database"]["sha256"], manifest["stepwell"], *manifest["code"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise BadBackup("this is no backup that `stepwell backup` has made: its manifest cannot be read") from None
+        raise BadBackup("the file is not a backup made by `stepwell backup`: the manifest cannot be read") from None
     if not all(isinstance(item, int) for item in shape) or not all(isinstance(text, str) for text in texts):
-        raise BadBackup("this is no backup that `stepwell backup` has made: its manifest makes no sense")
+        raise BadBackup("the file is not a backup made by `stepwell backup`: the manifest has values of wrong types")
     if version not in (1, FORMAT):
         raise BadBackup(f"the backup was made by Stepwell {manifest['stepwell']}, in a newer format; upgrade Stepwell")
     return manifest
@@ -158,14 +158,14 @@ def _unpack_one(
     links: list[tuple[Path, str]],
     progress: Progress,
 ) -> None:
-    """One rule: what is written is a file in the folder, whatever the member is called."""
+    """Write one member. Only files inside the folder are written, whatever the member's name is."""
     named = _CODE_NAME.fullmatch(member.name)
     if named is not None:
         parts = named[2].split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
-            raise BadBackup(f"{member.name[:100]!r} in the backup leads out of its folder")
+            raise BadBackup(f"{member.name[:100]!r} in the backup leads out of the backup's folder")
     elif not _is_known(member.name) or not member.isreg():
-        raise BadBackup(f"{member.name[:100]!r} does not belong into a backup")
+        raise BadBackup(f"{member.name[:100]!r} does not belong in a backup")
     path = folder / member.name
     if member.issym():
         links.append((path, member.linkname))
@@ -194,44 +194,44 @@ def _close_folders(code: Path) -> None:
             Path(parent).chmod(0o555)
 
 
-# --- whether it is right ---------------------------------------------------------------------------------------------
+# --- verification ----------------------------------------------------------------------------------------------------
 
 
 def _check(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises BadBackup."""
+    """Verify an unpacked backup. Raises BadBackup."""
     copy = folder / DATABASE
     if not copy.is_file() or copy.stat().st_size != manifest["database"]["bytes"]:
-        raise BadBackup("the backup is not whole: its database is cut off")
+        raise BadBackup("the backup is incomplete: the database is cut off")
     with copy.open("rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != manifest["database"]["sha256"]:
-            raise BadBackup("the backup is damaged: its database is not what was backed up")
+            raise BadBackup("the backup is damaged: the database does not match the hash in the manifest")
     needed = _check_database(copy)
     _check_logs(folder, manifest)
     there = {path.name for path in (folder / CODE).iterdir()} if (folder / CODE).is_dir() else set()
     for code_hash in {*manifest["code"], *there, *needed}:
         if code_hash not in there or code_hash not in manifest["code"]:
-            raise BadBackup(f"the backup is not whole: the code {code_hash[:12]} is missing")
+            raise BadBackup(f"the backup is incomplete: the code {code_hash[:12]} is missing")
         if not is_copy(folder / CODE / code_hash, code_hash):
-            raise BadBackup(f"the backup is damaged: the code {code_hash[:12]} is not what was backed up")
+            raise BadBackup(f"the backup is damaged: the code {code_hash[:12]} does not match the hash")
 
 
 def _check_logs(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises BadBackup. Backups of format 1 have none."""
+    """Verify the logs. Raises BadBackup. Backups of format 1 contain no logs."""
     there = {path.name: path for path in (folder / LOGS).iterdir()} if (folder / LOGS).is_dir() else {}
     try:
         hashes = orjson.loads((folder / LOG_HASHES).read_bytes()) if manifest["format"] > 1 else {}
     except (FileNotFoundError, orjson.JSONDecodeError):
-        raise BadBackup("the backup is not whole: the hashes of its logs are missing") from None
+        raise BadBackup("the backup is incomplete: the hashes of the logs are missing") from None
     if not isinstance(hashes, dict) or hashes.keys() != there.keys():
-        raise BadBackup("the backup is not whole: its logs are not those that were backed up")
+        raise BadBackup("the backup is incomplete: the logs are not those that were backed up")
     for name, path in there.items():
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != hashes[name]:
-                raise BadBackup(f"the backup is damaged: the log {name} is not what was backed up")
+                raise BadBackup(f"the backup is damaged: the log {name} does not match the hash")
 
 
 def _check_database(copy: Path) -> Sequence[str]:
-    """The hashes of the code that it needs. Leaves nothing beside the file."""
+    """Verify the database. Returns the hashes of the code that it needs. Creates no file beside it."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -239,14 +239,14 @@ def _check_database(copy: Path) -> Sequence[str]:
             if verdict != "ok":
                 raise BadBackup(f"the backup's database is damaged: {verdict}")
             if schema > len(MIGRATIONS):
-                raise BadBackup(f"the backup's database has schema {schema}, this Stepwell knows {len(MIGRATIONS)}:"
+                raise BadBackup(f"the backup's database has schema {schema}, Stepwell supports {len(MIGRATIONS)}:"
                                 " upgrade Stepwell")  # fmt: skip
             return list(needed_code(connection))
     except (sqlite3.Error, orjson.JSONDecodeError) as error:
         raise BadBackup(f"the backup's database cannot be read: {error}") from None
 
 
-# --- taking it into use ----------------------------------------------------------------------------------------------
+# --- moving it into place --------------------------------------------------------------------------------------------
 
 
 def _take_code(new: Path, code: Path) -> None:
@@ -272,7 +272,7 @@ def _take_logs(new: Path, logs: Path) -> None:
 
 
 def _take_database(new: Path, database: Path) -> None:
-    """What SQLite keeps beside the old database goes first: it would be taken for the new one's."""
+    """Replace the database. The old one's journal files are removed first: SQLite would apply them to the new one."""
     if database.exists():
         _write_back(database)
     for suffix in ("-wal", "-shm", "-journal"):
@@ -284,11 +284,11 @@ def _take_database(new: Path, database: Path) -> None:
 
 
 def _write_back(database: Path) -> None:
-    """Let the old database be whole without its log: it stays in use if this is interrupted. Raises NotRestored."""
+    """Checkpoint the old database, so that it is complete if the restore is interrupted. Raises NotRestored."""
     try:
         with contextlib.closing(connect(database)) as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except (BadDatabase, sqlite3.DatabaseError):
-        return  # it is none, or a damaged one
+        return  # not a database, or a damaged one
     if busy:
-        raise NotRestored(f"somebody is using {database}; end that first")
+        raise NotRestored(f"another process is using {database}; stop it first")

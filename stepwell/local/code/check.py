@@ -1,7 +1,7 @@
-"""A server looks at the code that it is about to run before it runs anything: at that of live versions and open runs.
+"""Checks at a server's start that the code of live versions and open runs is present and unchanged.
 
-One rule: what can be put in order is, from where the code came from; a server whose code is lost does not start, since
-it would look healthy and fail every run.
+Damaged code is restored from where it came from. A server whose code is lost does not start: it would look healthy, and
+fail every run.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ _MOST_SHOWN = 10
 
 
 class CodeLost(Exception):
-    """Code that live versions or open runs need is not there, or not what it was; the message says whose it is."""
+    """Code that live versions or open runs need is missing or changed. The message lists the affected steps."""
 
 
 def check_code(
     needed: Iterable[NeededVersion], keeper: CodeKeeper, paths: Sequence[Path], *, may_be_lost: bool = False
 ) -> None:
-    """Put the code of these versions in order. `paths`: where functions are looked for next, so that what they are made
-    of is at hand. Takes as long as it takes to hash it all. Raises CodeLost, unless code may be lost."""
+    """Restore the code of these versions where needed. Raises CodeLost unless `may_be_lost` is set.
+
+    `paths` are the folders that functions are loaded from next; code is restored from there. Hashes all of the code."""
     lost = [needed_version for needed_version in needed if _problems(needed_version, keeper)]
     if lost and paths:
         functions, errors = load_all(paths)
@@ -43,15 +44,15 @@ def check_code(
     problems = [problem for needed_version in lost for problem in _problems(needed_version, keeper)]
     if may_be_lost:
         for problem in problems:
-            log.error("it cannot run: %s", problem)
+            log.error("the step cannot run: %s", problem)
         return
     more = f"\n  and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
     raise CodeLost(
-        "the code that functions need is not there, or not what it was:\n  "
+        "the code that functions need is missing or was changed:\n  "
         + "\n  ".join(problems[:_MOST_SHOWN])
-        + f"{more}\nRestore a backup that has it (`stepwell restore FILE --force`), or put the folder back that lay"
-        " beside the database, or start with the folder that the functions came from. If it is lost, start with"
-        " --allow-missing-code, push new versions, and rerun what failed."
+        + f"{more}\nRestore a backup that contains it (`stepwell restore FILE --force`), or put the folder back that"
+        " was beside the database, or start with the folder that the functions came from. If the code is lost, start"
+        " with --allow-missing-code, push new versions, and rerun the failed runs."
     )
 
 
@@ -67,8 +68,8 @@ def _problems(version: NeededVersion, keeper: CodeKeeper) -> list[str]:
 
 
 def _is_needed(version: NeededVersion, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> bool:
-    """Whether it is used once all that was found is live: what came from a file is made live anew, or retired, unless
-    that file cannot be loaded."""
+    """Whether the version is still needed after all found functions are deployed. A function that came from a file is
+    then replaced or retired, unless that file cannot be loaded."""
     broken = {problem.file.parent for error in errors for problem in error.problems}
     is_replaced = any(function.definition.id == version.function_id for function in functions)
     is_kept = not version.file or (Path(version.file).parent in broken and not is_replaced)

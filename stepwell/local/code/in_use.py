@@ -1,4 +1,4 @@
-"""Which code the versions in a database need, and how it is kept from being cleaned away while somebody copies it."""
+"""The code that a database's versions need, and locks that keep code from being removed while it is copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import orjson
 
 @contextmanager
 def code_in_use(code: Path) -> Iterator[None]:
-    """Meanwhile nothing is removed from this folder."""
+    """Lock the folder of code: nothing is removed from it meanwhile."""
     if not code.is_dir():
         yield
         return
@@ -26,7 +26,7 @@ def code_in_use(code: Path) -> Iterator[None]:
 
 @contextmanager
 def code_free(code: Path) -> Iterator[bool]:
-    """Whether something may be removed from this folder, which is there, now."""
+    """Lock the folder of code for removal, if no one uses it. Yields whether something may be removed now."""
     with _opened(code) as folder:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,8 +47,8 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class NeededVersion:
-    """A version that new runs or open ones use. `code`: hashes by step; `file`: where the function was found on disk;
-    "" if it was pushed."""
+    """A version that new or open runs use. `code` has hashes by step. `file` is the definition found on disk, or "" if
+    the function was pushed."""
 
     function_id: str
     version: int
@@ -71,7 +71,7 @@ def needed_versions(connection: sqlite3.Connection) -> list[NeededVersion]:
 
 
 def needed_code(connection: sqlite3.Connection) -> dict[str, str]:
-    """The code that new runs and those which are not over use: by its hash, whose it is."""
+    """The code that new and open runs use: by hash, the function, version and step it belongs to."""
     return {
         code_hash: f"{version.function_id} version {version.version}, step {step}"
         for version in needed_versions(connection)
@@ -80,7 +80,7 @@ def needed_code(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def stored_code(connection: sqlite3.Connection) -> dict[str, str]:
-    """The code of all versions: by its hash, whose it is."""
+    """The code of all versions: by hash, the function, version and step it belongs to."""
     rows = connection.execute("SELECT function, version, code FROM versions ORDER BY function, version")
     return {
         code_hash: f"{function} version {version}, step {step}"

@@ -1,7 +1,7 @@
-"""The code of steps stays what its hash says: it is looked at before it runs, and restored or refused if it changed.
+"""Keeps the code of steps equal to its hash: changed code is detected before it runs, then restored or refused.
 
-One rule: code that is not what a version was made of does not run. To hash it before every attempt would be dear, so
-what `stat` says of its files and folders is remembered with the hash; every write changes it (`ctime`).
+To hash the code before every attempt would be slow. So the hash is remembered together with inode and `ctime` of all
+files and folders; every write changes the `ctime`.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ from stepwell.project.load import LoadError, load
 
 log = logging.getLogger("stepwell.code")
 
-_QUICK = 500  # files and folders that are looked at on the event loop: half a millisecond
-_TICK_NS = 50_000_000  # the clock of files is coarse: what was just written may be written again in the same tick
+_QUICK = 500  # files and folders that are checked on the event loop: half a millisecond
+_TICK_NS = 50_000_000  # file times are coarse: a second write in the same tick may leave no trace
 _LEFT_BY_PYTHON = "__pycache__"
 
-Fingerprint = dict[str, tuple[int, int]]  # by path: the inode, and when it or what is in it changed last (ns)
+Fingerprint = dict[str, tuple[int, int]]  # by path: the inode, and the time of the last change (ctime, in ns)
 
 
 class CodeKeeper:
-    """Keeps `folder`, which has the code of each step in a folder that is called by its hash, and beside them what was
-    pushed as it came. What touches more than a few files (all but `is_unchanged`) belongs into a thread."""
+    """Manages `folder`: the code of each step, in a folder named by hash, and the archives that were pushed.
+
+    Call all methods but `is_unchanged` in a thread: they read or write many files."""
 
     def __init__(self, folder: Path, definitions: Mapping[str, Path] | None = None) -> None:
-        """`definitions`: the files of functions that were found on disk, by function id."""
+        """`definitions` are the files of functions that were found on disk, by function id."""
         self.folder = folder
         self._definitions = dict(definitions or {})
         self._known: dict[str, Fingerprint] = {}
         self._lock = threading.Lock()
 
     def keep(self, code: StepCode) -> None:
-        """Put a step's code there, and in order if it is there and was changed. Raises CodeError, OSError."""
+        """Store a step's code, or restore it if the stored copy was changed. Raises CodeError, OSError."""
         with self._lock:
             known = self._known.get(code.hash)
             if known is None or not _is_as(known):
                 materialise(code, self.folder)
 
     def keep_definition(self, function_id: str, file: Path) -> None:
-        """Remember where a function was found on disk, so that its code can be restored from there."""
+        """Remember where a function was found on disk, so that code can be restored from there."""
         self._definitions[function_id] = file
 
     def keep_pushed(self, function_id: str, version: int, archive: IO[bytes]) -> None:
-        """Keep what was pushed, so that its code can be restored from it. Raises OSError."""
+        """Store a pushed archive, so that code can be restored from it. Raises OSError."""
         archive.seek(0)
         unfinished = self.folder / ".pushed"
         with os.fdopen(open_file(unfinished, os.O_WRONLY | os.O_TRUNC), "wb") as file:
@@ -62,28 +63,28 @@ class CodeKeeper:
         unfinished.rename(self.folder / pushed_name(function_id, version))
 
     def is_unchanged(self, code_hash: str) -> bool:
-        """Whether it is known to be what it was, by a look at its files. False if that would take long."""
+        """Whether the code is known to be unchanged. False if a check would take long."""
         known = self._known.get(code_hash)
         return known is not None and len(known) <= _QUICK and _is_as(known)
 
     def check(self, code_hash: str, function_id: str, version: int) -> str | None:
-        """What is wrong with this code of a version, and the cure; None if it is right, or could be restored."""
+        """Verify a version's code, and restore it if needed. Returns the problem and the fix; None if all is well."""
         with self._lock:
             known = self._known.get(code_hash, {})
             if (known and _is_as(known)) or self._is_whole(code_hash):
                 return None
             changed = _changed(known)
             if self._restore(code_hash, function_id, version):
-                log.warning("the code in %s was changed%s; it is restored", self.folder / code_hash, changed)
+                log.warning("the code in %s was changed%s, and has been restored", self.folder / code_hash, changed)
                 return None
         return (
-            f"the code in {self.folder / code_hash} is not what version {version} was made of{changed}, and where it"
-            " came from has it no more. Restore it from a backup, or make a new version; then rerun what failed. Steps"
-            " must not write into their code: TMPDIR is theirs"
+            f"the code in {self.folder / code_hash} differs from the code of version {version}{changed}, and cannot be"
+            " restored from where it came from. Restore a backup, or make a new version; then rerun the failed runs."
+            " Steps must not write into their code folder; they may write to TMPDIR"
         )
 
     def _is_whole(self, code_hash: str) -> bool:
-        """Hash it. What Python left in it is removed: nobody can say what that does."""
+        """Verify the hash. Removes `__pycache__` folders first: they could contain other code."""
         folder = self.folder / code_hash
         self._known.pop(code_hash, None)
         try:
@@ -100,7 +101,7 @@ class CodeKeeper:
             return False
 
     def _restore(self, code_hash: str, function_id: str, version: int) -> bool:
-        """Copy it again from where it came from, if it is still that there."""
+        """Copy the code from the pushed archive or the function's folder, if that has the same hash still."""
         pushed = self.folder / pushed_name(function_id, version)
         with tempfile.TemporaryDirectory() as unpacked:
             try:
@@ -117,12 +118,12 @@ class CodeKeeper:
 
 
 def pushed_name(function_id: str, version: int) -> str:
-    """The name of the archive that a version was pushed as."""
+    """The file name of the archive with which a version was pushed."""
     return f"{function_id}-{version}.zip"
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
-    """What `stat` says of everything that the code is. Raises OSError."""
+    """The inode and ctime of every file and folder of the code. Raises OSError."""
     found = {str(folder): _stat(str(folder))}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -148,13 +149,13 @@ def _is_as(known: Fingerprint) -> bool:
 
 
 def _changed(known: Fingerprint) -> str:
-    """Which of these files are others now, for a message."""
+    """The names of changed files, for a message."""
     names = []
     for path, pair in known.items():
         try:
             is_same = _stat(path) == pair
         except OSError:
             is_same = False
-        if not is_same and not os.path.isdir(path):  # noqa: PTH112 (of a folder that got a file, the file says more)
+        if not is_same and not os.path.isdir(path):  # noqa: PTH112 (the changed file in the folder is named)
             names.append(os.path.basename(path))  # noqa: PTH119
     return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""

@@ -1,1 +1,1 @@
-"""The SQLite database: its schema, the engine's store, and what is read from it."""
+"""The SQLite database: schema, lists, log files, API keys, the lock and the write-ahead log."""

@@ -1,5 +1,7 @@
-"""API keys: shown once, stored as SHA-256 (they are random and long, so a slow hash would add nothing). And the secret
-that links are signed with."""
+"""API keys, shown once and stored as SHA-256, and the secret that signs links.
+
+Keys are long and random, so a slow hash would add nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from stepwell.local.system.files import make_folder
 
 
 class KeyStore:
-    """Implements `api.access.Keys`. A key that another process makes or revokes counts from the next request on."""
+    """Implements `api.access.Keys`. Keys made or revoked by other processes are honoured from the next request on."""
 
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
@@ -24,7 +26,7 @@ class KeyStore:
         self._scopes: dict[bytes, KeyScope] = {}
 
     def create(self, scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
-        """A new key, and its secret, which nobody can read again."""
+        """A new key, and the secret, which cannot be read again."""
         key, secret = new_key(scope, name, now)
         row = (key.id, _hash(secret), scope.value, name, now, None)
         self._connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -35,12 +37,12 @@ class KeyStore:
         return [Key(i, KeyScope(scope), name, created, revoked) for i, scope, name, created, revoked in rows]
 
     def revoke(self, key_id: str, now: int) -> bool:
-        """False if there is no such key, or it was revoked before."""
+        """Revoke a key. Returns False if it does not exist or is already revoked."""
         sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
         return self._connection.execute(sql, (now, key_id)).rowcount == 1
 
     def scope_of(self, key: str | None) -> KeyScope | None:
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()  # changes when others write
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()  # changes when another process writes
         if version != self._version:
             rows = self._connection.execute("SELECT hash, scope FROM keys WHERE revoked_at IS NULL")
             self._scopes = {hashed: KeyScope(scope) for hashed, scope in rows}
@@ -56,10 +58,10 @@ def _hash(secret: str) -> bytes:
 
 
 def link_secret(connection: sqlite3.Connection) -> bytes:
-    """The one of this database, made when it is first asked for; never in a transaction that may be rolled back."""
+    """The secret that signs links, created at the first call. Must not run in a transaction that may be rolled back."""
     select = "SELECT value FROM secrets WHERE name = 'links'"
     if (row := connection.execute(select).fetchone()) is None:
         connection.execute("INSERT OR IGNORE INTO secrets VALUES ('links', ?)", (secrets.token_bytes(32),))
-        row = connection.execute(select).fetchone()  # somebody else may have been faster
+        row = connection.execute(select).fetchone()  # another process may have been faster
     secret: bytes = row[0]
     return secret

@@ -1,7 +1,7 @@
-"""Lists of events and runs, newest first: the index that each list is read along, and its statement.
+"""Lists of events and runs, newest first: how each list chooses an index, and the SQL statement.
 
-One rule: a page costs what it shows. Rows are read by descending number along one index. Where several parts of an
-index are needed, those of a user's names or of a function's versions, they are merged. Nothing is sorted.
+The cost of a page is proportional to the rows that it shows. Rows are read by descending number along one index, and
+nothing is sorted. If a list needs several ranges of an index (a user's ids, a function's versions), they are merged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.core.run.run import RunStatus
 
-_FEW = 200  # events, which are looked through as fast as a page is shown
+_FEW = 200  # events; filtering so many takes no longer than to show a page
 LAST = 2**63 - 1  # above the number of any row, and later than any time
 
 Row = tuple[Any, ...]
@@ -23,8 +23,8 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How rows are found. `condition` is what the index answers, in the order of row numbers, for each of `keys`; a row
-    has one of the keys. It says all that is asked of `columns`. Without an index, every row is read."""
+    """How the rows of a list are found. `condition` is served by the index, in the order of row numbers, once for each
+    of `keys`; each row belongs to one key. It covers all filters on `columns`. Without an index, all rows are read."""
 
     index: str | None = None
     condition: str = ""
@@ -33,15 +33,15 @@ class Way:
 
     @property
     def source(self) -> str:
-        """What follows the table's name. The index is named, since SQLite would choose by the average user or function,
-        and the largest ones are far from the average. https://www.sqlite.org/lang_indexedby.html"""
+        """The SQL after the table's name. It names the index, because SQLite would choose by the average user or
+        function, and the largest ones are far from the average. https://www.sqlite.org/lang_indexedby.html"""
         return f"INDEXED BY {self.index}" if self.index else "NOT INDEXED"
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The statement of a list. `number` is the column of row numbers, and the first in `select`; `asked` has the values
-    that columns may have."""
+    """The statement of a list. `number` is the column of row numbers, and the first one in `select`. `filters` maps
+    columns to their allowed values."""
 
     select: str
     join: str
@@ -51,7 +51,7 @@ class Listed:
     def read(
         self, connection: sqlite3.Connection, way: Way, first: int | None, before: int | None, limit: int
     ) -> list[Row]:
-        """At most `limit` rows, from `first` on and before `before`, the newest first."""
+        """At most `limit` rows with a number from `first` up to but not including `before`, newest first."""
         left = {column: values for column, values in self.asked.items() if column not in way.columns}
         conditions = [way.condition] if way.condition else []
         conditions += [f"{self.number} >= ?", f"{self.number} < ?"]
@@ -73,8 +73,8 @@ def merged(
     order: int = 1,
     ascending: bool = False,
 ) -> Iterator[Row]:
-    """The rows of a statement for several values, each sorted by its first `order` columns; read as they are asked
-    for."""
+    """The rows of a statement for several parameter sets, merged by the first `order` columns. Each set's rows must be
+    sorted by them. Rows are read lazily."""
     rows = [connection.execute(sql, value) for value in values]
     return heapq.merge(*rows, key=lambda row: row[:order], reverse=not ascending)
 
@@ -83,13 +83,13 @@ def marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
 
 
-# --- the ways --------------------------------------------------------------------------------------------------------
+# --- choice of the index ---------------------------------------------------------------------------------------------
 
 Asked = Mapping[str, Sequence[Any]]
 
 
 def way_of_events(connection: sqlite3.Connection, asked: Asked) -> Way:
-    """By user, who is mostly the narrower way; by a name that few events have, since a user may have a great many."""
+    """By user, usually the narrower index; by name if few events have the name, since a user may have very many."""
     users, names = asked.get("user"), asked.get("name")
     if names and (not users or _is_rare(connection, names[0])):
         return Way("events_name", "name = ?", [tuple(names)], ["name"])
@@ -105,7 +105,7 @@ def _is_rare(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:
-    """The narrowest way, as a rule: by event, else by replay, by user, by function, by status."""
+    """The index that is usually the narrowest: by event, else by replay, user, function or status."""
     for column, index in (("runs.event", "runs_event"), ("runs.replay", "runs_replay"), ("runs.user", "runs_user")):
         if column in asked:
             return Way(index, f"{column} = ?", [(item,) for item in asked[column]], [column])
@@ -118,7 +118,7 @@ def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:
 
 
 def _way_of_function(connection: sqlite3.Connection, function: str, status: RunStatus | None) -> Way:
-    """Conditions repeat those of partial indexes word for word, since SQLite does not use such an index for a `?`:
+    """Conditions repeat those of the partial indexes word for word. SQLite does not use a partial index for a `?`:
     https://www.sqlite.org/partialindex.html"""
     if status is RunStatus.RUNNING:
         condition = "function = ? AND version = ? AND status = 0"

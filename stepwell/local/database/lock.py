@@ -1,4 +1,4 @@
-"""One server a database: a lock on a file beside it, which ends with the process that holds it."""
+"""One server per database: a lock on a file beside the database, released when the process ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InUse(Exception):
 
 @contextmanager
 def exclusive(database: Path) -> Iterator[None]:
-    """Hold the database for this process. Raises InUse, which names the process that holds it."""
+    """Lock the database for this process. Raises InUse, which names the process that holds it."""
     database = database.resolve()  # a link to it is the same database
     with os.fdopen(open_file(_path(database), os.O_RDWR), "r+") as file:
         try:
@@ -33,7 +33,7 @@ def exclusive(database: Path) -> Iterator[None]:
 
 
 def in_use(database: Path) -> None:
-    """Raises InUse if another process holds the database. Changes nothing."""
+    """Raises InUse if another process holds the database. Does not lock it."""
     database = database.resolve()
     with contextlib.suppress(FileNotFoundError), _path(database).open() as file:
         try:

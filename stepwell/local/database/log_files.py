@@ -1,8 +1,8 @@
-"""What is long in logs lies in files beside the database: one for an attempt, from where its rows in `logs` end.
+"""Long logs are files beside the database, one per attempt; a file continues the attempt's rows in `logs`.
 
-The table `log_files` names them. A file is written by one thread, so that what is asked of it is done in that order. A
-name is never used twice: it has the attempt's numbers and digits drawn by lot, since a restored database gives numbers
-again. Files that no row names, as a crash may leave them, go at the next start.
+The table `log_files` contains their names. One thread writes and removes files, so that operations happen in order.
+A file name is never used twice: it contains the attempt's numbers and random digits, since a restored database reuses
+numbers. Files without a row, which a crash may leave, are removed at the next start.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from stepwell.local.system.files import make_folder, open_file
 log = logging.getLogger("stepwell.logs")
 
 NAME = re.compile(r"([0-9]+)-([0-9]+)-([0-9]+)-[0-9a-f]{16}\.log")
-_AT_ONCE = 1024 * 1024  # bytes that wait to be written before the thread is woken
-_DELAY_S = 0.05  # and how long fewer wait
+_AT_ONCE = 1024 * 1024  # bytes that wake the writing thread immediately
+_DELAY_S = 0.05  # how long fewer bytes wait
 
 
 def log_folder(database: Path) -> Path:
-    """Hidden, as the folder of code is."""
+    """The folder of log files, hidden like the folder of code."""
     return database.absolute().with_name(f".{database.name}.logs")
 
 
@@ -40,19 +40,19 @@ def new_name(run: int, step: int, attempt: int) -> str:
 
 
 def read_logs(connection: sqlite3.Connection, folder: Path, run: int) -> dict[tuple[int, int], bytes]:
-    """The logs of a run, by step and attempt, as far as they are written."""
+    """The written logs of a run, by step and attempt."""
     pieces: dict[tuple[int, int], list[bytes]] = {}
     sql = "SELECT step, attempt, text FROM logs WHERE run = ? ORDER BY step, attempt, seq"
     for step, attempt, text in connection.execute(sql, (run,)):
         pieces.setdefault((step, attempt), []).append(text)
     for step, attempt, name in connection.execute("SELECT step, attempt, name FROM log_files WHERE run = ?", (run,)):
-        with contextlib.suppress(FileNotFoundError):  # nothing is written yet, or all of it was removed
+        with contextlib.suppress(FileNotFoundError):  # nothing is written yet, or the file was removed
             pieces.setdefault((step, attempt), []).append((folder / name).read_bytes())
     return {key: b"".join(texts) for key, texts in pieces.items()}
 
 
 def take_log_files(connection: sqlite3.Connection, run: int) -> list[str]:
-    """Delete the rows of a run's files; the names of what is to be removed once that is committed."""
+    """Delete the rows of a run's log files. Returns the names of the files, to be removed after the commit."""
     names = [name for (name,) in connection.execute("SELECT name FROM log_files WHERE run = ?", (run,))]
     if names:
         connection.execute("DELETE FROM log_files WHERE run = ?", (run,))
@@ -61,7 +61,7 @@ def take_log_files(connection: sqlite3.Connection, run: int) -> list[str]:
 
 @dataclass(slots=True, eq=False)
 class LogFile:
-    """One that is being written. `pieces`: what is not written yet."""
+    """A log file that is being written. `pieces` are not written yet."""
 
     name: str
     pieces: deque[bytes] = field(default_factory=deque)
@@ -71,16 +71,16 @@ class LogFile:
 
 
 class LogFiles:
-    """Writes and removes them; its methods are called on the event loop's thread, and return at once."""
+    """Writes and removes log files. Call the methods on the event loop's thread; they do not block."""
 
     def __init__(self, database: Path, *, durable: bool = False) -> None:
         self._database, self._folder, self._durable = database, log_folder(database), durable
         self._thread = ThreadPoolExecutor(1, "logs")
         self._loop = asyncio.get_running_loop()
-        self._unwritten: set[LogFile] = set()  # that have a timer
+        self._unwritten: set[LogFile] = set()  # files with a timer
 
     def append(self, file: LogFile, text: bytes) -> None:
-        """The text is in the file within a moment."""
+        """Append text to the file soon, in the writing thread."""
         file.pieces.append(text)
         file.waiting += len(text)
         if file.waiting > _AT_ONCE:
@@ -90,21 +90,21 @@ class LogFiles:
             self._unwritten.add(file)
 
     def finish(self, file: LogFile, then: Callable[[], None]) -> None:
-        """Call `then` on the event loop once all of the file is written, and durable if the server is to be."""
+        """Call `then` on the event loop once the whole file is written, and synced if the server is durable."""
         future = self._write_soon(file)
         future.add_done_callback(lambda _: then())
 
     async def remove(self, names: Iterable[str]) -> None:
-        """Returns when they are gone, with what was still to be written to them."""
+        """Remove files, and wait until they are gone. Pending writes to them happen first."""
         if names := list(names):
             await self._loop.run_in_executor(self._thread, self._remove, names)
 
     def remove_orphans(self) -> asyncio.Future[None]:
-        """Remove what no row names: before the first file is written."""
+        """Remove files that no row refers to. Call it before the first file is written."""
         return self._loop.run_in_executor(self._thread, self._remove_orphans)
 
     async def close(self) -> None:
-        """Returns when all is written."""
+        """Write all pending text, and wait for it."""
         for file in list(self._unwritten):
             self._write_soon(file)
         await asyncio.to_thread(self._thread.shutdown)
@@ -125,9 +125,9 @@ class LogFiles:
             return
         try:
             self._append(file.name, b"".join(pieces))
-        except OSError as error:  # the run goes on: its outcome is worth more than its log
+        except OSError as error:  # the run continues: the outcome matters more than the log
             file.is_broken = True
-            log.error("the log %s ends here, since it cannot be written: %s", self._folder / file.name, error)
+            log.error("the log %s is incomplete, since the file cannot be written: %s", self._folder / file.name, error)
 
     def _append(self, name: str, text: bytes) -> None:
         make_folder(self._folder)
@@ -147,7 +147,7 @@ class LogFiles:
             try:
                 (self._folder / name).unlink(missing_ok=True)
             except OSError as error:
-                log.error("the log %s cannot be removed; remove it yourself: %s", self._folder / name, error)
+                log.error("the log %s cannot be removed, remove it by hand: %s", self._folder / name, error)
 
     def _remove_orphans(self) -> None:
         try:
@@ -158,11 +158,11 @@ class LogFiles:
             with contextlib.closing(connect(self._database, read_only=True)) as connection:
                 self._remove([name for name in names if not _is_named(connection, name)])
         except (BadDatabase, sqlite3.Error) as error:
-            log.warning("files of logs that nothing needs are looked for at the next start: %s", error)
+            log.warning("unused log files are not removed before the next start: %s", error)
 
 
 def _is_named(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether a row names this file. What is called otherwise is not ours, and stays."""
+    """Whether a row refers to this file. Files with other kinds of names are not Stepwell's, and stay."""
     found = NAME.fullmatch(name)
     if found is None:
         return True

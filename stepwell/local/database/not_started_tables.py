@@ -1,4 +1,4 @@
-"""Tables of triggers that events name and do not start: kept once, and referred to by each such event."""
+"""Triggers that events named but did not start. Events share such a table: it is stored once and referred to by id."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from stepwell.core.routing.not_started import Entries
 
 
 def number_of(connection: sqlite3.Connection, entries: Entries, newest: int) -> int:
-    """Under which number these entries are kept; they are if they were not. `newest`: the position of the newest event
-    that may name them."""
+    """The id of these entries, which are stored if they are new. `newest` is the position of the newest event that may
+    refer to them."""
     sql = "UPDATE trigger_tables SET newest = ? WHERE digest = ? RETURNING id"
     row = connection.execute(sql, (newest, entries.digest)).fetchone()
     if row is None:
@@ -20,11 +20,11 @@ def number_of(connection: sqlite3.Connection, entries: Entries, newest: int) -> 
 
 
 def content_of(connection: sqlite3.Connection, number: int) -> bytes | None:
-    """The entries that are kept under a number."""
+    """The entries with an id; None if there are none."""
     row = connection.execute("SELECT content FROM trigger_tables WHERE id = ?", (number,)).fetchone()
     return None if row is None else row[0]
 
 
 def forget(connection: sqlite3.Connection) -> None:
-    """Delete what no event names any more."""
+    """Delete entries that no event refers to."""
     connection.execute("DELETE FROM trigger_tables WHERE newest < (SELECT min(seq) FROM events)")

@@ -1,6 +1,6 @@
-"""The database's tables, and the migrations that lead to them. One file, WAL mode, `user_version` counts migrations.
+"""The database's tables, as a list of migrations. One file in WAL mode; `user_version` counts the migrations.
 
-It is longer than other modules: most of it is one list of SQL scripts, and every change of the tables appends to it.
+This module is longer than others: most of it is one list of SQL scripts, and each change of the tables appends to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIGRATIONS = (
         user TEXT,
         accepted_at INTEGER NOT NULL,
         body BLOB NOT NULL,
-        misses BLOB                       -- functions it named but did not start, JSON
+        misses BLOB                       -- functions that it named but did not start, JSON
     );
     CREATE INDEX events_name ON events (name);
     CREATE INDEX events_user ON events (user) WHERE user IS NOT NULL;
@@ -34,7 +34,7 @@ MIGRATIONS = (
         id TEXT PRIMARY KEY,
         live INTEGER,                     -- the version that new runs use; NULL: none
         file TEXT NOT NULL,
-        dotenv BLOB NOT NULL              -- values of .env by step: in no version's hash
+        dotenv BLOB NOT NULL              -- values of .env by step; not part of a version's hash
     ) WITHOUT ROWID;
     CREATE TABLE versions (
         function TEXT, version INTEGER, hash TEXT NOT NULL, created_at INTEGER NOT NULL,
@@ -50,7 +50,7 @@ MIGRATIONS = (
         version INTEGER NOT NULL,
         event INTEGER NOT NULL,           -- events.seq
         user TEXT,
-        "after" INTEGER NOT NULL,         -- events after this seq may satisfy its waits
+        "after" INTEGER NOT NULL,         -- events after this seq may satisfy the run's waits
         rerun_of TEXT,
         status INTEGER NOT NULL,
         active INTEGER NOT NULL,          -- has attempts that are queued or running
@@ -97,17 +97,17 @@ MIGRATIONS = (
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
     """
-    ALTER TABLE events ADD COLUMN replay TEXT;  -- it is no news, but kept for this replay
-    ALTER TABLE runs ADD COLUMN replay TEXT;    -- the replay that made it
+    ALTER TABLE events ADD COLUMN replay TEXT;  -- stored for this replay only: starts nothing else
+    ALTER TABLE runs ADD COLUMN replay TEXT;    -- the replay that made the run
     CREATE INDEX runs_replay ON runs (replay) WHERE replay IS NOT NULL;
     """,
     """
-    ALTER TABLE events ADD COLUMN invalid BLOB;  -- what its type has against it, JSON
+    ALTER TABLE events ADD COLUMN invalid BLOB;  -- errors of validation against the type, JSON
     CREATE TABLE types (name TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE type_versions (
         name TEXT, version TEXT, number INTEGER NOT NULL,  -- in the order of their registration
         created_at INTEGER NOT NULL, schema BLOB NOT NULL,
-        deepest INTEGER, is_whole INTEGER NOT NULL,        -- as event_types.validation says of it
+        deepest INTEGER, is_whole INTEGER NOT NULL,        -- as event_types.validation.Checked
         PRIMARY KEY (name, version)
     ) WITHOUT ROWID;
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -121,15 +121,15 @@ MIGRATIONS = (
     CREATE INDEX person_ids_text ON person_ids (text);
     """,
     """
-    CREATE TABLE once (                   -- the run that counts for a value of the function's `idempotency`
+    CREATE TABLE once (                   -- the run that holds a value of the function's `idempotency`
         function TEXT, value BLOB, run TEXT NOT NULL, until INTEGER NOT NULL,
         PRIMARY KEY (function, value)
     ) WITHOUT ROWID;
     CREATE INDEX once_until ON once (until);
     """,
     """
-    ALTER TABLE functions ADD COLUMN routing TEXT;  -- JSON: all of it but `live`; NULL: nothing but that
-    ALTER TABLE functions ADD COLUMN disk TEXT;     -- hash of what its files said when they were last made live
+    ALTER TABLE functions ADD COLUMN routing TEXT;  -- JSON: all of it except `live`; NULL: default routing
+    ALTER TABLE functions ADD COLUMN disk TEXT;     -- hash of the files that last went live
     ALTER TABLE versions ADD COLUMN author TEXT NOT NULL DEFAULT '';
     ALTER TABLE versions ADD COLUMN message TEXT NOT NULL DEFAULT '';
     ALTER TABLE schedules ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
@@ -137,16 +137,16 @@ MIGRATIONS = (
         function TEXT, event INTEGER, PRIMARY KEY (function, event)
     ) WITHOUT ROWID;
     CREATE INDEX kept_event ON kept (event);
-    CREATE TABLE guards (                 -- functions whose canary is looked at again and again
+    CREATE TABLE guards (                 -- functions whose canary is checked regularly
         function TEXT PRIMARY KEY, next_at INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
     """
     CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE INDEX timers_approvals ON timers (run) WHERE kind = 4;  -- one for each approval that is open
+    CREATE INDEX timers_approvals ON timers (run) WHERE kind = 4;  -- one for each open approval
     """,
     """
-    CREATE TABLE webhooks (               -- file: that brought the rule; NULL: it was put by the API
+    CREATE TABLE webhooks (               -- file: the source of the rule; NULL: it was put by the API
         name TEXT PRIMARY KEY, rule BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
@@ -154,13 +154,13 @@ MIGRATIONS = (
     ALTER TABLE types ADD COLUMN chosen TEXT;  -- the version for events without v; NULL: the newest
     """,
     """
-    CREATE TABLE log_files (              -- of long logs, the file with what follows on their rows in `logs`
+    CREATE TABLE log_files (              -- the file of a long log, which continues the rows in `logs`
         run INTEGER, step INTEGER, attempt INTEGER, name TEXT NOT NULL,
         PRIMARY KEY (run, step, attempt)
     ) WITHOUT ROWID;
     """,
     """
-    -- SQLite takes a partial index only where a statement has its condition word for word: literals, and no `?`.
+    -- SQLite uses a partial index only for statements that repeat its condition word for word: literals, no `?`.
     DROP INDEX runs_status;
     DROP INDEX runs_function;
     CREATE INDEX runs_version ON runs (function, version);
@@ -168,24 +168,24 @@ MIGRATIONS = (
     CREATE INDEX runs_open_after ON runs ("after") WHERE status = 0;
     CREATE INDEX runs_status ON runs (status) WHERE status != 1;
     CREATE INDEX runs_function_status ON runs (function, status) WHERE status > 1;
-    ALTER TABLE attempts ADD COLUMN user TEXT;  -- that of its run: what the user's steps did, by time
+    ALTER TABLE attempts ADD COLUMN user TEXT;  -- the run's user: finds the user's steps by time
     UPDATE attempts SET user = (SELECT user FROM runs WHERE runs.seq = attempts.run)
         WHERE run IN (SELECT seq FROM runs WHERE user IS NOT NULL);
     CREATE INDEX attempts_user ON attempts (user, ended_at) WHERE user IS NOT NULL;
     """,
     """
-    ALTER TABLE versions ADD COLUMN indexes BLOB;  -- JSON: by what each trigger is found; NULL: not known yet
-    CREATE TABLE trigger_tables (         -- what events name and do not start: `events.misses` refers to it
+    ALTER TABLE versions ADD COLUMN indexes BLOB;  -- JSON: how each trigger is found; NULL: not known yet
+    CREATE TABLE trigger_tables (         -- triggers that events name and do not start; see `events.misses`
         id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, content BLOB NOT NULL,
         newest INTEGER NOT NULL           -- events.seq: the newest event that may name them
     );
     CREATE INDEX trigger_tables_newest ON trigger_tables (newest);
     """,
     """
-    CREATE TABLE unrouted (               -- accepted events that have not started and woken all that they are to
+    CREATE TABLE unrouted (               -- accepted events that have yet to start runs or wake waits
         name TEXT, event INTEGER,         -- events.seq
-        starts BLOB,                      -- functions that it still starts, JSON
-        is_awaited INTEGER NOT NULL,      -- whether waits are still to be looked up: those behind this one
+        starts BLOB,                      -- functions that it has yet to start, JSON
+        is_awaited INTEGER NOT NULL,      -- whether waits are still to be looked up, after this place:
         key BLOB, run INTEGER, pause INTEGER,
         PRIMARY KEY (name, event)
     ) WITHOUT ROWID;
@@ -193,12 +193,12 @@ MIGRATIONS = (
     """
     ALTER TABLE waits ADD COLUMN function TEXT;
     ALTER TABLE waits ADD COLUMN version INTEGER;
-    ALTER TABLE waits ADD COLUMN known BLOB;  -- JSON: found by name alone, what its match names of the run
+    ALTER TABLE waits ADD COLUMN known BLOB;  -- JSON, for waits without key: the run's values that `match` refers to
     UPDATE waits SET (function, version) = (SELECT function, version FROM runs WHERE runs.seq = waits.run);
     CREATE INDEX waits_by_name ON waits (function) WHERE key = x'';
     """,
     """
-    -- Times grow with the numbers of rows: before, a clock that was set back by less than a second made exceptions.
+    -- Times must grow with row numbers. Clocks that were set back by less than a second had made exceptions.
     UPDATE events SET accepted_at = grown.at
         FROM (SELECT seq AS number, max(accepted_at) OVER (ORDER BY seq) AS at FROM events) AS grown
         WHERE seq = grown.number AND accepted_at < grown.at;
@@ -207,30 +207,30 @@ MIGRATIONS = (
         WHERE seq = grown.number AND created_at < grown.at;
     """,
     """
-    -- Long outputs and errors of attempts; in their place, `attempts` has an empty text. Older ones stay there.
+    -- Long outputs and errors of attempts; `attempts` then contains an empty text. Older rows are not changed.
     CREATE TABLE long_texts (place INTEGER PRIMARY KEY, text BLOB NOT NULL);
     """,
     """
-    CREATE TABLE run_parts (              -- what the state of a long run leaves out while it is open
+    CREATE TABLE run_parts (              -- parts of the state of a long open run that `runs.state` leaves out
         run INTEGER, part INTEGER, states BLOB NOT NULL,
         PRIMARY KEY (run, part)
     ) WITHOUT ROWID;
     """,
     """
-    ALTER TABLE versions ADD COLUMN head BLOB;  -- JSON: what starts it, and what it waits for; NULL: not known yet
-    ALTER TABLE versions DROP COLUMN indexes;   -- they are in `head`
+    ALTER TABLE versions ADD COLUMN head BLOB;  -- JSON: what starts it and what it waits for; NULL: not known yet
+    ALTER TABLE versions DROP COLUMN indexes;   -- now part of `head`
     """,
 )
 
 
-WAL_BYTES = 64 * 1024 * 1024  # which the write-ahead log keeps on disk when it begins anew
-WAL_PAGES = 8000  # with which a commit writes the log back, if `wal.py` does not
-_WRITE_KB, _READ_KB = 65_536, 16_384  # of pages that a connection keeps; the system has those that others have read
-_BUSY_S = 5  # how long a connection waits for others
+WAL_BYTES = 64 * 1024 * 1024  # size to which the write-ahead log's file is truncated when it restarts
+WAL_PAGES = 8000  # pages after which a commit checkpoints the log, while `wal.py` does not
+_WRITE_KB, _READ_KB = 65_536, 16_384  # page cache of a connection; the system caches the file for all of them
+_BUSY_S = 5  # how long a connection waits for a lock
 
 
 class BadDatabase(Exception):
-    """The file cannot be used as a database; the message says why and what to do."""
+    """The file cannot be used as a database. The message contains the reason and what to do."""
 
 
 class DatabaseTooNew(BadDatabase):
@@ -238,12 +238,14 @@ class DatabaseTooNew(BadDatabase):
 
 
 def connect(path: Path | str, *, durable: bool = False, read_only: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode. `durable` syncs every commit to disk (survives a power cut), else a commit
-    survives the death of the process. Raises BadDatabase."""
+    """A connection in autocommit mode. Raises BadDatabase.
+
+    With `durable`, every commit is synced to disk and survives a power cut. Otherwise a commit survives the death of
+    the process."""
     try:
         return _connect(path, durable, read_only)
     except sqlite3.DatabaseError as error:
-        raise BadDatabase(f"{path} cannot be used as a database: {error}; name another with --db") from None
+        raise BadDatabase(f"{path} cannot be used as a database: {error}; name another file with --db") from None
 
 
 def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connection:
@@ -265,7 +267,8 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """SQLite waits for others here only in part: where two change the mode of a new file, one is refused at once."""
+    """Switch to WAL mode, with retries. SQLite does not always wait here: of two connections that change the mode of a
+    new file, one is refused immediately."""
     deadline = time.monotonic() + _BUSY_S
     while True:
         try:
@@ -278,9 +281,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew.
+    """Bring the tables up to date; safe if several processes do so at once. Raises DatabaseTooNew.
 
-    Where nothing is to be done, nobody is waited for: a batch that the same thread writes may be half done."""
+    Takes no lock if there is nothing to do: the calling thread may be in the middle of a batch."""
     if connection.execute("PRAGMA user_version").fetchone() == (len(migrations),):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -288,7 +291,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
         (done,) = connection.execute("PRAGMA user_version").fetchone()
         if done > len(migrations):
             raise DatabaseTooNew(
-                f"the database has schema {done}, this Stepwell knows {len(migrations)}; upgrade Stepwell"
+                f"the database has schema version {done}, this Stepwell supports {len(migrations)}; upgrade Stepwell"
             )
         for script in migrations[done:]:
             for statement in _statements(script):
@@ -301,15 +304,17 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
 
 
 def forget_statistics(connection: sqlite3.Connection) -> None:
-    """Drop what ANALYZE found in this file; older versions called it when they ended. A table that was small then may
-    be large now, and SQLite would still read all of it. https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
+    """Delete statistics that ANALYZE stored in this file, as older versions did when they ended.
+
+    A table that was small then may be large now, and SQLite would still scan it.
+    https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'sqlite_stat[0-9]'").fetchall()
     for (table,) in tables:
         connection.execute(f"DROP TABLE {table}")
 
 
 def _statements(script: str) -> Iterator[str]:
-    """One at a time: `executescript` would commit before it begins."""
+    """The single statements of a script. `executescript` is no alternative: it commits before it begins."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

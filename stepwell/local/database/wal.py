@@ -1,12 +1,12 @@
-"""The database's write-ahead log (the file `-wal`): it stays small, and keeps nothing of what was erased.
+"""Keeps the database's write-ahead log (the file `-wal`) small, and clear of erased data.
 
-By itself, SQLite writes the log back within a commit, and all requests wait for that. While a server runs, a thread
-writes it back instead, and the writer goes on meanwhile. Then the writer is held for some milliseconds: what it has
-added is written back, those who read the log end, and the log begins anew. Its file stays as large as it is, since to
-write over what the system has in memory takes half as long as to make a file grow. It is cut only where it is too
-large, or holds what was erased.
+By default, SQLite checkpoints the log within a commit, and all requests wait for that. While a server runs, a thread
+checkpoints the log instead, and the writer continues. Then the writer is blocked for some milliseconds: the rest is
+checkpointed, readers of the log finish, and the log restarts from the beginning of the file. The file keeps its size,
+because overwriting cached pages takes half as long as growing a file. It is truncated only if it is too large or
+contains erased data.
 
-One rule: nobody waits for long readers. What they keep from being written back is tried again later.
+Long readers do not block the server. Whatever they keep from being checkpointed is tried again later.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ from stepwell.local.database.schema import WAL_BYTES, WAL_PAGES, connect
 log = logging.getLogger("stepwell.database")
 
 _EVERY_S = 0.25
-_AGAIN_S = 30.0  # the longest time between two tries to cut the log
+_AGAIN_S = 30.0  # the longest time between two attempts to truncate the log
 _WRITE_BACK_BYTES = 32 * 1024 * 1024
-_FEW_PAGES = 500  # that may be written back while the writer is held
+_FEW_PAGES = 500  # that may be checkpointed while the writer is blocked
 _ROUNDS = 3
-_READERS_MS = 20  # how long readers may keep the writer waiting
-_PATIENCE_S = 2.0  # for readers that are about to end
-# The file `-wal` (https://www.sqlite.org/fileformat2.html#the_write_ahead_log): its head, and that of each page in it,
-# have salts, which change when it begins anew.
+_READERS_MS = 20  # how long readers may block the writer
+_PATIENCE_S = 2.0  # to wait for readers that are about to finish
+# The file `-wal` (https://www.sqlite.org/fileformat2.html#the_write_ahead_log): the headers of the file and of all
+# pages contain salts, which change when the log restarts.
 _HEAD_BYTES, _PAGE_HEAD_BYTES = 32, 24
 _SALTS, _PAGE_SALTS, _SALT_BYTES = 16, 8, 8
 _PAGE_BYTES = 4096 + _PAGE_HEAD_BYTES
-_LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that is written anew within some 5 s
+_LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that VACUUM rewrites within about 5 s
 
 
+# Runs a function in a thread while no batch is written. Returns the function's result.
 Alone = Callable[[Callable[[], bool]], Awaitable[bool]]
 
 
 class WriteAheadLog:
-    """It is written back, and begins anew, when `write_back_bytes` have been added. It is cut when it has more than
-    `most_bytes`. A log of four times as much is warned of."""
+    """Checkpoints the log, and restarts it when `write_back_bytes` have been added. Truncates the file when it has more
+    than `most_bytes`, and logs a warning at four times as much."""
 
     def __init__(self, database: Path, most_bytes: int = WAL_BYTES, write_back_bytes: int = _WRITE_BACK_BYTES) -> None:
         self._database, self._most_bytes, self._write_back_bytes = database, most_bytes, write_back_bytes
-        self._tried = 0  # what could not be written back the last time, in bytes
-        self._done = (b"", 0)  # salts of the log, and its pages, when it was last written back as a whole
+        self._tried = 0  # bytes that the last checkpoint could not write back
+        self._done = (b"", 0)  # the log's salts and number of pages at the last complete checkpoint
         self._path = Path(f"{database.resolve()}-wal")
-        self._holds_erased = False  # bytes of what was erased may be in it
+        self._holds_erased = False  # the log may contain erased data
         self._warn_at = 4 * most_bytes
 
     @property
@@ -61,14 +62,14 @@ class WriteAheadLog:
 
     @property
     def left(self) -> int:
-        """Bytes that are not written back, as far as this object knows."""
+        """Bytes that are not checkpointed, as far as this object knows."""
         (salts, pages), (done_salts, done) = self._pages(), self._done
         return (pages - done if salts == done_salts else pages) * _PAGE_BYTES
 
     def _pages(self) -> tuple[bytes, int]:
-        """The salts of the log, and how many pages it has. What stands behind them is of an earlier log.
+        """The salts of the log and the number of pages. Pages with other salts belong to an earlier log.
 
-        The file `-shm` says that, too. But to open and close it would drop the locks that this process has on it
+        The file `-shm` contains the number too. But opening and closing it would drop this process's locks on it
         (https://www.sqlite.org/howtocorrupt.html, 2.2). SQLite has no locks on the log itself.
         """
         try:
@@ -84,7 +85,7 @@ class WriteAheadLog:
             return b"", 0
 
     def write_back(self) -> int:
-        """Copy the log into the database, as far as readers allow; how many pages are left."""
+        """Checkpoint the log as far as readers allow. Returns the number of pages that are left."""
         before = self._pages()
         with contextlib.closing(connect(self._database)) as connection:
             left = _checkpoint(connection, "PASSIVE")
@@ -93,7 +94,7 @@ class WriteAheadLog:
         return left
 
     def shrink(self) -> bool:
-        """Write the log back and cut it to nothing; False if somebody who reads or writes keeps it from that."""
+        """Checkpoint the log and truncate the file. Returns False if a reader or writer prevents it."""
         with contextlib.closing(connect(self._database)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
             is_cut = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "TRUNCATE") == 0
@@ -101,8 +102,8 @@ class WriteAheadLog:
         return is_cut
 
     def begin_anew(self) -> bool:
-        """Write the log back, so that whoever writes next writes over it; False if somebody keeps it from that. Nobody
-        may write meanwhile."""
+        """Checkpoint the log, so that the next writer overwrites it. Returns False if a reader prevents it. Must not
+        run while a batch is written."""
         if self._holds_erased or self.size > self._most_bytes:
             return self.shrink()
         with contextlib.closing(connect(self._database)) as connection:
@@ -113,14 +114,14 @@ class WriteAheadLog:
         return is_anew
 
     def wipe(self) -> None:
-        """Write the database anew, so that nothing of what was deleted is left between its rows, and cut the log. No
-        batch may be written meanwhile. Raises sqlite3.Error."""
+        """Rewrite the database with VACUUM, so that unused parts of pages contain no deleted data. Must not run while a
+        batch is written. Raises sqlite3.Error."""
         size = self._database.stat().st_size
         self._holds_erased = True
         if size > _LARGEST_WIPE:
             log.warning(
-                "%s has %d MB, too much to write it anew after each erasure: traces of what was erased may be left in"
-                " unused parts of its pages until you stop the server and run: sqlite3 %s VACUUM",
+                "%s has %d MB, too much to rewrite it after each erasure: unused parts of its pages may contain"
+                " erased data until you stop the server and run: sqlite3 %s VACUUM",
                 *(self._database, size >> 20, self._database),
             )
             return
@@ -128,19 +129,19 @@ class WriteAheadLog:
             connection.execute("VACUUM")
 
     async def shrink_soon(self) -> None:
-        """Cut the log, if readers let that be within a moment; else `keep_small` goes on with it."""
+        """Truncate the log, if readers allow it within two seconds; otherwise `keep_small` tries again."""
         deadline = asyncio.get_running_loop().time() + _PATIENCE_S
         while not await asyncio.to_thread(self.shrink):
             if asyncio.get_running_loop().time() > deadline:
-                log.warning("what was erased stays in %s until those have ended who read the database", self._path)
+                log.warning("%s contains erased data until the current readers of the database finish", self._path)
                 return
             await asyncio.sleep(0.05)
 
     async def keep_small(
         self, writer: sqlite3.Connection | None = None, alone: Alone = asyncio.to_thread, every_s: float = _EVERY_S
     ) -> None:
-        """Look at the log again and again, for ever. Meanwhile no commit of `writer` writes it back. `alone` does work
-        in a thread while nobody writes."""
+        """Checkpoint the log regularly, forever. Commits of `writer` do not checkpoint it meanwhile. `alone` runs a
+        function in a thread while no batch is written."""
         if writer is not None:
             writer.execute("PRAGMA wal_autocheckpoint = 0")
         try:
@@ -163,15 +164,15 @@ class WriteAheadLog:
                 again_at = loop.time() + again_s
 
     async def _begin_anew(self, alone: Alone) -> bool:
-        """Whether that was possible."""
+        """Checkpoint and restart the log. Returns whether that succeeded."""
         is_anew = False
         try:
-            for _ in range(_ROUNDS):  # each has only to do what was added during the one before
+            for _ in range(_ROUNDS):  # each round checkpoints what was added during the one before
                 if await asyncio.to_thread(self.write_back) < _FEW_PAGES:
                     is_anew = await alone(self.begin_anew)
                     break
         except sqlite3.Error as error:
-            log.warning("%s cannot be written back: %s", self._path, error)
+            log.warning("%s cannot be checkpointed: %s", self._path, error)
         self._tried = 0 if is_anew else self.left
         self._tell_of_it(is_anew)
         return is_anew
@@ -182,13 +183,13 @@ class WriteAheadLog:
         elif (size := self.size) > self._warn_at:
             self._warn_at = 2 * size
             log.warning(
-                "%s has %d MB, since somebody has been reading the database for long (a copy of it, sqlite3 in a"
-                " shell); it shrinks once they have ended",
+                "%s has %d MB, because a long reader (a copy of the database, sqlite3 in a shell) is still open;"
+                " it shrinks when the reader finishes",
                 *(self._path, size >> 20),
             )
 
 
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
-    """How many pages are not written back."""
+    """Run a checkpoint. Returns the number of pages that are left in the log."""
     busy, in_log, written_back = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     return int(in_log - written_back) or int(busy)

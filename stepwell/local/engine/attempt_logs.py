@@ -1,6 +1,6 @@
-"""Where what attempts log goes: at first into the database with the next batch; what is long goes on in a file.
+"""Logs of attempts: the beginning goes into the database with the next batch, the rest of a long log into a file.
 
-One rule: an attempt ends once its log is written.
+An attempt ends only after its log is written.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from stepwell.local.database.log_files import LogFile, LogFiles
 from stepwell.local.store.store import LocalStore
 from stepwell.platform import AttemptId
 
-IN_DATABASE = 64 * 1024  # bytes of an attempt's log
+IN_DATABASE = 64 * 1024  # bytes of an attempt's log that are stored in the database
 
 
 class AttemptLogs:
     def __init__(self, store: LocalStore, files: LogFiles) -> None:
         self._store, self._files = store, files
-        self._sizes: dict[AttemptId, int] = {}  # of what is in the database
-        self._long: dict[AttemptId, LogFile | None] = {}  # None: its run is gone
+        self._sizes: dict[AttemptId, int] = {}  # bytes in the database
+        self._long: dict[AttemptId, LogFile | None] = {}  # None: the run does not exist any more
         self._seq = 0
 
     def add(self, attempt: AttemptId, at: int, stream: str, text: bytes) -> None:
@@ -36,7 +36,7 @@ class AttemptLogs:
             self._files.append(file, text)
 
     def finish(self, attempt: AttemptId, then: Callable[[], None]) -> None:
-        """The attempt logs nothing more: call `then` once all of it is written, but for what the next batch writes."""
+        """End an attempt's log. Calls `then` once the log is written, except for rows that the next batch writes."""
         self._sizes.pop(attempt, None)
         file = self._long.pop(attempt, None)
         if file is None:

@@ -1,4 +1,4 @@
-"""What attempts report while they run: their logs, and how they ended. Implements `executor.Listener`."""
+"""Reports of attempts: logs while they run, and the outcome at the end. Implements `executor.Listener`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.store.store import LocalStore
 from stepwell.platform import AttemptId, RunFact
 
-_LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
+_LOG_DELAY_S = 0.05  # how long a piece of a log may wait to be written with a batch
 
 
 class AttemptReports:
-    """`schedule` asks for a batch."""
+    """Passes reports on to logs and backlog. `schedule` requests a batch."""
 
     def __init__(
         self, store: LocalStore, files: LogFiles, backlog: Backlog, clock: Clock, schedule: Callable[[], None]
@@ -45,7 +45,7 @@ class AttemptReports:
         self._logs.finish(attempt, then)
 
     def close(self) -> None:
-        """Drop what is logged from now on: the store is about to be closed."""
+        """Ignore logs from now on: the store is about to be closed."""
         self._is_closed = True
 
     def _write_logs(self) -> None:

@@ -1,8 +1,7 @@
-"""What waits for a batch, in the order it came: requests' events, facts and other work; and who waits until it is
-durable.
+"""Work that waits for a batch, in order: events of requests, facts and calls, and futures that wait for them.
 
-A batch takes a piece of it after the other until it has done enough, and all events of a request or none: so a request
-is accepted whole or not at all.
+A batch takes one piece after another until it has done enough. It takes all events of a request or none, so a request
+is accepted as a whole or not at all. Futures resolve when the work is durable.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ Call = Callable[[LocalBatch], None]
 
 
 class Line(Generic[T]):
-    """Items of one kind, and the futures of those who wait for them."""
+    """Items of one kind in order, and the futures that wait for them."""
 
     __slots__ = ("_items", "_put", "_taken", "waiting")
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
         self._put = self._taken = 0
-        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # until so many have been taken
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # (items that must be taken first, future)
 
     def __bool__(self) -> bool:
         return bool(self._items or self.waiting)
@@ -47,11 +46,11 @@ class Line(Generic[T]):
         self._put += 1
 
     def wait(self, future: asyncio.Future[None]) -> None:
-        """Be told when all that is in here now is durable."""
+        """Resolve `future` when all current items are durable."""
         self.waiting.append((self._put, future))
 
     def take(self, most: int) -> list[T]:
-        """The first items, at most so many."""
+        """Remove and return the first items, at most `most`."""
         if not self._items:
             return []
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
@@ -59,12 +58,12 @@ class Line(Generic[T]):
         return taken
 
     def give_back(self, items: Sequence[T]) -> None:
-        """Items of a batch that could not be written: the next one takes them first."""
+        """Put back the items of a batch that could not be written, at the front."""
         self._items.extendleft(reversed(items))
         self._taken -= len(items)
 
     def reached(self) -> list[asyncio.Future[None]]:
-        """Take the futures of those for whom all has been taken."""
+        """Remove and return the futures whose items have all been taken."""
         futures = []
         while self.waiting and self.waiting[0][0] <= self._taken:
             futures.append(self.waiting.popleft()[1])
@@ -75,14 +74,14 @@ class Backlog:
     def __init__(self) -> None:
         self.requests: Line[Sequence[IncomingEvent]] = Line()
         self.facts: Line[RunFact] = Line()
-        self.calls: Line[Call] = Line()  # work that needs the transaction, and takes no longer than a batch may
+        self.calls: Line[Call] = Line()  # work that needs the transaction, and takes no longer than a batch may take
 
     def __bool__(self) -> bool:
         return bool(self.requests or self.facts or self.calls)
 
     def take_arrivals(self, enough: int, largest: float = math.inf) -> list[IncomingEvent]:
-        """The events of the first requests, of one at least, until they are so many. A request with more than
-        `largest` is not taken, nor are those behind it."""
+        """The events of the first requests, at least one request, until there are `enough` events. Stops before a
+        request with more than `largest` events."""
         arrivals: list[IncomingEvent] = []
         while len(arrivals) < enough and (request := self.requests.first) is not None and len(request) <= largest:
             arrivals += request
@@ -90,5 +89,5 @@ class Backlog:
         return arrivals
 
     def reached(self) -> list[asyncio.Future[None]]:
-        """Take the futures of those for whom the batches so far have taken all."""
+        """Remove and return the futures whose items the batches so far have taken."""
         return [future for line in (self.requests, self.facts, self.calls) if line.waiting for future in line.reached()]

@@ -1,5 +1,4 @@
-"""How much one batch does: what it writes in one commit is bounded, so that nobody waits long for it. And how long the
-event loop may be kept from answering requests."""
+"""Limits of one batch: how much it commits at once, and how long it may keep the event loop from answering requests."""
 
 from __future__ import annotations
 
@@ -10,22 +9,22 @@ from stepwell.local.store.unrouted import Unrouted
 from stepwell.platform import Route
 
 SLICE_S = 0.005  # of work, after which requests are answered
-AT_ONCE = 50  # events, facts and waits between two looks at the clock
-_REST = 2  # pieces: what is left of a batch is done with it rather than left, if it is not more
+AT_ONCE = 50  # events, facts and waits between two checks of the clock
+_REST = 2  # pieces: a batch that has no more than this left finishes it
 
 
 class BatchPace:
-    """Implements `platform.Pace` for one batch: so many facts, or so many seconds of this thread: what comes first.
+    """Implements `platform.Pace` for one batch, which ends after `most` facts or `seconds` of this thread's CPU time.
 
-    A busy machine makes hardly a batch smaller, since each has a price of its own. The thread's time is asked for only
-    once half of the seconds have passed: the kernel takes as long for it as for a write, and most batches are short.
+    CPU time is used so that a busy machine does not make batches smaller; each batch has a fixed cost. To read it takes
+    the kernel as long as a write, and most batches are short. So it is read only after half of the time has passed.
     """
 
     def __init__(self, unrouted: Unrouted, most: int, seconds: float) -> None:
         self._unrouted, self._most = unrouted, most
         now = time.perf_counter()
         self._looks_from, self._latest = now + seconds / 2, now + seconds
-        self._ends: float | None = None  # as the thread's time
+        self._ends: float | None = None  # in this thread's CPU time
         self._is_granted = False
 
     @property
@@ -47,7 +46,7 @@ class BatchPace:
         return now >= self._latest
 
     def grant(self) -> None:
-        """Let the next piece be done, however much the batch has done."""
+        """Allow the next piece, however much the batch has done."""
         self._is_granted = True
 
     def count(self, done: int) -> None:

@@ -1,7 +1,7 @@
-"""The loop of batches on the event loop: one engine batch, one transaction, then whoever waits is answered.
+"""The loop of batches on the event loop: an engine batch is one transaction, after which waiting senders are answered.
 
-That is group commit: nobody is answered, and nothing that was claimed is launched, before the batch is durable. A batch
-is done in slices, so that requests are answered in between. Everything in here happens on the event loop's thread.
+This is group commit: no request is answered, and no claimed attempt is launched, before the batch is durable. A batch
+is done in slices, so that other requests are answered in between. All of it runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """The batch could not be written (is the disk full?); nothing of it was accepted. Try again."""
+    """The batch could not be written (for example: disk full), and nothing of it was accepted. Try again."""
 
 
 class BatchLoop:
@@ -49,10 +49,10 @@ class BatchLoop:
         self._recovery, self._clock, self._retry_s = recovery, clock, settings.retry_s
         self._loop = asyncio.get_running_loop()
         self.timer = DueTimer(clock, settings.look_again_s, self._on_due)
-        self.begun = 0  # so many batches have begun
-        self._batch: Batch | None = None  # that is being written
-        self._transaction: LocalBatch | None = None  # its own
-        self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
+        self.begun = 0  # number of batches so far
+        self._batch: Batch | None = None  # the current batch
+        self._transaction: LocalBatch | None = None  # the current batch's transaction
+        self._steps: Iterator[None] = iter(())  # the rest of the current batch, in pieces
         self._is_scheduled = False
         self._is_held = False
         self._is_closed = False
@@ -62,23 +62,25 @@ class BatchLoop:
     # --- work for the next batches ---------------------------------------------------------------------------------
 
     def accept(self, request: Sequence[IncomingEvent]) -> asyncio.Future[None]:
-        """Accept the events of a request. Done when they are durable; raises Unavailable."""
+        """Accept the events of a request. The future resolves when they are durable, or raises Unavailable."""
         self._backlog.requests.add_one(request)
         return self._durable(self._backlog.requests)
 
     def fold(self, facts: Iterable[RunFact]) -> asyncio.Future[None]:
-        """Fold facts into their runs. Done when that is durable; raises Unavailable."""
+        """Fold facts into their runs. The future resolves when that is durable, or raises Unavailable."""
         self._backlog.facts.add(facts)
         return self._durable(self._backlog.facts)
 
     def do(self, call: Call) -> asyncio.Future[None]:
-        """Call this with a batch, as part of it. Done when that is durable; raises Unavailable."""
+        """Call this as part of a batch. The future resolves when that is durable, or raises Unavailable."""
         self._backlog.calls.add_one(call)
         return self._durable(self._backlog.calls)
 
     async def result_of(self, work: Callable[[LocalBatch], T], *refusals: type[Exception]) -> T:
-        """`do` this and return its result. If it raises one of `refusals`, it must have written nothing: the batch goes
-        on without it, and the error is raised here. Any other error rolls the batch back. Raises Unavailable."""
+        """Do this work as part of a batch, and return the result. Raises Unavailable.
+
+        If the work raises one of `refusals`, it must have written nothing: the batch continues without it, and the
+        error is raised here. Any other error rolls the batch back."""
         results: list[T] = []
         refused: list[Exception] = []
 
@@ -94,23 +96,23 @@ class BatchLoop:
         return results[0]
 
     def announce(self, events: Sequence[IncomingEvent]) -> None:
-        """Accept events of the engine's own with one of the next batches; nobody waits for that."""
+        """Accept events that the engine itself emits, without waiting until they are durable."""
         self._backlog.requests.add_one(events)
         self.schedule()
 
     def release_kept(self) -> None:
-        """Route, soon, the events that were kept for functions that are not paused any more."""
+        """Route soon the events that were held while their functions were paused."""
         self._work.release_kept()
         self.schedule()
 
     def schedule(self) -> None:
-        """Begin a batch, or go on with it, when the event loop has done what it has to do now."""
+        """Begin or continue a batch in the event loop's next iteration."""
         if not self._is_scheduled and not self._is_closed:
             self._is_scheduled = True
             self._loop.call_soon(self._go_on)
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Do work on the database in a thread while no batch is written: what comes waits for it."""
+        """Run work on the database in a thread, while no batch is written. New work waits until it is done."""
         async with self._alone:
             self._is_held = True
             try:
@@ -121,31 +123,31 @@ class BatchLoop:
                 self.schedule()
 
     async def between_batches(self) -> None:
-        """Return when no batch is being written."""
+        """Return when no batch is in progress."""
         while self._batch is not None:
             await asyncio.sleep(0)
 
     async def write_all(self) -> None:
-        """Return when all that has been asked for so far is durable. Raises Unavailable."""
+        """Return when all work so far is durable. Raises Unavailable."""
         if self._backlog or self._batch is not None or self._store.logs:
             for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
                 await self._durable(line)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no batch is being written, and none is needed."""
+        """Whether no batch is in progress or needed."""
         is_pending = self._is_scheduled or self._batch is not None
         return not (is_pending or self._work.has_more or self._store.unrouted)
 
     def close(self) -> None:
-        """Begin no batch any more, and leave the one that is being written."""
+        """Start no more batches, and abandon the current one."""
         self._is_closed = True
         self.timer.cancel()
         if self._retry is not None:
             self._retry.cancel()
 
     def _durable(self, line: Line[Any]) -> asyncio.Future[None]:
-        """Done when all that stands in this line is."""
+        """A future that resolves when all that is in this line is durable."""
         future: asyncio.Future[None] = self._loop.create_future()
         line.wait(future)
         self.schedule()
@@ -158,7 +160,7 @@ class BatchLoop:
     # --- a batch ---------------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Do a slice of a batch; after the last, commit it, answer who waits, and launch what it claimed."""
+        """Do a slice of a batch. After the last one: commit, resolve futures, and launch claimed attempts."""
         self._is_scheduled = False
         if self._is_closed or (self._is_held and self._batch is None):
             return
@@ -197,7 +199,7 @@ class BatchLoop:
         self._steps = self._work.steps(batch, self._transaction)
 
     def _roll_back(self, error: Exception) -> None:
-        """Nothing of the batch happened: senders get Unavailable, facts are kept for another try."""
+        """Undo the batch: senders get Unavailable, facts are kept for another try."""
         log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
         batch, self._batch, self._transaction = self._batch, None, None
         self._store.reset()
@@ -211,7 +213,7 @@ class BatchLoop:
     def _try_again(self) -> None:
         self._retry = None
         self._work.try_again()
-        if self._batch is not None:  # what it has claimed is not running yet, and not lost
+        if self._batch is not None:  # attempts that it has claimed do not run yet, but are not lost
             self._retry = self._loop.call_later(SLICE_S, self._try_again)
             return
         try:

@@ -1,6 +1,6 @@
-"""What one batch does, a piece at a time: what was asked for, then runs that have begun, then events that start others.
+"""The work of one batch, in pieces: calls first, then runs that have begun, then events that start or wake runs.
 
-The only module on one machine that calls the engine.
+The only module of the local platform that calls the engine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.store import LocalStore
 from stepwell.platform import IncomingEvent, NotWritten, Replayed, RunFact
 
-_MOST_CALLS = 10  # of a batch
-_LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
-_BETWEEN_LARGE = 4  # batches
+_MOST_CALLS = 10  # in one batch
+_LARGE = 200  # events: larger requests are slow to accept, so runs that have begun must progress in between
+_BETWEEN_LARGE = 4  # batches between two large requests
 
 
 class UnknownRun(KeyError):
@@ -39,10 +39,10 @@ class UnknownRun(KeyError):
 
 @immutable
 class Batch:
-    """`calls` and `arrivals` are what it begins with, `facts` all that it has taken of the backlog."""
+    """One batch. It begins with `calls` and `arrivals`; `facts` are all that it has taken from the backlog."""
 
     now: int
-    set_back_ms: int  # how far the clock was set back, as far as this batch follows it
+    set_back_ms: int  # by how much stored times must be moved back, since the clock was set back
     has_due: bool  # whether timers or cron ticks are due
     pace: BatchPace
     calls: Sequence[Call]
@@ -63,8 +63,8 @@ class BatchWork:
     ) -> None:
         self._engine, self._store, self._executor, self._backlog = engine, store, executor, backlog
         self._put_aside, self._settings = put_aside, settings
-        self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
-        self._until_large = 0  # batches, before the next large request is accepted
+        self._is_wary = False  # a batch failed, perhaps because of unrouted events: these wait until `try_again`
+        self._until_large = 0  # batches until another large request may be accepted
         self._releases_kept = False
 
     @property
@@ -74,7 +74,7 @@ class BatchWork:
         return bool(self._backlog or self._releases_kept or is_left or self._executor.can_take)
 
     def begin(self, now: int, set_back_ms: int, *, has_due: bool) -> Batch:
-        """Take what the next batch begins with."""
+        """Take from the backlog what the next batch begins with."""
         settings = self._settings
         pace = BatchPace(self._store.unrouted, settings.batch_facts, settings.batch_s)
         calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._take_arrivals()
@@ -82,7 +82,7 @@ class BatchWork:
         return Batch(now, set_back_ms, has_due, pace, calls, arrivals)
 
     def steps(self, batch: Batch, transaction: LocalBatch) -> Iterator[None]:
-        """Do the batch, a piece with each step."""
+        """Do the batch, one piece per step."""
         if batch.set_back_ms:
             yield from transaction.move_back(batch.set_back_ms)
         for call in batch.calls:
@@ -96,12 +96,11 @@ class BatchWork:
         yield
 
     def committed(self, batch: Batch) -> None:
-        """The batch is durable: facts that could not be folded are handed in again later."""
+        """The batch is durable: facts that could not be folded are submitted again later."""
         self._put_aside.add(batch.undone.facts)
 
     def undo(self, batch: Batch | None) -> None:
-        """The batch was rolled back: facts are kept for the next one, and what events are still to do waits until
-        `try_again`."""
+        """The batch was rolled back: facts return to the backlog, and unrouted events wait until `try_again`."""
         if batch is not None:
             self._backlog.facts.give_back(batch.facts)
         self._releases_kept = self._is_wary = True
@@ -110,25 +109,25 @@ class BatchWork:
         self._is_wary = False
 
     def release_kept(self) -> None:
-        """Route the events that were kept for functions that are not paused any more, some with every batch."""
+        """Route, a few with every batch, the events that were held while their functions were paused."""
         self._releases_kept = True
 
     # --- the pieces of a batch -------------------------------------------------------------------------------------
 
     def _take_arrivals(self) -> list[IncomingEvent]:
-        """The next requests' events; no large request yet, if runs have not got on since the last."""
+        """The events of the next requests. Large requests wait until runs have progressed since the last one."""
         is_early = self._until_large > 0 and (self._backlog.facts or self._store.unrouted)
         return self._backlog.take_arrivals(AT_ONCE, _LARGE if is_early else math.inf)
 
     def _take_due(self, now: int) -> tuple[list[IncomingEvent], list[RunFact]]:
-        """Ticks of cron triggers and events of guards that are due, and facts of timers."""
+        """Due cron ticks and guard events, and the facts of due timers."""
         facts = [RunFact(run_id, timer.fact()) for run_id, timer in self._store.timers.take_due(now)]
         functions = self._store.functions
         ticks = [IncomingEvent(event_from(tick), only=name) for name, tick in functions.schedules.take_ticks(now)]
         return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
 
     def _advance_runs(self, batch: Batch, transaction: LocalBatch, facts: list[RunFact]) -> Iterator[None]:
-        """Runs that have begun come first: what came for them, then those that queue for slots."""
+        """Advance runs that have begun: fold their facts, then claim queued attempts for free slots."""
         steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while (taken := self._backlog.facts.take(AT_ONCE)) or facts:
             batch.facts.extend(taken)
@@ -144,8 +143,8 @@ class BatchWork:
                 break
 
     def _route_events(self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent]) -> Iterator[None]:
-        """Then events start runs, and wake those that wait: new events, those that were kept while a function was
-        paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
+        """Let events start and wake runs: new ones, held ones, and those that earlier batches left unrouted. Each group
+        gets at least one piece per batch, so that all progress."""
         steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while arrivals:
             yield from steps(transaction, arrivals, [], undone, pace)
@@ -157,11 +156,11 @@ class BatchWork:
         while self._store.unrouted and not self._is_wary:
             pace.grant()
             yield from steps(transaction, [], [], undone, pace, self._store.unrouted.take(AT_ONCE))
-            if pace.is_over or self._executor.has_queued:  # whatever starts would only queue, too
+            if pace.is_over or self._executor.has_queued:  # new attempts would only be queued too
                 break
 
     def _resume_some(self, transaction: LocalBatch) -> list[RunFact]:
-        """Starts of kept events, which are taken and started in one transaction."""
+        """Facts that start runs for held events; the events are taken in the same transaction."""
         functions = self._store.functions
         for function_id in functions.having_kept():
             if ids := functions.take_kept(function_id, AT_ONCE):
@@ -170,10 +169,10 @@ class BatchWork:
         self._releases_kept = False
         return []
 
-    # --- calls, as part of a batch ---------------------------------------------------------------------------------
+    # --- calls, as parts of a batch --------------------------------------------------------------------------------
 
     def decide(self, batch: LocalBatch, link: Link, outcome: Outcome) -> bool:
-        """End an approval with this outcome; False if it is not open any more. Raises NotWritten."""
+        """End an approval with this outcome. Returns False if it is not open any more. Raises NotWritten."""
         record = batch.load([link.run_id]).get(link.run_id)
         if record is None or standing(record.run, link, batch.now) is not Standing.OPEN:
             return False
@@ -183,7 +182,8 @@ class BatchWork:
         return True
 
     def rerun(self, batch: LocalBatch, run_id: str, token: str, restart: Restart | None) -> str | None:
-        """The new run's id; None if the function is not live any more. Raises UnknownRun, CannotResume, NotWritten."""
+        """The id of the new run; None if the function is not live any more. Raises UnknownRun, CannotResume,
+        NotWritten."""
         record = batch.load([run_id]).get(run_id)
         if record is None:
             raise UnknownRun(run_id)
@@ -192,10 +192,10 @@ class BatchWork:
     def replay(
         self, batch: LocalBatch, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        """What became of each event; None if there is no such version. Raises NotWritten."""
+        """The result for each event; None if the version does not exist. Raises NotWritten."""
         plan = self._store.functions.use(function_id, version)
         return None if plan is None else replay_events(self._engine, batch, plan, events, replay)
 
     def refuse(self, event: Event, errors: Sequence[Invalid], now: int) -> list[IncomingEvent]:
-        """The engine's own events that tell functions of an event that its type rejects."""
+        """Engine events that report an event refused by an event type."""
         return self._engine.refuse(event, errors, now)

@@ -1,7 +1,7 @@
-"""The time of a server, in milliseconds since the epoch. It can be moved, so that nobody waits for a delay.
+"""The server's time, in milliseconds since the epoch. Tests move it forward, so that they need not wait for delays.
 
-It is the wall clock, which people and other machines set, and which goes on while a laptop sleeps, as the event loop's
-does not. One rule: whoever waits for a time looks at the clock again at least every `LOOK_AGAIN_S`.
+It is the wall clock: people and other machines set it, and it continues while a laptop sleeps, unlike the event loop's
+clock. So code that waits for a time must read this clock again at least every `LOOK_AGAIN_S`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Clock:
         return time.time_ns() // 1_000_000 + self._ahead_ms
 
     async def pause(self, ms: int) -> None:
-        """Return when so much time has passed by this clock, or when it was set back."""
+        """Return when this much time has passed by this clock, or when the clock was set back."""
         began = self.now()
         while 0 <= (passed := self.now() - began) < ms:
             await asyncio.sleep(min((ms - passed) / 1000, LOOK_AGAIN_S))

@@ -1,4 +1,4 @@
-"""The event loop's timer for the next thing that is due: a timer of a run, a cron tick, a look at a canary."""
+"""The event loop's timer for whatever is due next: a run's timer, a cron tick, or a check of a canary."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stepwell.local.engine.steady_clock import SteadyClock
 
 
 class DueTimer:
-    """Calls `when_due` at the time that was set, or when the clock was set back. It looks at the clock again at least
-    every `look_again_s` seconds, since the clock may be set forward, or a laptop may sleep."""
+    """Calls `when_due` at the set time, or when the clock was set back. The clock is read at least every `look_again_s`
+    seconds, since it may be set forward, or a laptop may sleep."""
 
     def __init__(self, clock: SteadyClock, look_again_s: float, when_due: Callable[[], None]) -> None:
         self._clock, self._look_again_s, self._when_due = clock, look_again_s, when_due
@@ -22,7 +22,7 @@ class DueTimer:
         return self.next_due is not None and self.next_due <= now
 
     def set(self, due: int | None, now: int) -> None:
-        """Wait for this time, or for nothing."""
+        """Wait for this time; None: for nothing."""
         self.next_due = due
         self.cancel()
         if due is not None:

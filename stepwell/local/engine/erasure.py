@@ -1,6 +1,6 @@
-"""Erasing a person on one machine: what runs for it is stopped, then what is kept of it goes, a piece at a time.
+"""Erases a person on the local server: stops the person's runs, then deletes stored data in pieces.
 
-One rule: rows stay, without what they say: an event that comes again is known, and a run has its event.
+Rows stay, without their contents: so a repeated event is recognised as a duplicate, and each run has an event.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger("stepwell.erasure")
 _PIECE = 200
 _ERASED = "INSERT INTO counters VALUES ('erasures', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 _STOPPING_S = 10.0
-_ENOUGH_S = 10.0  # of one request; the next goes on
+_ENOUGH_S = 10.0  # of one request; the next request continues
 
 
 @dataclass(slots=True)
 class _Piece:
-    """The next events of a person after a position, and their runs: row, id, whether it has ended."""
+    """A person's next events after a position, and the runs of these: (row number, id, whether it has ended)."""
 
     events: list[Event] = field(default_factory=list)
     runs: list[tuple[int, str, bool]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class _Piece:
 
 
 async def erase(platform: LocalPlatform, person: Person) -> Erased:
-    """Raises Unavailable."""
+    """Erase a person; `is_done` is False if another call must continue. Raises Unavailable."""
     counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
     after, deadline = 0, asyncio.get_running_loop().time() + _ENOUGH_S
     while (piece := await _find(platform, person, after)).last >= 0:
@@ -86,7 +86,8 @@ async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
 
 
 async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
-    """Whether nothing runs for these runs any more, also of those that have failed: what it says would be kept."""
+    """Stop the running attempts of these runs, and return whether all have ended. Includes failed runs, since their
+    attempts could write more data."""
     executor = platform.executor
 
     def stop(connection: sqlite3.Connection, now: int) -> None:
@@ -122,12 +123,12 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
 
     try:
         await platform.in_transaction(redact)
-    finally:  # also if that could not be written: nothing of a file may be left that no row names
+    finally:  # also if the batch could not be written: no file may stay without a row
         await platform.log_files.remove(files)
 
 
 def _take_claims_back(store: LocalStore, event: Event) -> None:
-    """Those of values of `idempotency`, whose digests are kept."""
+    """Release the idempotency values that the event's runs claimed: digests of the values are stored."""
     sql = "SELECT id, function, version FROM runs WHERE event = ?"
     for run_id, function, version in store.connection.execute(sql, (event.position,)).fetchall():
         value = claimed_value(store.functions.plan(function, version).idempotency, event)
@@ -136,7 +137,7 @@ def _take_claims_back(store: LocalStore, event: Event) -> None:
 
 
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
-    """How many attempts it had."""
+    """Erase the data of a run. Returns the number of attempts."""
     (state,) = connection.execute("SELECT state FROM runs WHERE seq = ?", (seq,)).fetchone()
     write_whole(connection, {seq: without_data(read_run(connection, seq, run_id, state))})
     connection.execute("UPDATE runs SET user = NULL WHERE seq = ?", (seq,))
@@ -153,19 +154,19 @@ def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
 async def _forget(platform: LocalPlatform, person: Person) -> None:
     def forget(connection: sqlite3.Connection, now: int) -> None:
         _delete_person(connection, sorted(person.ids))
-        forget_statistics(connection)  # which may have values as samples
+        forget_statistics(connection)  # they may contain sampled values
         platform.store.users.forget()
 
     await platform.in_transaction(forget)
 
 
 async def _wipe(platform: LocalPlatform) -> None:
-    """Rows are gone by now; this is about what is left of them in the files."""
+    """Remove what deleted rows have left in the database's files."""
     try:
         await platform.alone(platform.wal.wipe)
         await platform.wal.shrink_soon()
     except sqlite3.Error as error:
-        log.warning("traces of what was erased may be left in the database's files, erase once more: %s", error)
+        log.warning("the database's files may contain traces of erased data, erase once more: %s", error)
 
 
 def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:

@@ -1,7 +1,7 @@
-"""Who runs when: slots of programs and of calls, and the attempts that are being executed.
+"""Runs claimed attempts: slots for programs and for calls, and the attempts that are being executed.
 
-Implements `platform.Dispatcher`. What the engine starts is launched only after the batch's commit (`launch`). A call to
-a web address waits and computes nothing: calls and programs take no slots of each other.
+Implements `platform.Dispatcher`. Attempts are launched only after the batch's commit (`launch`). Steps that call a URL
+only wait, so they have slots of their own, and never take those of programs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ log = logging.getLogger("stepwell.executor")
 
 _SLICE_S = 0.003
 
-_Claimed = tuple[AttemptId, Slots, Attempt]  # an attempt, and where it has a slot
+_Claimed = tuple[AttemptId, Slots, Attempt]  # an attempt, and the slots in which it has one
 
 
 class Listener(Protocol):
-    """Who is told what attempts say, on the event loop's thread."""
+    """Receives the logs and outcomes of attempts, on the event loop's thread."""
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None: ...
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None: ...
 
     def when_logged(self, attempt: AttemptId, then: Callable[[], None]) -> None:
-        """Call this once what the attempt has logged is written, or is about to be with its end."""
+        """Call `then` once the attempt's log is written, or will be written together with the outcome."""
 
 
 class Executor:
@@ -48,24 +48,24 @@ class Executor:
         http_slots: int = DEFAULT_HTTP_SLOTS,
         slice_s: float = _SLICE_S,
     ) -> None:
-        """`slice_s`: seconds of starting attempts after which the event loop has its turn."""
+        """`slice_s` limits how long attempts are started before the event loop may continue, in seconds."""
         self._runner, self._make_job, self._listener = runner, make_job, listener
         self._slice_s = slice_s
         self._programs, self._calls = self._all_slots = (Slots(parallelism), Slots(http_slots))
-        self._held: dict[AttemptId, Slots] = {}  # of attempts that were queued, and are about to be claimed
-        self._ready: list[_Claimed] = []  # in the batch that is not yet committed
+        self._held: dict[AttemptId, Slots] = {}  # slots of attempts that were queued and are about to be claimed
+        self._ready: list[_Claimed] = []  # claimed in the batch that is not committed yet
         self._stops: list[AttemptId] = []
-        self._launching: deque[_Claimed] = deque()  # committed, and about to be started
-        self._unwanted: set[AttemptId] = set()  # of these
+        self._launching: deque[_Claimed] = deque()  # claims committed, about to be started
+        self._unwanted: set[AttemptId] = set()  # stopped while in `_launching`
         self._running: dict[AttemptId, tuple[Slots, Running | None]] = {}  # None: about to be started
 
-    # --- what the engine asks for ----------------------------------------------------------------------------------
+    # --- called by the engine --------------------------------------------------------------------------------------
 
     def slots(self) -> FreeSlots:
         return FreeSlots(self._programs.free, self._calls.free)
 
     def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
-        """Once the batch is durable (`launch`). Nobody else listens to events: all are stored here."""
+        """Take the effects of a batch; attempts start and stop with `launch`. Returns all events, to be stored here."""
         for attempt_id in effects.released:
             if (held := self._held.pop(attempt_id, None)) is not None:
                 held.release()
@@ -82,11 +82,10 @@ class Executor:
             slots.queue(record.plan.function_id, record.order, (record.run.id, queued.step, queued.attempt))
         return effects.events
 
-    # --- what the platform does with it ----------------------------------------------------------------------------
+    # --- called by the platform ------------------------------------------------------------------------------------
 
     def take_queued(self, most: int) -> list[AttemptId]:
-        """As many queued attempts as there are free slots, at most about so many, one function after the other; each
-        takes a slot."""
+        """Reserve free slots for queued attempts, at most about `most`, taking functions in turn. Returns the ids."""
         taken: list[AttemptId] = []
         for slots in self._all_slots:
             some = slots.take_queued(most)
@@ -96,11 +95,11 @@ class Executor:
 
     @property
     def can_take(self) -> bool:
-        """Whether an attempt is queued that has a slot."""
+        """Whether a queued attempt could get a slot now."""
         return self._programs.can_take or self._calls.can_take
 
     def launch(self) -> None:
-        """The batch is durable: stop what it stops, start what it claimed. Requests are answered in between."""
+        """Stop and start attempts as the committed batch requires. Requests are answered in between."""
         if self._stops or self._ready:
             ready, self._ready = self._ready, []
             for attempt_id, slots, _ in ready:
@@ -112,7 +111,7 @@ class Executor:
                 self._launch_some()
 
     def _stop(self) -> None:
-        """Stop what the batch stops, or what it claimed is not to be started."""
+        """Stop running attempts, and mark those that are about to start as unwanted."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
             if attempt_id not in self._running:
@@ -159,12 +158,12 @@ class Executor:
             self._listener.attempt_ended(attempt_id, outcome)
 
     def pause(self) -> None:
-        """Start nothing more: what comes stays queued."""
+        """Start no more attempts: new ones stay queued."""
         for slots in self._all_slots:
             slots.close()
 
     def discard_batch(self) -> None:
-        """The batch was rolled back: nothing of it is started, and the queue must be filled again from the store."""
+        """Forget the effects of a batch that was rolled back. The queue must be filled from the store again."""
         self._held.clear()
         self._ready.clear()
         self._stops.clear()
@@ -177,7 +176,7 @@ class Executor:
 
     @property
     def has_queued(self) -> bool:
-        """Whether attempts wait for a slot."""
+        """Whether attempts are waiting for a slot."""
         return self._programs.has_queued or self._calls.has_queued
 
     @property
@@ -185,6 +184,6 @@ class Executor:
         return not (self._running or self._ready or self.has_queued)
 
     async def close(self) -> None:
-        """Kill what still runs."""
+        """Kill all running attempts."""
         self._launching.clear()
         await self._runner.close()

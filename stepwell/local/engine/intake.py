@@ -1,4 +1,4 @@
-"""Events that senders hand in: judged by the types of events, then accepted by a batch."""
+"""Incoming events: validated against their types, then accepted by a batch."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ class Intake:
         self._judging = asyncio.Lock()
 
     def send(self, events: Sequence[Event]) -> Awaitable[None]:
-        """Accept events: they are durable when this has been awaited. Raises Unavailable, and BadRequest if types of
-        events refuse some."""
+        """Accept events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
+        refuses some of them."""
         return self._send_judged(events) if self._store.types.current().has_any else self._accept(events)
 
     def sender(self) -> Callable[[Sequence[Event]], asyncio.Future[None]] | None:
-        """`send` of events that no types can refuse; None while there are types, or a policy for events without."""
+        """`send` without validation; None if there are types, or a policy for events without a type."""
         return None if self._store.types.current().has_any else self._accept
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
-        """Accept a tick of this function's cron trigger now."""
+        """Accept a cron tick for this function now."""
         return self._batches.accept([IncomingEvent(tick, only=function_id)])
 
     async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
-        """The errors for which types of events reject some of these, each by its place in a request; functions are told
-        of them as well. Where a type's policy is `warn`, the events are marked. Requests are answered in between."""
+        """Validate events, given with their indexes in the request, and return the errors of the refused ones.
+
+        The engine also emits events about these. With the policy `warn`, invalid events are only marked. Requests are
+        answered in between."""
         types = self._store.types.current()
         if not types.has_any:
             return []
@@ -48,7 +50,7 @@ class Intake:
             for indexed in events:
                 refused += types.refused([indexed], effort=effort)
                 if time.perf_counter() > slice_ends:
-                    if not has_turn:  # requests that take long are judged one at a time
+                    if not has_turn:  # only one long validation at a time
                         has_turn = await self._judging.acquire()
                     await asyncio.sleep(0)
                     slice_ends = time.perf_counter() + SLICE_S

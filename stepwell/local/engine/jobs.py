@@ -1,4 +1,4 @@
-"""From a claimed attempt to the job that a runner gets: its code, and the variables that the step declares."""
+"""Makes jobs for the runners from claimed attempts: the step's code, input and environment variables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stepwell.platform import Attempt
 
 
 class Jobs:
-    """`secret` gives the value of a secret by name, None if it has none here."""
+    """Makes jobs. `secret` returns the value of a secret by name; None if it is not set."""
 
     def __init__(self, store: LocalStore, code: Path, secret: Callable[[str], str | None]) -> None:
         self._store, self._code, self._secret = store, code, secret
-        self._folders: dict[str, Path] = {}  # by hash: paths are dear to make
+        self._folders: dict[str, Path] = {}  # by hash; making a Path is slow
 
     def make(self, attempt: Attempt) -> Job:
-        """Raises CannotRun if a secret has no value here."""
+        """The job of an attempt. Raises CannotRun if a secret is not set."""
         record, functions = attempt.record, self._store.functions
         plan, step = record.plan, record.plan.steps[attempt.step]
         env = {**functions.dotenv(plan.function_id, step.id)}
@@ -27,7 +27,7 @@ class Jobs:
         for name in step.secrets:
             value = self._secret(name)
             if value is None:
-                raise CannotRun(f"the secret {name} has no value here; set {name} in the server's environment")
+                raise CannotRun(f"the secret {name} is not set; set {name} in the server's environment")
             env[name] = value
         code_hash = functions.code(plan.function_id, plan.version).get(step.id)
         return Job(

@@ -1,4 +1,4 @@
-"""The platform on one machine: its parts, put together, and its life from start to close."""
+"""The local platform: puts the parts together, and starts and closes them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
-        self.code_lock = asyncio.Lock()  # from when code is put there until a version names it, nobody cleans up
+        self.code_lock = asyncio.Lock()  # held from storing code until a version refers to it: prevents clean-up
         self.wal = WriteAheadLog(store.path)
         self.links = Links(settings.public_url, single_key(link_secret(store.connection)))
         self.log_files = LogFiles(store.path, durable=store.durable)
@@ -66,11 +66,11 @@ class LocalPlatform:
         self._loop = asyncio.get_running_loop()
         self._drained_at: float | None = None
 
-    # --- what most ask for -----------------------------------------------------------------------------------------
+    # --- common operations -----------------------------------------------------------------------------------------
 
     def send(self, events: Sequence[Event]) -> Awaitable[None]:
-        """Accept events: they are durable when this has been awaited. Raises Unavailable, and BadRequest if types of
-        events refuse some."""
+        """Accept events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
+        refuses some of them."""
         return self.intake.send(events)
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
@@ -78,21 +78,21 @@ class LocalPlatform:
         await self.batches.do(lambda batch: call(self.store.connection, batch.now))
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Do work on the database in a thread while no batch is written: what comes waits for it."""
+        """Run work on the database in a thread, while no batch is written. New work waits until it is done."""
         return await self.batches.alone(work)
 
     async def until_idle(self) -> None:
-        """Return when only an event or a later timer can move things on."""
+        """Return when nothing can happen without another event or a later timer."""
         await self.virtual_time.until_idle()
 
     async def travel(self, ms: int) -> None:
-        """Move the clock forward; every timer on the way fires at its own time."""
+        """Move the clock forward. Every timer on the way fires at its own time."""
         await self.virtual_time.travel(ms)
 
-    # --- life ------------------------------------------------------------------------------------------------------
+    # --- start and close -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Go on where the last process stopped: attempts that ran then are lost, queued ones are queued again."""
+        """Continue where the last process stopped: running attempts are lost, queued ones are queued again."""
         self.log_files.remove_orphans()
         for run_ids in self._recovery.pieces():
             await self.batches.between_batches()
@@ -102,7 +102,7 @@ class LocalPlatform:
         self.batches.release_kept()
 
     async def prepare(self) -> None:
-        """Do what the next events would else have to wait for; requests are answered in between."""
+        """Do the work that the next events would otherwise wait for. Requests are answered in between."""
         slice_ends = time.perf_counter() + SLICE_S
         for _ in self.store.prepare():
             if time.perf_counter() > slice_ends:
@@ -110,19 +110,20 @@ class LocalPlatform:
                 slice_ends = time.perf_counter() + SLICE_S
 
     def drain(self) -> None:
-        """Stop starting attempts: the time that those which run have to end begins."""
+        """Start no more attempts. The grace period of running ones begins."""
         self.executor.pause()
         if self._drained_at is None:
             self._drained_at = self._loop.time()
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Drain; give what runs `grace_s` to end since it began, then queue it again as lost. Whatever goes wrong with
-        that, nothing runs on: what is not written now is found lost at the next start."""
+        """Drain, wait up to `grace_s` for running attempts, then queue the rest again as lost.
+
+        All processes end even if that fails; attempts whose end is not written are found lost at the next start."""
         self.drain()
         try:
             await self._let_end(grace_s)
         except Unavailable as reason:
-            log.error("the end of what ran could not be written: %s", reason)
+            log.error("running attempts could not be recorded as lost: %s", reason)
         finally:
             self._reports.close()
             self.batches.close()

@@ -1,7 +1,7 @@
-"""Facts that could not be folded, as by a damaged row: handed in again, later each time, for as long as that lasts.
+"""Retries facts that could not be folded, for example because of a damaged row, with growing delays.
 
-Those of timers become timers again, which a restart keeps. After a restart the others follow from what the store says:
-a claimed attempt is lost, a run that has not begun begins, and a wait looks for its event at the deadline.
+Facts of timers become timers again, which survive a restart. After a restart the others follow from the store: a
+claimed attempt is lost, a run that has not begun begins, and a wait checks for events again at the deadline.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from stepwell.platform import RunFact
 log = logging.getLogger("stepwell.local")
 
 _LONGEST_S = 60.0
-_FORGOTTEN_S = 2 * _LONGEST_S  # after which a run that was handed in again is known to be well
+_FORGOTTEN_S = 2 * _LONGEST_S  # without another failure, a run counts as healthy after this time
 
 
 class PutAside:
-    """`first_s`: seconds until facts of a run are handed in again for the first time; twice as long each time."""
+    """Submits facts of a run again: first after `first_s` seconds, then after twice as long each time."""
 
     def __init__(
         self, store: LocalStore, backlog: Backlog, recovery: Recovery, first_s: float, schedule: Callable[[], None]
     ) -> None:
         self._store, self._backlog, self._recovery = store, backlog, recovery
         self._first_s, self._schedule = first_s, schedule
-        self._tries: dict[str, tuple[int, float]] = {}  # by run: how many, and the loop's time of the last
+        self._tries: dict[str, tuple[int, float]] = {}  # by run: number of tries, and the event loop's time of the last
         self._waiting: dict[str, list[RunFact]] = {}  # by run
-        self._handles: dict[str, asyncio.TimerHandle] = {}  # by run, the newest
+        self._handles: dict[str, asyncio.TimerHandle] = {}  # by run: the newest timer
 
     def set_timers(self, batch: LocalBatch, facts: Sequence[RunFact]) -> None:
-        """Make timers again, as part of the batch, of the facts that came from timers."""
+        """Set timers again for the facts that came from timers, as part of the batch."""
         for fact in facts:
             timer = timer_of(fact.fact)
             if timer is not None:
                 batch.set_timer(fact.run_id, timer, batch.now + round(self._delay_s(fact.run_id) * 1000))
 
     def add(self, facts: Sequence[RunFact]) -> None:
-        """Hand in these facts again, those of timers apart, when their runs may be readable: the batch that could not
-        fold them is durable."""
+        """Submit these facts again later, except those of timers. Call it after the commit of the batch that could not
+        fold them."""
         if not facts:
             return
         now, by_run = asyncio.get_running_loop().time(), dict[str, list[RunFact]]()
@@ -55,7 +55,7 @@ class PutAside:
             self._store.cache.drop(run_id)  # so that it is read again
             delay_s = self._delay_s(run_id)
             self._tries[run_id] = (self._tries_of(run_id) + 1, now)
-            log.warning("facts of run %s are handed in again in %s s", run_id, delay_s)
+            log.warning("facts of run %s could not be folded, trying again in %s s", run_id, delay_s)
             others = [fact for fact in some if timer_of(fact.fact) is None]
             if others:
                 self._wait(run_id, others, delay_s)
@@ -75,7 +75,7 @@ class PutAside:
     def _hand_in(self, run_id: str) -> None:
         facts = self._waiting.pop(run_id)
         del self._handles[run_id]
-        if any(isinstance(fact.fact, AttemptStarted) for fact in facts):  # it has no slot any more
+        if any(isinstance(fact.fact, AttemptStarted) for fact in facts):  # the attempt has no slot any more
             self._recovery.recover([run_id])
         self._backlog.facts.add([fact for fact in facts if not isinstance(fact.fact, AttemptStarted)])
         self._schedule()

@@ -1,4 +1,4 @@
-"""Attempts and queues after a restart or a rollback: what the store says decides, memory is filled from it."""
+"""Restores attempts and queues in memory from the store, after a restart or a rollback."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ class Recovery:
         self._store, self._executor, self._backlog = store, executor, backlog
 
     def pieces(self) -> Iterator[Sequence[str]]:
-        """The ids of all active runs, some at a time."""
+        """The ids of all active runs, in pieces."""
         active = self._store.active()
         for start in range(0, len(active), _RUNS_AT_ONCE):
             yield active[start : start + _RUNS_AT_ONCE]
 
     def recover_all(self) -> None:
-        """`recover` all active runs."""
+        """Recover all active runs."""
         self.recover(self._store.active())
 
     def recover(self, run_ids: Sequence[str]) -> None:
-        """Queue the queued attempts of these runs again, report claimed attempts that do not run as lost, and begin
-        runs that have not begun. Call it between batches. Raises sqlite3.Error if the database cannot be read."""
+        """Restore the attempts of these runs. Call it between batches. Raises sqlite3.Error if the database cannot be
+        read.
+
+        Queued attempts are queued again, claimed attempts that do not run are reported as lost, and runs that have not
+        begun begin."""
         running = self._executor.running
         for run_id, record in self._load(run_ids).items():
             if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
@@ -42,21 +45,21 @@ class Recovery:
                 if state.status is StepStatus.QUEUED:
                     self._executor.carry_out(Effects(queued=[QueuedAttempt(record, i, state.attempt)]))
                 elif record.plan.steps[i].is_approval:
-                    continue  # nothing ran of it, and its time goes on
+                    continue  # no process was lost, and the timer of the approval continues
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
                     self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
 
     def _load(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
-        """One that is damaged holds up no other."""
+        """Runs by id. A damaged run is left out and logged, so that it does not affect others."""
         try:
             return self._store.load(run_ids)
         except DamagedRun:
             if len(run_ids) == 1:
-                log.exception("run %s cannot be read, and stands still", run_ids[0])
+                log.exception("run %s cannot be read and does not continue", run_ids[0])
                 return {}
         return {name: record for run_id in run_ids for name, record in self._load([run_id]).items()}
 
     def lose_running(self) -> None:
-        """Report all attempts that run as lost, so that the next start queues them again."""
+        """Report all running attempts as lost, so that the next start queues them again."""
         running = self._executor.running
         self._backlog.facts.add(RunFact(run_id, AttemptLost(step, number)) for run_id, step, number in running)

@@ -1,4 +1,4 @@
-"""Versions of functions and of types of events: registering, releasing and retiring them, each as part of a batch."""
+"""Registers, releases and retires versions of functions and event types, each as part of a batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Registration:
         file: str,
         release: Release | None = None,
     ) -> Registered:
-        """Make and release a version; its step code must lie in the platform's code folder already. Raises
+        """Make and release a version. The step code must be in the platform's code folder already. Raises
         NotPossible."""
         registered = await self._change(
             lambda batch: self._store.functions.register(definition, code, dotenv, file, batch.now, release)
@@ -39,17 +39,17 @@ class Registration:
         return registered
 
     async def change_routing(self, function_id: str, change: versions.RoutingChange) -> Routing:
-        """Raises KeyError, NotPossible."""
+        """Change how new runs choose a version. Raises KeyError, NotPossible."""
         changed = await self._change(lambda batch: self._store.functions.change(function_id, change, batch.now))
         self._batches.release_kept()
         return changed
 
     async def retire(self, function_ids: Sequence[str]) -> None:
-        """Start no new runs of these functions."""
+        """Stop starting new runs of these functions."""
         await self._change(lambda batch: self._store.functions.retire(function_ids, batch.now))
 
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        """Register versions of types of events, all or none. Raises TypeRefused."""
+        """Register versions of event types, all or none. Raises TypeRefused."""
         same = [self._store.types.unchanged(version) for version in types]
         if all(same):
             return [change for change in same if change is not None]
@@ -60,7 +60,7 @@ class Registration:
 
     async def _change(self, work: Callable[[LocalBatch], T]) -> T:
         def change(batch: LocalBatch) -> T:
-            self._store.timers.changed = True  # of cron triggers, of guards
+            self._store.timers.changed = True  # cron ticks and guards may change
             return work(batch)
 
         return await self._batches.result_of(change, NotPossible, KeyError)

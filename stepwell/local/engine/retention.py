@@ -1,7 +1,7 @@
-"""What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
+"""Deletes old data: ended runs, events that no run needs, versions without runs, and code that no version needs.
 
-Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took with its commit,
-and eight times as long if others have written meanwhile: so a busy engine has most of the time.
+Each piece is part of a batch and takes some milliseconds. The pause after a piece is as long as the piece with its
+commit, and eight times as long if there were other batches meanwhile. So a busy engine gets most of the time.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from stepwell.project.code_copies import CHANGED, remove
 log = logging.getLogger("stepwell.retention")
 
 _EVERY_MS = 600_000
-_PIECE_S = 0.006  # of deleting; the commit that follows takes about as long
-_PAUSE, _BUSY_PAUSE = 1, 8  # times as long as a piece takes with its commit
-_AT_ONCE = 50  # rows between two looks at the clock
+_PIECE_S = 0.006  # of deleting; the commit takes about as long
+_PAUSE, _BUSY_PAUSE = 1, 8  # multiples of the time of a piece with the commit
+_AT_ONCE = 50  # rows between two checks of the clock
 _DAY_MS = 86_400_000
 
 
 async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
-    """Remove what is older than `keep_days` (at least one day: duplicates are known that long), again and again."""
+    """Delete data older than `keep_days` regularly. The minimum is one day, during which duplicates are recognised."""
     while True:
         try:
             await clean(platform, max(1.0, keep_days))
         except Unavailable as reason:
-            log.warning("what is old stays until the next round: %s", reason)
+            log.warning("old data is not deleted before the next round: %s", reason)
         await platform.clock.pause(_EVERY_MS)
 
 
 async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIECE_S) -> None:
-    """One round: returns when nothing old is left. A piece ends after `piece_s` seconds."""
+    """Delete all data that is old now. A piece ends after `piece_s` seconds."""
     cut = platform.clock.now() - int(keep_days * _DAY_MS)
     files: list[str] = []
     await _in_pieces(platform, partial(_delete_runs, files), cut, piece_s)
@@ -78,12 +78,12 @@ async def _in_pieces(
 
     while position >= 0:
         await platform.in_transaction(piece)
-        took_s = time.perf_counter() - began  # with the commit, and what else the batch did
+        took_s = time.perf_counter() - began  # with the commit and the rest of the batch
         await rest(platform, took_s)
 
 
 async def rest(platform: LocalPlatform, took_s: float) -> None:
-    """Wait before the next piece."""
+    """Pause before the next piece."""
     before = platform.batches.begun
     await asyncio.sleep(_PAUSE * took_s)
     if platform.batches.begun > before:
@@ -91,7 +91,7 @@ async def rest(platform: LocalPlatform, took_s: float) -> None:
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:
-    """Remember the newest numbers before rows go, so that none is given twice."""
+    """Store the highest row numbers before rows are deleted, so that none is used twice."""
     for table in ("events", "runs"):
         connection.execute(
             f"INSERT OR REPLACE INTO counters SELECT '{table}', max(coalesce(max(seq), 0),"
@@ -100,8 +100,9 @@ def _keep_counters(connection: sqlite3.Connection) -> None:
 
 
 def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, after: int) -> int:
-    """Delete ended runs among the next ones; answers where to go on, -1 at the end. Adds to the names of `files` to be
-    removed. An ended run waits for nothing."""
+    """Delete old ended runs among the next rows. Returns the position to continue after; -1 at the end.
+
+    Appends to `files` the names of log files to be removed. A run that has ended has no waits."""
     rows = connection.execute(
         "SELECT seq, created_at, ended_at, active FROM runs WHERE seq > ? ORDER BY seq LIMIT ?", (after, _AT_ONCE)
     ).fetchall()
@@ -116,7 +117,7 @@ def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, aft
 
 
 def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
-    """Delete events that no run was started by, or waits for, among the next ones; answers where to go on."""
+    """Delete old, unneeded events among the next rows. Returns the position to continue after; -1 at the end."""
     rows = connection.execute(
         "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq)"
         " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq)"
@@ -125,7 +126,7 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, _AT_ONCE),
     ).fetchall()
-    # An open run may yet look back at what came after its trigger.
+    # An open run may still look for events that came after the trigger.
     (oldest,) = connection.execute('SELECT min("after") FROM runs WHERE status = 0').fetchone()
     old = [
         (seq,)
@@ -156,7 +157,7 @@ def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str
 
 
 def _needed_code(connection: sqlite3.Connection) -> set[str]:
-    """The names of folders with the code of versions, and of what they were pushed as."""
+    """Names of the entries in the code folder that versions need: code by hash, and pushed archives."""
     rows = connection.execute("SELECT function, version, code FROM versions").fetchall()
     return {name for f, v, code in rows for name in (*orjson.loads(code).values(), pushed_name(f, v))}
 
@@ -164,7 +165,7 @@ def _needed_code(connection: sqlite3.Connection) -> set[str]:
 def _delete_code(folder: Path, needed: set[str]) -> None:
     if not folder.is_dir():
         return
-    with code_free(folder) as is_free:  # else a backup copies it: what is not needed goes in the next round
+    with code_free(folder) as is_free:  # false while a backup copies the code: the next round deletes it
         for entry in folder.iterdir() if is_free else ():
             if entry.name in needed:
                 continue

@@ -1,4 +1,4 @@
-"""What the API asks of runs: cancel, decide on an approval, rerun, replay."""
+"""Operations on runs for the API: cancel, decide on an approval, rerun, replay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepwell.platform import Replayed, RunFact
 
 
 class RunControl:
-    """What these methods return is durable when they return. All raise Unavailable."""
+    """Each operation is durable when it returns or the future resolves. All raise Unavailable."""
 
     def __init__(self, store: LocalStore, batches: BatchLoop, work: BatchWork) -> None:
         self._store, self._batches, self._work = store, batches, work
@@ -36,11 +36,11 @@ class RunControl:
         await self._batches.fold([RunFact(run_id, CancelRequested()) for run_id in run_ids])
 
     async def decide(self, link: Link, outcome: Outcome) -> bool:
-        """End an approval with this outcome; False if it was not open any more."""
+        """End an approval with this outcome. Returns False if it was not open any more."""
         return await self._batches.result_of(lambda batch: self._work.decide(batch, link, outcome))
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
-        """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run, and
+        """The id of the new run; None if the function is not live any more. Raises KeyError for an unknown run, and
         CannotResume."""
         return await self._batches.result_of(
             lambda batch: self._work.rerun(batch, run_id, token, restart), UnknownRun, CannotResume
@@ -49,7 +49,7 @@ class RunControl:
     async def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        """What became of each event; None if there is no such version."""
+        """The result for each event; None if the version does not exist."""
         return await self._batches.result_of(
             lambda batch: self._work.replay(batch, function_id, version, events, replay)
         )

@@ -1,4 +1,4 @@
-"""How one machine's platform is set up."""
+"""Settings of the local platform."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Settings:
     parallelism: int
     env: str = "dev"
     secret: Callable[[str], str | None] = lambda name: None
-    retry_s: float = 1.0  # after a batch that could not be committed (disk full, ...)
-    public_url: str = DEFAULT_URL  # where people reach the API
+    retry_s: float = 1.0  # delay after a batch that could not be committed (disk full, ...)
+    public_url: str = DEFAULT_URL  # the API's public address
     http_slots: int = DEFAULT_HTTP_SLOTS
-    look_again_s: float = LOOK_AGAIN_S  # at the clock, while a timer is awaited
-    batch_facts: int = 500  # events and facts after which a batch ends; what its events are still to do is left
-    batch_s: float = 0.02  # and seconds
+    look_again_s: float = LOOK_AGAIN_S  # longest time between two readings of the clock while a timer is set
+    batch_facts: int = 500  # events and facts after which a batch ends; the rest is left for the next batches
+    batch_s: float = 0.02  # seconds of CPU time after which a batch ends

@@ -1,6 +1,6 @@
-"""Slots: how many attempts may run at a time, and the queue of those that wait for one.
+"""Slots limit how many attempts run at a time; other attempts are queued.
 
-Functions take turns. Within a function, the attempts of its earliest run come first: runs that have begun end before
+Functions take turns. Within a function, attempts of the earliest run come first: so runs that have begun end before
 others begin, and none waits forever.
 """
 
@@ -12,21 +12,21 @@ from itertools import count
 
 from stepwell.platform import AttemptId
 
-DEFAULT_HTTP_SLOTS = 256  # calls of web addresses at a time
+DEFAULT_HTTP_SLOTS = 256  # calls of URLs at a time
 
 
 class Slots:
     def __init__(self, size: int) -> None:
         self._size = size
         self._taken = 0  # by attempts that are running or about to be
-        # By function, the next one first; of each, a heap by the order of runs, then by when an attempt came.
+        # By function, the next in turn first; each a heap ordered by run, then by arrival.
         self._queues: OrderedDict[str, list[tuple[int, int, AttemptId]]] = OrderedDict()
         self._numbers = count()
         self._queued: set[AttemptId] = set()
 
     @property
     def free(self) -> int:
-        """How many attempts could start at once; 0 if some are queued, which come first."""
+        """The number of attempts that could start now; 0 if some are queued, since these come first."""
         return 0 if self._queued else max(0, self._size - self._taken)
 
     def take(self) -> None:
@@ -36,13 +36,13 @@ class Slots:
         self._taken -= 1
 
     def queue(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
-        """Queueing an attempt twice is harmless. `order`: that of its run; the lowest comes first."""
+        """Queue an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
         if attempt_id not in self._queued:
             self._queued.add(attempt_id)
             heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
 
     def take_queued(self, most: int) -> list[AttemptId]:
-        """As many queued attempts as there are free slots, at most so many, one function after the other; each takes a
+        """Remove queued attempts for which there are free slots, at most `most`, taking functions in turn. Each takes a
         slot."""
         taken: list[AttemptId] = []
         while self.can_take and len(taken) < most:
@@ -52,12 +52,12 @@ class Slots:
             self._taken += 1
             taken.append(attempt_id)
             if queue:
-                self._queues[function_id] = queue  # to the end of the line
+                self._queues[function_id] = queue  # the last in turn
         return taken
 
     @property
     def can_take(self) -> bool:
-        """Whether an attempt is queued, and a slot is free."""
+        """Whether an attempt is queued and a slot is free."""
         return bool(self._queues) and self._taken < self._size
 
     @property
@@ -65,11 +65,11 @@ class Slots:
         return bool(self._queued)
 
     def close(self) -> None:
-        """Admit nobody any more: what comes stays queued."""
+        """Admit no more attempts: new ones stay queued."""
         self._size = 0
 
     def reset(self, taken: int) -> None:
-        """Forget the queue; so many slots are taken."""
+        """Forget the queue, and set the number of taken slots."""
         self._queues.clear()
         self._queued.clear()
         self._taken = taken

@@ -1,7 +1,7 @@
-"""The time of batches: the wall clock, and by how much it was set back.
+"""The time of batches: the wall clock, corrected when it is set back.
 
-Small steps back are hidden: times of rows grow with the numbers of rows, and lists rely on that. After a large step, a
-batch moves what is stored back by `set_back_ms` and then calls `moved_back`.
+Small steps back are hidden, because lists rely on times that grow with row numbers. After a large step, a batch moves
+stored times back by `set_back_ms`, and then calls `moved_back`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ log = logging.getLogger("stepwell.local")
 
 class SteadyClock:
     def __init__(self, clock: Clock, latest: int) -> None:
-        """`latest`: a time that the clock is known to have shown, in ms since the epoch."""
+        """`latest` is the latest known time of the clock, in ms since the epoch."""
         self._clock, self._latest = clock, latest
-        self.set_back_ms = 0  # by which stored times are not moved yet
+        self.set_back_ms = 0  # by which stored times are still to be moved back
 
     def now(self) -> int:
-        """The time in ms since the epoch. It goes back only when the clock was set back by more than a tolerance."""
+        """The time in ms since the epoch. It goes back only if the clock was set back by more than the tolerance."""
         now = self._clock.now()
         if now < self._latest - TOLERANCE_MS:
             self.set_back_ms += self._latest - now
             log.warning(
-                "the clock was set back by %.0f s; timers that were set while it was ahead move back with it",
+                "the clock was set back by %.0f s; timers that were set while it was ahead are moved back too",
                 (self._latest - now) / 1000,
             )
             self._latest = now

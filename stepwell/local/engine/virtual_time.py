@@ -1,4 +1,4 @@
-"""Moving a server's clock forward, for tests and `stepwell run`, and knowing when nothing moves any more."""
+"""Moves a server's clock forward, for tests and `stepwell run`, and detects when a server is idle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class VirtualTime:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs, is queued, pending or due: only an event or a later timer can move things on."""
+        """Whether nothing is running, queued, pending or due: only an event or a later timer can change that."""
         is_overdue = self._batches.timer.is_due(self._clock.now())
         return self._executor.is_idle and self._batches.is_idle and not is_overdue
 
@@ -29,8 +29,8 @@ class VirtualTime:
             await asyncio.sleep(0.001)
 
     async def travel(self, ms: int) -> None:
-        """Move the clock forward. Every timer on the way fires at its own time, and what it starts ends before that
-        time goes on."""
+        """Move the clock forward. Every timer on the way fires at its own time, and the attempts that it starts end
+        before the clock moves on."""
         target = self._clock.now() + ms
         await self.until_idle()
         while self.next_due is not None and self.next_due <= target:

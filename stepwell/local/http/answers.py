@@ -1,6 +1,6 @@
-"""How answers of HTTP/1.1 are written: the head together with the first piece of the body, as ASGI asks for.
+"""Writes HTTP/1.1 responses: the head together with the first piece of the body, as ASGI requires.
 
-Most answers are one piece. Their heads are few, so that each is put together once.
+Most responses are one piece with one of a few heads, so heads are cached.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Header = tuple[bytes, bytes]
 
 
 class Answering(RequestResponseCycle):
-    """A request of uvicorn's, with what its application answers."""
+    """A request of uvicorn, and the response of the application."""
 
-    _start: Any = None  # the message that began the answer, until the next one comes
+    _start: Any = None  # the message that started the response, until the next one comes
 
     async def send(self, message: Any) -> None:
-        """Takes an ASGI message."""
+        """Send an ASGI message."""
         if message["type"] == "http.response.start" and not self.response_started:
             self._start = message
             return
@@ -35,7 +35,7 @@ class Answering(RequestResponseCycle):
         await super().send(message)
 
     def answer_json(self, body: bytes) -> bool:
-        """Answer 200 with this JSON in one piece. False if that is not possible, and nothing is written."""
+        """Answer 200 with this JSON in one piece. Returns False, and writes nothing, if that is not possible."""
         head = _json_head(len(body)) if self._can_answer_at_once() else None
         if head is None:
             return False
@@ -66,12 +66,12 @@ def _json_head(size: int) -> bytes | None:
 
 @lru_cache(1024)
 def _head(status: int, headers: tuple[Header, ...], size: int) -> bytes | None:
-    """The head of an answer with a body of `size` bytes; None if that is not all there is to it."""
+    """The head of a response with a body of `size` bytes; None if uvicorn must write it."""
     names = {name.lower(): value for name, value in headers}
     is_plain = names.get(b"content-length") == b"%d" % size and status >= 200 and status not in (204, 304)
     if not is_plain or b"connection" in names or b"transfer-encoding" in names:
         return None
     if any(HEADER_RE.search(name) or HEADER_VALUE_RE.search(value) for name, value in headers):
-        return None  # which uvicorn refuses
+        return None  # uvicorn raises an error
     lines = [name.lower() + b": " + value + b"\r\n" for name, value in headers]
     return b"".join([STATUS_LINE[status], *lines, b"\r\n"])

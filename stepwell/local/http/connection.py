@@ -1,8 +1,8 @@
-"""A client's connection: HTTP/1.1 by uvicorn, or HTTP/2 if the client begins with its preface.
+"""A client's connection: HTTP/1.1 by uvicorn, or HTTP/2 if the client begins with the preface.
 
-One rule: what uvicorn does not bound is bounded here: how large the head of a request is, how long a client may be
-silent in the middle of one, how many requests it may have waiting, how long it may leave answers unread. `room` decides
-what happens when there are too many connections.
+Adds limits that uvicorn does not have. They are about the size of a request's head, silence within a request, the
+number of requests sent ahead, and responses that stay unread. `connection_limit.make_room` closes connections when
+there are too many.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from stepwell.local.http.preface import Version, version_of
 
 MAX_HEAD_BYTES = 64 * 1024
 
-_PARSED_AT_ONCE = 2048  # bytes; so few requests at once begin by what one read brings
+_PARSED_AT_ONCE = 2048  # bytes; limits how many requests begin at once
 _TOO_MANY = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", retry=True)
-_CHUNK_FRAMING = 32  # bytes around a chunk that cost nothing
-_ANSWERED_EARLY_BYTES = 64 * 1024  # of a body that is longer, nothing more is awaited once the request is answered
+_CHUNK_FRAMING = 32  # bytes around a chunk that do not count
+_ANSWERED_EARLY_BYTES = 64 * 1024  # the rest of a longer body is not awaited once the request is answered
 
 
 class Connection(HttpToolsProtocol):
-    silence_s = 60.0  # how long the head of a request may take, a body may stand still, and answers may stay unread
+    silence_s = 60.0  # the longest time for a request's head, between pieces of a body, and of unread responses
 
     flow: Flow
     _chunked = False
-    _length = 0  # of the body, as far as it has not come yet
-    _head = 0  # bytes of the request so far that are no body: its line, headers, trailers, what is wrong with chunks
+    _length = 0  # bytes of the body that have not come yet
+    _head = 0  # bytes of the request that are not body: line, headers, trailers, excess framing of chunks
     _hosts = 0
-    _is_reading = True  # a request has begun, or the first one is awaited, and is not complete
-    _in_body = False  # trailers come then, which are no headers
+    _is_reading = True  # a request is incomplete, or the first one is awaited
+    _in_body = False  # headers that come then are trailers
     _keeps_alive = True  # once the request is complete
     _expects_continue = False
-    _why = ""  # the request is refused
-    _first: bytes | None = b""  # what has come before it was clear which HTTP it is
-    _ending: Ending | None = None  # nothing more is read
+    _why = ""  # why the request is refused
+    _first: bytes | None = b""  # received bytes until the version of HTTP is known
+    _ending: Ending | None = None  # set when nothing more is read
     _unread_since = NEVER
     _running: RequestResponseCycle | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._arguments = (arguments, named)
-        self._rest = bytearray()  # what came, and is parsed once earlier requests are answered
+        self._rest = bytearray()  # received, but not parsed before earlier requests are answered
 
     @property
     def deadline(self) -> float:
-        """Until when the client must go on, NEVER if it is the server's turn."""
+        """When the client must have sent more, in the loop's time; NEVER while the server is working."""
         if self._ending is not None:
             return self._ending.deadline
         if self.timeout_keep_alive_task is not None:
@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport)
-        self._heard_at = self.loop.time()  # when the request began, or of its body something came
+        self._heard_at = self.loop.time()  # when the request began, or the last piece of the body came
         make_room(self.connections, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,10 +95,10 @@ class Connection(HttpToolsProtocol):
         self._unread_since = NEVER
         super().resume_writing()
 
-    # --- which HTTP, and how much of it ------------------------------------------------------------------------------
+    # --- versions and pieces -----------------------------------------------------------------------------------------
 
     def _recognise(self, data: bytes) -> bytes:
-        """What is to be parsed now, of all that has come."""
+        """The bytes to be parsed as HTTP/1.1 now; empty while the version is unknown, and for HTTP/2."""
         version = version_of(data)
         if version is Version.HTTP_1:
             self._first = None
@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
         return b""
 
     def _parse(self, data: bytes) -> None:
-        """Parse what is there until a request must wait for the answers of others."""
+        """Parse data until a request must wait for the responses to earlier ones."""
         at = 0
         while at < len(data) and self._ending is None and not self.transport.is_closing():
             if self.pipeline:
@@ -130,18 +130,18 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, self._why or "this is no HTTP request")
+            self._refuse(HTTPStatus.BAD_REQUEST, self._why or "this is not a valid HTTP request")
         if self._head > MAX_HEAD_BYTES and self._ending is None:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers of a request may have 64 KiB")
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers of a request exceed 64 KiB")
         if self._is_reading and self._in_body:
             self._heard_at = self.loop.time()
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it had not asked to speak another protocol (RFC 9110, 7.8): the parser would take what
-        follows its head for that protocol."""
+        """Read the request as if it did not request another protocol (RFC 9110, 7.8). The parser would otherwise treat
+        the body as data of that protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy")
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is not a proxy")
             return
         head = head_without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
         self.parser, self._head = httptools.HttpRequestParser(self), 0
@@ -180,15 +180,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # it is read again
+            return  # the request is parsed again, without the upgrade
         if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
-            self._why = "a request needs one Host header"
+            self._why = "a request needs exactly one Host header"
             raise ValueError(self._why)
         super().on_headers_complete()
-        self.cycle.__class__ = Answering  # uvicorn lets nobody choose it
+        self.cycle.__class__ = Answering  # uvicorn has no setting for the class
         self._in_body = True
         if self._chunked or self._expects_continue or self._length > _ANSWERED_EARLY_BYTES:
-            # If it is answered before its body is there, the answer is the last of this connection.
+            # If the response comes before the body is complete, it is the last one of this connection.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
             self.cycle.transport = Lingering(self.transport, self.linger)  # type: ignore[assignment]
         else:
@@ -211,7 +211,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self._in_body:
-            return  # it is read again, without its upgrade
+            return  # the request is parsed again, without the upgrade
         self._head = 0
         self._is_reading = self._in_body = False
         cycle = self.cycle
@@ -237,7 +237,7 @@ class Connection(HttpToolsProtocol):
                 self.flow.resume_reading()
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Answer what cannot be read on, once whatever came before it is answered, and close the connection."""
+        """Answer an unreadable request after earlier ones are answered, then close the connection."""
         self._ending = Ending(self.transport)
         bad = self.cycle if self.cycle is not None and self.cycle.more_body else None
         if bad is not None:
@@ -253,7 +253,7 @@ class Connection(HttpToolsProtocol):
         self.linger()
 
     def linger(self) -> None:
-        """Close the connection once the client has had time to read the answer."""
+        """Close the connection after the client has had time to read the response."""
         if self._running is not None and not self._running.more_body and self._ending is None:
             self.transport.close()
             return
@@ -263,17 +263,17 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         self._ending.linger(self.loop.time())
 
-    # --- clients that take too long ----------------------------------------------------------------------------------
+    # --- slow clients ------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Called every now and then."""
+        """Close the connection if the client is too slow. Called regularly."""
         if self._unread_since + self.silence_s < now:
             self.transport.abort()
         elif self.deadline < now:
             self.transport.close()
 
     def give_way(self) -> None:
-        """Let another have the place of a client that has said nothing for long, or too little."""
+        """Close the connection in favour of a new one, because the client has been silent for longest."""
         if self._ending is None and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
             self.transport.write(_TOO_MANY)
         self._ending = Ending(self.transport)

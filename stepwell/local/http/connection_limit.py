@@ -1,5 +1,7 @@
-"""How many connections a server has, and which of them gives way when there are too many: the one whose client has kept
-it waiting for longest. So neither idle clients nor slow ones keep others out."""
+"""Limits the number of connections, by closing those whose clients have been silent for longest.
+
+So idle and slow clients cannot keep others out.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import resource
 from typing import Any, Protocol
 
 _MOST = 4096
-_RESERVED = 256  # descriptors for the database, steps, and whatever else
-_GIVE_WAY_AT_ONCE = 16  # looking for them costs a look at every connection
+_RESERVED = 256  # descriptors for the database, steps, and other files
+_GIVE_WAY_AT_ONCE = 16  # connections closed at a time: to find them, all connections are compared
 NEVER = math.inf
 
 
@@ -19,22 +21,22 @@ class Client(Protocol):
 
     @property
     def deadline(self) -> float:
-        """Until when its client must go on, in the loop's time; NEVER if it is not its turn."""
+        """When the client must have sent more, in the loop's time; NEVER while the server is working."""
 
     def give_way(self) -> None:
-        """Let another have its place."""
+        """Close the connection to make room for another."""
 
     def sweep(self, now: float) -> None:
-        """Close it if its client takes too long."""
+        """Close the connection if the client is too slow."""
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many open files as it is allowed to have."""
+    """Raise this process's limit of open files to the highest allowed value."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # macOS allows less than it says
+        except (ValueError, OSError):  # macOS may refuse its own hard limit
             pass
 
 
@@ -44,7 +46,7 @@ def most_connections() -> int:
 
 
 def make_room(connections: set[Any], newcomer: Client) -> None:
-    """Called when there is one more. If nobody can give way, the newcomer does."""
+    """Close connections if there are too many, including the new one; the new one if all others are in use."""
     if len(connections) <= most_connections():
         return
     waiting = [connection for connection in connections if connection.deadline != NEVER and connection is not newcomer]

@@ -1,4 +1,4 @@
-"""What an HTTP/1.1 connection is made of beside uvicorn's own: answers without an application, and where they go."""
+"""Parts of an HTTP/1.1 connection: flow control, the end of a connection, and responses without the application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_PASSED_ON = (b"upgrade", b"http2-settings")
 
 
 class Flow(FlowControl):
-    """`is_held`: there is more than can be parsed now, so nothing is to be read."""
+    """Flow control that does not resume while `is_held`: more was received than can be parsed now."""
 
     is_held = False
 
@@ -28,23 +28,25 @@ class Flow(FlowControl):
 
 
 class Lingering:
-    """The transport of a request that may be answered before it is complete; `close` is called once it is answered."""
+    """The transport of a request that may be answered before it is complete. `close` is called after the response."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
 class Ending:
-    """The end of a connection: whatever the client still sends is dropped."""
+    """The end of a connection: all further data from the client is dropped."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._dropped = 0
-        self.deadline = NEVER  # when the connection is closed at the latest
+        self.deadline = NEVER  # when the connection is closed, in the loop's time
 
     def linger(self, now: float) -> None:
-        """The last answer is written: give the client time to read it. If the connection was closed at once, what the
-        client still sends would make the system throw the answer away. `now`: the event loop's time."""
+        """Give the client time to read the last response. `now` is the event loop's time.
+
+        If the connection were closed at once, further data from the client would make the system discard the response.
+        """
         self.deadline = now + _LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -56,13 +58,13 @@ class Ending:
 
 
 def disconnect(cycle: RequestResponseCycle) -> None:
-    """Tell the application that the client of this request is gone."""
+    """Notify the application that the client of this request is gone."""
     cycle.disconnected = True
     cycle.message_event.set()
 
 
 def head_without_upgrade(method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head of a request that asks to speak another protocol, as it would be if it did not ask."""
+    """The head of a request that requests another protocol, without the headers that request it."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     lines += [b"%s: %s" % header for header in map(_without_upgrade, headers) if header is not None]
     return b"\r\n".join([*lines, b"", b""])
@@ -79,7 +81,7 @@ def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
 
 
 def refusal(status: HTTPStatus, why: str, *, retry: bool = False) -> bytes:
-    """The last answer of a connection."""
+    """A complete response without the application, after which the connection must be closed."""
     body = Problem(status.value, why).body()
     retry_after = "retry-after: 1\r\n" if retry else ""
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n{retry_after}"

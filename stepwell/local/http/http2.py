@@ -1,7 +1,7 @@
-"""HTTP/2 (RFC 9113) for the same application, by the library `h2`, which knows the protocol and does no I/O.
+"""HTTP/2 (RFC 9113) for the same application. The library `h2` implements the protocol, without I/O.
 
-One rule: what `h2` lets a client do without end has an end here, or in `http2_frames`: streams, bodies and answers that
-stand still, frames that bring nothing.
+Adds limits that `h2` does not have, here and in `http2_frames`: on streams, on stalled bodies and responses, and on
+frames that have no effect.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from stepwell.local.http.http2_stream import Malformed, Stream, refuse, scope_of
 log = logging.getLogger("stepwell.http")
 
 _MOST_TASKS = 4096  # of all connections
-_DRAINED_BYTES = 256 * 1024 * 1024  # of a body, after the request was answered: not every client survives a reset then
-_FRAMES_AT_ONCE = 20  # then others have their turn
+_DRAINED_BYTES = 256 * 1024 * 1024  # of a body after the response: some clients fail if the stream is reset then
+_FRAMES_AT_ONCE = 20  # before other connections continue
 
 
 class Http2Connection(asyncio.Protocol):
@@ -46,9 +46,9 @@ class Http2Connection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_event_loop()
         self._h2 = new_server_side()
         self._frames = Frames(self._loop.time)
-        self._is_waiting = False  # for its next turn
-        self._streams: dict[int, Stream] = {}  # those that the application works on
-        self._drained: dict[int, int] = {}  # bytes of bodies that nobody wants any more, by stream
+        self._is_waiting = False  # more frames are to be read in the loop's next iteration
+        self._streams: dict[int, Stream] = {}  # requests that the application is answering
+        self._drained: dict[int, int] = {}  # bytes of unneeded bodies, by stream
         self._window = asyncio.Event()
         self._is_ending = False
         self._active_at = self._loop.time()
@@ -75,7 +75,7 @@ class Http2Connection(asyncio.Protocol):
             self._read_frames()
 
     def pause_writing(self) -> None:
-        """Who does not read what it asked for is not read from either: its frames would be answered all the same."""
+        """Stop reading too: responses to more frames would only add to the unread data."""
         self._unread_since = self._loop.time()
         self._flow.pause_writing()
         self._flow.pause_reading()
@@ -106,10 +106,10 @@ class Http2Connection(asyncio.Protocol):
         except TooMuch as refused:
             self._close(refused.code)
         except H2Error as error:
-            log.debug("an HTTP/2 connection is closed: %s", error)
+            log.debug("an HTTP/2 connection was closed: %s", error)
             self._close()
         except Exception:
-            log.exception("an HTTP/2 connection is closed")
+            log.exception("an HTTP/2 connection was closed by an internal error")
             self._close(ErrorCodes.INTERNAL_ERROR)
         self.flush()
         if not self._is_waiting and not self._flow.write_paused:
@@ -136,7 +136,7 @@ class Http2Connection(asyncio.Protocol):
                 bound_header_table(self._h2)
                 self._window.set()
             case h2.events.ConnectionTerminated():
-                self._close()  # `h2` answers nothing after it
+                self._close()  # `h2` allows no responses after it
 
     def _begin(self, event: h2.events.RequestReceived) -> None:
         stream_id = event.stream_id
@@ -171,14 +171,14 @@ class Http2Connection(asyncio.Protocol):
         if self._drained[stream_id] > _DRAINED_BYTES:
             self.reset(stream_id, ErrorCodes.NO_ERROR)
 
-    # --- for streams -------------------------------------------------------------------------------------------------
+    # --- used by streams ---------------------------------------------------------------------------------------------
 
     @property
     def now(self) -> float:
         return self._loop.time()
 
     def acknowledge(self, stream_id: int, size: int) -> None:
-        """Let the client send as much again."""
+        """Let the client send this many more bytes."""
         if size and not self._transport.is_closing():
             try:
                 self._h2.acknowledge_received_data(size, stream_id)
@@ -189,7 +189,7 @@ class Http2Connection(asyncio.Protocol):
         self._h2.send_headers(stream_id, headers, end_stream=is_last)
 
     async def send_data(self, stream: Stream, data: bytes, *, is_last: bool) -> None:
-        """As the client makes room for it. Nothing of it is sent once the stream is gone."""
+        """Send data as the client's window allows. Stops when the stream is gone."""
         left = memoryview(data)
         while not stream.is_gone:
             await self._flow.drain()
@@ -212,7 +212,7 @@ class Http2Connection(asyncio.Protocol):
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
         try:
             self._h2.reset_stream(stream_id, code)
-        except H2Error:  # it is closed
+        except H2Error:  # the stream is closed already
             pass
         self._drained.pop(stream_id, None)
         self.flush()
@@ -221,7 +221,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._transport.is_closing() and (data := self._h2.data_to_send()):
             self._transport.write(data)
 
-    # --- ends --------------------------------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------------------------
 
     def _done(self, stream: Stream) -> None:
         self._state.total_requests += 1
@@ -233,9 +233,9 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def shutdown(self) -> None:
-        """Answer what was asked, and nothing new."""
+        """Answer the current requests, refuse new ones, then close the connection."""
         if not self._is_ending and not self._transport.is_closing():
-            # `h2` would let us answer nothing after its own.
+            # Written by hand, because `h2` allows no responses after its own GOAWAY.
             last = self._h2.highest_inbound_stream_id
             self.flush()
             self._transport.write(GoAwayFrame(0, last_stream_id=last, error_code=ErrorCodes.NO_ERROR).serialize())
@@ -244,7 +244,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _close(self, code: ErrorCodes | None = None) -> None:
-        """At once. Without a code, `h2` has said why."""
+        """Close the connection immediately. Without `code`, `h2` has already sent the reason."""
         if code is not None:
             try:
                 self._h2.close_connection(code)
@@ -255,7 +255,7 @@ class Http2Connection(asyncio.Protocol):
         self._transport.close()
 
     def _forget(self) -> None:
-        """Nobody listens any more."""
+        """Disconnect all streams."""
         self._frames.clear()
         for stream in self._streams.values():
             stream.disconnect()
@@ -263,7 +263,7 @@ class Http2Connection(asyncio.Protocol):
 
     @property
     def deadline(self) -> float:
-        """Until when the client must go on, NEVER if it is the server's turn."""
+        """When the client must have sent more, in the loop's time; NEVER while the server is working."""
         since = [stream.waiting_since for stream in self._streams.values()] or [self._active_at]
         return max(since) + self.silence_s
 
@@ -283,7 +283,8 @@ class Http2Connection(asyncio.Protocol):
 
 
 def take_over(transport: asyncio.Transport, arguments: tuple[tuple[Any, ...], dict[str, Any]], data: bytes) -> None:
-    """Read a connection as HTTP/2 from its first bytes on. `arguments`: those of its protocol, by place and by name."""
+    """Continue a connection as HTTP/2. `arguments` are the positional and named ones of the first protocol, `data` all
+    bytes received so far."""
     positional, named = arguments
     connection = Http2Connection(*positional, **named)
     transport.set_protocol(connection)

@@ -1,5 +1,7 @@
-"""The frames of an HTTP/2 connection, cut and counted before `h2` sees them: it keeps what is announced however large,
-and does not mind how often a client asks for work that brings nothing."""
+"""Splits received HTTP/2 data into frames and limits them, before `h2` parses them.
+
+`h2` buffers frames of any announced size, and does not limit how often a client sends frames that have no effect.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,17 @@ from h2.errors import ErrorCodes
 from stepwell.local.http.preface import PREFACE
 from stepwell.local.http.rate_limit import Allowance
 
-MOST_HEADER_BYTES = 64 * 1024  # of a header block as it comes
+MOST_HEADER_BYTES = 64 * 1024  # of a compressed header block
 
-_HEAD_BYTES = 9  # of a frame: length, type, flags, stream (RFC 9113, 4.1)
+_HEAD_BYTES = 9  # of a frame's header: length, type, flags, stream (RFC 9113, 4.1)
 _MOST_FRAME_BYTES = 16_384
-_SMALL_PIECE = 256  # bytes of a body
+_SMALL_PIECE = 256  # bytes of a DATA frame
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM = 1
 
 
 class TooMuch(Exception):
-    """What a client sends is refused, with this code."""
+    """The client has exceeded a limit. `code` is the error code of the connection's end."""
 
     def __init__(self, code: ErrorCodes) -> None:
         super().__init__(code.name)
@@ -28,14 +30,14 @@ class TooMuch(Exception):
 
 
 class Frames:
-    """What came, until it was taken."""
+    """Received data, taken frame by frame."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._received = bytearray()
         self._is_preface_read = False
         self._header_bytes = 0
         self.resets = Allowance(now, burst=200, per_s=20)
-        self._idle = Allowance(now, burst=1000, per_s=100)  # PING, SETTINGS, WINDOW_UPDATE and the like
+        self._idle = Allowance(now, burst=1000, per_s=100)  # PING, SETTINGS, WINDOW_UPDATE and similar frames
         self._small_pieces = Allowance(now, burst=50_000, per_s=5_000)
 
     def add(self, data: bytes) -> None:
@@ -45,7 +47,7 @@ class Frames:
         self._received.clear()
 
     def take(self) -> bytes | None:
-        """The next frame, if it is there as a whole; at first the preface. Raises TooMuch."""
+        """The preface first, then the next frame; None if it is incomplete. Raises TooMuch."""
         received = self._received
         if not self._is_preface_read:
             size = len(PREFACE)
@@ -65,7 +67,7 @@ class Frames:
         return frame
 
     def allow_for_request(self) -> None:
-        """Each request brings some frames with it that are none of its own."""
+        """Allow the frames, such as WINDOW_UPDATE, that usually accompany a request."""
         self._idle.give(10)
 
     def _is_allowed(self, kind: int, flags: int, size: int) -> bool:

@@ -1,4 +1,4 @@
-"""One request of an HTTP/2 connection, as the application sees it (ASGI), and its answer."""
+"""One request of an HTTP/2 connection and its response, as an ASGI application sees them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_BODY = (204, 304)
 
 
 class Malformed(Exception):
-    """A request that no application can answer."""
+    """The request is invalid, and must be answered with `status` instead of by the application."""
 
     def __init__(self, status: HTTPStatus, why: str, scope: dict[str, Any]) -> None:
         super().__init__(why)
@@ -34,7 +34,7 @@ class Malformed(Exception):
 
 
 def scope_of(headers: Iterable[Header], scheme: str, server: Any, client: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Raises Malformed."""
+    """The ASGI scope of a request. Raises Malformed."""
     pseudo: dict[bytes, bytes] = {}
     fields: list[Header] = []
     for name, value in headers:
@@ -56,21 +56,21 @@ def scope_of(headers: Iterable[Header], scheme: str, server: Any, client: Any, s
         "state": state.copy(),
     }
     if method == b"CONNECT":
-        raise Malformed(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy", scope)
+        raise Malformed(HTTPStatus.METHOD_NOT_ALLOWED, "this server is not a proxy", scope)
     hosts = {value for name, value in fields if name == b"host"} | {pseudo.get(b":authority", b"")} - {b""}
     if len(hosts) != 1:
-        raise Malformed(HTTPStatus.BAD_REQUEST, "a request needs one authority", scope)
+        raise Malformed(HTTPStatus.BAD_REQUEST, "a request needs exactly one authority", scope)
     fields[:] = [(b"host", hosts.pop()), *(field for field in fields if field[0] != b"host")]
     raw_path, _, query = pseudo.get(b":path", b"").partition(b"#")[0].partition(b"?")
     if raw_path[:1] != b"/" or not raw_path.isascii():
-        raise Malformed(HTTPStatus.BAD_REQUEST, "the path of a request begins with a slash", scope)
+        raise Malformed(HTTPStatus.BAD_REQUEST, "the path of a request must begin with a slash", scope)
     path = raw_path.decode("ascii")
     scope |= {"path": unquote(path) if "%" in path else path, "raw_path": raw_path, "query_string": query}
     return scope
 
 
 def refuse(status: HTTPStatus, why: str) -> App:
-    """An application that answers this."""
+    """An application that answers with this problem."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body = Problem(status.value, why).body()
@@ -82,7 +82,8 @@ def refuse(status: HTTPStatus, why: str) -> App:
 
 
 class Stream:
-    """`waiting_since`: when the client was last seen to go on, if it is its turn, else NEVER."""
+    """One request. `waiting_since` is the last time at which the client sent or took data; NEVER while the server is
+    working."""
 
     def __init__(self, connection: Http2Connection, stream_id: int, scope: dict[str, Any]) -> None:
         self._connection, self.id, self._scope = connection, stream_id, scope
@@ -91,18 +92,18 @@ class Stream:
         self._body, self._unacknowledged, self._has_more = bytearray(), 0, True
         self._changed = asyncio.Event()
         self._expects_continue = (b"expect", b"100-continue") in scope["headers"]
-        self._start: Message | None = None  # of the answer, until it is known what follows
+        self._start: Message | None = None  # the start of the response, until the next message comes
         self._is_started = False
 
     async def run(self, app: App) -> None:
         try:
             await app(self._scope, self.receive, self.send)
         except Exception:
-            log.exception("a request over HTTP/2 was not answered")
+            log.exception("a request over HTTP/2 failed")
             await self._give_up()
         else:
             if not self.is_answered and not self.is_gone:
-                log.error("a request over HTTP/2 was not answered to its end")
+                log.error("a request over HTTP/2 was not answered completely")
                 await self._give_up()
 
     async def _give_up(self) -> None:
@@ -112,14 +113,14 @@ class Stream:
             self._connection.reset(self.id, ErrorCodes.INTERNAL_ERROR)
         else:
             self._start = None
-            await refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server could not do this; its log says why")(
+            await refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal server error; the server's log has the cause")(
                 self._scope, self.receive, self.send
             )
 
     # --- the request -------------------------------------------------------------------------------------------------
 
     def add_body(self, data: bytes, size: int) -> None:
-        """`size`: with its padding."""
+        """Add a piece of the body. `size` includes padding."""
         self._body += data
         self._unacknowledged += size
         if self.waiting_since != NEVER:

@@ -1,8 +1,7 @@
-"""A client's connection on which most requests that send events are answered without a task and its ASGI messages.
+"""A connection that answers most requests with events directly, without a task and ASGI messages.
 
-One rule: the answer is what the application would have said. So only what is as usual goes this way: a small body of
-known length whose sender may send it, and whose events are as they should be. All else is left to the application, of
-which nothing has happened then.
+The response is always the same as the application's. So only ordinary requests are answered here: a small body of known
+length, a valid key, valid events. All others go to the application, without any effect before.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ _NOT_KEPT = "not accepted, try again: the server is stopping"
 
 
 class IngestConnection(Connection):
-    _begins = False  # the head of a request that waits for no other's answer is complete
-    _awaited: tuple[RequestResponseCycle, dict[str, str]] | None = None  # whose body is still to come, and its headers
+    _begins = False  # a request's head is complete, and no earlier request is unanswered
+    _awaited: tuple[RequestResponseCycle, dict[str, str]] | None = None  # a request without its body yet, and headers
 
     def on_headers_complete(self) -> None:
         self._begins, self._awaited = True, None
@@ -53,7 +52,7 @@ class IngestConnection(Connection):
         try:
             taken = app.take_at_once(headers, bytes(cycle.body))
         except Exception:
-            taken = None  # the application says what is wrong
+            taken = None  # the application reports the error
         if taken is None:
             self._start_task(cycle, app)
         else:
@@ -65,7 +64,7 @@ class IngestConnection(Connection):
         if error is not None or not cast("Answering", cycle).answer_json(accepted(events)):
             self._start_task(cycle, cast("App", self.app).end_of(events, error))
             return
-        cycle.on_response = _nothing  # which holds the connection
+        cycle.on_response = _nothing  # breaks a reference cycle with the connection
 
     def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, app)

@@ -1,4 +1,4 @@
-"""How often something may happen: so many times at once, and so many a second (a token bucket)."""
+"""A token bucket: allows a burst, then so many operations a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Allowance:
         self._left, self._at = burst, now()
 
     def take(self) -> bool:
-        """False if it happens too often."""
+        """Take one token. Returns False if the rate is exceeded."""
         now = self._now()
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
         self._at = now

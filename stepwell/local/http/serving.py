@@ -1,4 +1,4 @@
-"""Serving the API of a local server."""
+"""Serves the HTTP API of a local server."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ from stepwell.project.load import LoadError
 log = logging.getLogger("stepwell.http")
 
 _ANSWER_S = 30.0  # how long a request waits for its batch
-_PUSH_S = 300.0  # and one that brings code
-_SWITCH_S = 0.0005  # until a thread gives the interpreter's lock back: the loop asks for it after each call of SQLite
-_MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # how long requests may end once the server ends, if it has so much grace
+_PUSH_S = 300.0  # how long a push waits
+_SWITCH_S = 0.0005  # until a thread releases the interpreter's lock: the loop needs it after each call of SQLite
+_MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # limits of the time that requests get to end when the server stops
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class _Control:
             first = wrong.problems[0]
             raise Problem(400, f"{first.file.name}:{first.line}: {first.message}", errors=errors) from None
         if deployed.registered is None:
-            raise Problem(409, f"this machine cannot run it: {'; '.join(deployed.missing)}")
+            raise Problem(409, f"this machine cannot run the function: {'; '.join(deployed.missing)}")
         registered = deployed.registered
         return Pushed(registered.function_id, registered.version, registered.is_new)
 
@@ -108,7 +108,7 @@ class _Control:
         self.call(self._platform.runs.cancel_all(function_id))
 
     def call(self, work: Coroutine[Any, Any, T], seconds: float = _ANSWER_S) -> T:
-        """Do work on the event loop, and wait for it."""
+        """Run a coroutine on the event loop, and return its result."""
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
         except Unavailable as reason:
@@ -118,7 +118,7 @@ class _Control:
 def app_of(
     server: LocalServer, keys: Keys, local_only: LocalOnly | None = None, reader: ReaderProcess | None = None
 ) -> App:
-    """The API of a started server, for the event loop that runs now. `reader`: that some reads are handed to."""
+    """The API of a started server, on the running event loop. With `reader`, some reads go to the reader process."""
     platform = server.platform
 
     control = _Control(server)
@@ -151,8 +151,9 @@ async def serve(
     certificate: Certificate | None = None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
-    again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
+    """Answer requests until this task is cancelled, then let current requests end; a second cancel ends them at once.
+
+    Steps may end in the meantime. `ready` is called once the first request can be answered."""
     _calm_the_collector()
     sys.setswitchinterval(_SWITCH_S)
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
@@ -180,13 +181,13 @@ async def serve(
 
 
 def _calm_the_collector() -> None:
-    """A busy server makes many small objects and hardly a cycle: look for cycles rarely, and never in the modules."""
+    """Collect garbage rarely, and never scan the loaded modules: a busy server makes many objects but few cycles."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)  # a look at 50,000 young objects would stop the loop for 30 ms
+    gc.set_threshold(10_000, 20, 50)  # a collection of 50,000 young objects would block the loop for 30 ms
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """What ended beside the requests must not end in silence."""
+    """Log the error of a background task, which would otherwise be lost."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a background task has ended: %r", error, exc_info=error)
+        log.error("a background task failed: %r", error, exc_info=error)

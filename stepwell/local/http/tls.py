@@ -1,4 +1,4 @@
-"""TLS for the server: its certificate, and connections that become a client's once they are encrypted."""
+"""TLS for the server: the certificate, and a listener that hands connections over after the handshake."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger("stepwell.http")
 
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 5.0
-_ACCEPT_AGAIN_S = 0.1  # when there are no descriptors left
-_IN_PLAIN = Problem(400, "this port speaks HTTPS: ask for https:// instead of http://").body()
+_ACCEPT_AGAIN_S = 0.1  # delay when there are no free descriptors
+_IN_PLAIN = Problem(400, "this port uses HTTPS: request https:// instead of http://").body()
 _TO_PLAIN = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
 
 class BadCertificate(Exception):
-    """The files of --tls-cert and --tls-key cannot be used; the message says why, and what to do."""
+    """The files of --tls-cert and --tls-key cannot be used. The message contains the reason and what to do."""
 
 
 class Certificate:
-    """`context` is used for new connections. Raises BadCertificate."""
+    """The certificate from two files. `context` is for new connections. Raises BadCertificate."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
@@ -37,7 +37,7 @@ class Certificate:
         self.context = _context(certificate, key)
 
     def renew(self) -> None:
-        """Read the files again if they changed; while they do not fit, the old ones count."""
+        """Read the files again if they have changed. If they do not match, the old certificate stays in use."""
         try:
             seen = self._file_states()
             if seen == self._seen:
@@ -45,7 +45,7 @@ class Certificate:
             self.context = _context(*self._files)
             self._seen = seen
         except BadCertificate as error:
-            log.warning("the certificate stays as it was: %s", error)
+            log.warning("the certificate was not renewed: %s", error)
         else:
             log.info("the certificate was renewed")
 
@@ -62,13 +62,13 @@ def _stat(file: Path) -> os.stat_result:
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     if "-----BEGIN CERTIFICATE-----" not in _text(certificate):
-        raise BadCertificate(f"{certificate} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+        raise BadCertificate(f"{certificate} contains no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
     secret = _text(key)
     if "PRIVATE KEY-----" not in secret:
-        raise BadCertificate(f"{key} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)")
+        raise BadCertificate(f"{key} contains no private key in PEM format (-----BEGIN PRIVATE KEY-----)")
     if "ENCRYPTED" in secret:
-        cure = f"`openssl pkey -in {key} -out FILE` writes it without its password"
-        raise BadCertificate(f"the key {key} is encrypted, and a server cannot ask for its password; {cure}")
+        cure = f"write it without a password: openssl pkey -in {key} -out FILE"
+        raise BadCertificate(f"the key {key} is encrypted, and a server cannot ask for the password; {cure}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -77,7 +77,7 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            why = "the server's own certificate must come first in its file"
+            why = "the server's own certificate must come first in the file"
             raise BadCertificate(f"the key {key} does not belong to the certificate {certificate}; {why}") from None
         raise BadCertificate(f"{certificate} and {key} cannot be used: {error.reason or error}") from None
     return context
@@ -91,8 +91,8 @@ def _text(file: Path) -> str:
 
 
 class TlsListener:
-    """Accepts connections, as what `loop.create_server` answers does; `make` makes a client's protocol. What fails
-    before there is one is one line in the log."""
+    """Accepts connections, like the result of `loop.create_server`. `make` makes the protocol of a client. A failed
+    handshake is one line in the log."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class TlsListener:
             handshake.task = self._loop.create_task(self._encrypt(client, address[0], handshake))
 
     async def _encrypt(self, client: socket.socket, address: str, handshake: _Handshake) -> None:
-        plain = client.dup()  # what was accepted is closed by a handshake that fails
+        plain = client.dup()  # a failed handshake closes the accepted socket
         try:
             await self._loop.connect_accepted_socket(
                 self._make,
@@ -143,15 +143,15 @@ class TlsListener:
             self._log(address, error)
         except Exception:
             client.close()
-            log.exception("no TLS with %s", address)
+            log.exception("TLS handshake with %s failed", address)
         finally:
             plain.close()
             self._connections.discard(handshake)
 
     def _log(self, address: str, error: BaseException) -> None:
-        """Whoever only looks whether the port is open, as load balancers do, is no news."""
+        """Log a failed handshake. A closed connection is not logged: load balancers check ports that way."""
         if isinstance(error, OSError) and not isinstance(error, ConnectionResetError) and self._lines.take():
-            log.warning("no TLS with %s: %s", address, _why(error))
+            log.warning("TLS handshake with %s failed: %s", address, _why(error))
 
     def _tell(self, client: socket.socket) -> None:
         try:
@@ -163,7 +163,7 @@ class TlsListener:
 
 
 class _Handshake:
-    """A client that is not one yet."""
+    """A client before the end of the handshake."""
 
     task: asyncio.Task[None] | None = None
 
@@ -177,7 +177,7 @@ class _Handshake:
     shutdown = give_way
 
     def sweep(self, now: float) -> None:
-        """It has a time of its own."""
+        """Does nothing: the handshake has its own timeout."""
 
 
 def _why(error: OSError) -> str:

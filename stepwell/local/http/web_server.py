@@ -1,4 +1,4 @@
-"""The server that listens: uvicorn, with what it does not bound."""
+"""The web server: uvicorn, with the connections, limits and TLS of this package."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ class WebServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever started us: uvicorn would raise them again before the platform is closed."""
+        """Leave signals to the caller: uvicorn would raise them again before the platform is closed."""
         yield

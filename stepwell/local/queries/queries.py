@@ -1,4 +1,4 @@
-"""What people ask of the database: lists and details for the API. Reads only, on connections of its own."""
+"""Lists and details for the API. Only reads, on connections of its own."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQue
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
 _RUN = f"SELECT {_COLUMNS} FROM runs"
-_ITS_EVENT = " CROSS JOIN events ON events.seq = runs.event"
-_WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_ITS_EVENT}'
+_JOIN_EVENT = " CROSS JOIN events ON events.seq = runs.event"
+_WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_JOIN_EVENT}'
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
-_MOST_MISSES = 21  # of an event as `dev` shows it: one more than it names
+_MOST_MISSES = 21  # of an event in `dev`: one more than are shown by name
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
-_SHOWN_WHOLE = 16 * 1024  # bytes: of a longer event, `dev` shows what the row says
+_SHOWN_WHOLE = 16 * 1024  # bytes; of a longer event, `dev` shows id and name only
 _TAIL = (
     f"SELECT seq, replay, id, name, CASE WHEN length(body) > {_SHOWN_WHOLE} AND name NOT GLOB 'stepwell/*' THEN NULL"
     " ELSE body END, accepted_at, misses, replay, invalid FROM events WHERE seq > ? ORDER BY seq DESC LIMIT ?"
@@ -46,7 +46,7 @@ _TAIL = (
 
 
 class Queries:
-    """Implements `platform.Reader`; may be used from any thread."""
+    """Implements `platform.Reader`. Safe to use from any thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,15 +63,15 @@ class Queries:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """This thread's, for reads that stand elsewhere."""
+        """The calling thread's connection, for queries in other modules."""
         return self._connection
 
     def _names(self, user: str | None) -> list[str] | None:
-        """All that the columns `user` may call somebody."""
+        """All values that a column `user` may have for this user; None for no filter."""
         return None if user is None else names_of(self._connection, user)
 
     def _numbers(self, event_id: str | None) -> list[int] | None:
-        """The row of an event; empty if there is none."""
+        """The event's row number in a list; an empty list if it does not exist, None for no filter."""
         if event_id is None:
             return None
         rows = self._connection.execute("SELECT seq FROM events WHERE id = ?", (event_id,))
@@ -105,8 +105,9 @@ class Queries:
         return self._event(row) if row else None
 
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
-        """The newest events after a position, the oldest first, each with the runs it started by function. Of many
-        functions that one did not start, some are named. A long event comes without its data and user."""
+        """The newest events after a position, oldest first, each with the runs that it started, by function.
+
+        At most `_MOST_MISSES` functions that an event did not start are included. Long events have no data and user."""
         rows = self._connection.execute(_TAIL, (after, limit)).fetchall()
         sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
         starts = [dict(self._connection.execute(sql, row[:2])) for row in rows]
@@ -117,7 +118,7 @@ class Queries:
         return list(zip(details[::-1], starts[::-1], strict=True))
 
     def read_keepers(self, event: int) -> list[str]:
-        """The paused functions for which an event is kept, by its row."""
+        """The paused functions for which an event is held, by the event's row number."""
         rows = self._connection.execute("SELECT function FROM kept WHERE event = ? ORDER BY function", (event,))
         return [function for (function,) in rows]
 
@@ -157,14 +158,14 @@ class Queries:
             }
         )
         way = way_of_runs(self._connection, asked)
-        rows = Listed(_RUN, _ITS_EVENT, "runs.seq", asked).read(self._connection, way, first, before, limit + 1)
+        rows = Listed(_RUN, _JOIN_EVENT, "runs.seq", asked).read(self._connection, way, first, before, limit + 1)
         return Page([RunRow(*row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_run(self, run_id: str) -> RunDetail | None:
         return self._read_run(run_id, with_logs=True)
 
     def read_asked(self, run_id: str) -> RunDetail | None:
-        """A run with what people are asked in it, and without logs."""
+        """A run with the messages of approvals, without logs."""
         return self._read_run(run_id, with_logs=False)
 
     def _read_run(self, run_id: str, *, with_logs: bool) -> RunDetail | None:
@@ -184,7 +185,7 @@ class Queries:
             )
 
     def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
-        """Runs with open approvals, newest first: each of these has a timer."""
+        """Runs with open approvals, newest first. Each open approval has a timer, which is found here."""
         sql = (
             f"{_WHOLE_RUN} WHERE runs.seq IN (SELECT DISTINCT run FROM timers WHERE kind = {int(TimerKind.DECISION)}"
             " AND run < ? ORDER BY run DESC LIMIT ?) ORDER BY runs.seq DESC"
@@ -200,7 +201,7 @@ class Queries:
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """All reads see one moment: a run's state and its attempts belong together."""
+        """A read transaction: a run's state and attempts must be read at the same moment."""
         connection = self._connection
         connection.execute("BEGIN")
         try:
@@ -236,7 +237,7 @@ class Queries:
 
 
 def _brief(event_id: str, name: str) -> bytes:
-    """The body of an event of which nothing else is read."""
+    """A minimal body, for an event whose data and user are not read."""
     return orjson.dumps({"name": name, "id": event_id, "ts": 0})
 
 

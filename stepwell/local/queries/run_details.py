@@ -1,4 +1,4 @@
-"""Runs as the API shows them, made of their rows: state, attempts, and why waits have not matched."""
+"""Details of runs for the API, made from rows: state, attempts, and why waits have not matched."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _ATTEMPTS = (
 
 
 class RunDetails:
-    """May be used from any thread, each with a connection of its own. Plans are kept: versions never change."""
+    """Makes details. Safe to use from any thread. Plans are cached, because versions never change."""
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, int], Plan] = {}
 
     def of(self, connection: sqlite3.Connection, rows: Sequence[RunRow]) -> list[RunDetail]:
-        """The runs of a page, without logs; their attempts are read by one statement."""
+        """The details of runs, without logs. Reads the attempts of all runs with one statement."""
         if not rows:
             return []
         attempts: dict[int, list[AttemptRow]] = defaultdict(list)
@@ -47,7 +47,7 @@ class RunDetails:
         ]  # fmt: skip
 
     def plan(self, connection: sqlite3.Connection, function: str, version: int) -> Plan:
-        """What a version's definition compiles to."""
+        """The compiled definition of a version."""
         plan = self._plans.get((function, version))
         if plan is None:
             sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
@@ -59,8 +59,9 @@ class RunDetails:
 def mismatches_of(
     connection: sqlite3.Connection, detail: RunDetail, event: dict[str, Any], after: int
 ) -> dict[int, str]:
-    """By pause, why `match` has no value for the newest event of the awaited name. It is evaluated when somebody looks:
-    to keep every answer would cost a write for every event that is compared."""
+    """Why `match` fails for the newest event of the awaited name, by pause.
+
+    It is evaluated when a run is read. To store the result would cost a write for each event that is compared."""
     found, plan, run, rows = {}, detail.plan, detail.run, detail.attempts
     sql = (
         "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? AND replay IS NULL"

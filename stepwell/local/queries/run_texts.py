@@ -1,4 +1,4 @@
-"""What lists show of ended runs, as JSON texts in memory: a run that has ended is encoded once, not at every read."""
+"""JSON texts of ended runs in memory, so that lists encode each ended run once and not at every read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-_MOST_BYTES = 8 * 1024 * 1024  # some thousand runs: who polls asks for the newest
-_LARGEST = 1024 * 1024  # of one text
-_AROUND = 400  # bytes that an entry takes besides
+_MOST_BYTES = 8 * 1024 * 1024  # some thousand runs; clients that poll request the newest ones
+_LARGEST = 1024 * 1024  # bytes of one text
+_AROUND = 400  # bytes that an entry takes in addition
 
 
 class RunRow(NamedTuple):
-    """A run as it is stored, but for its attempts."""
+    """A stored run without its attempts."""
 
     seq: int
     id: str
@@ -29,20 +29,20 @@ class RunRow(NamedTuple):
 
     @property
     def key(self) -> tuple[int, bytes]:
-        """Changes with whatever lists show of the run, but for an erasure."""
+        """Changes whenever the run looks different in a list, except after an erasure."""
         return self.seq, self.state
 
     @property
     def is_over(self) -> bool:
-        """Nothing more happens to it: the attempts of a failed run may still end."""
+        """Whether the run cannot change any more. Attempts of a failed run may still be running."""
         return self.ended_at is not None and not self.is_active
 
 
 class RunTexts:
-    """Texts by a key that changes with what they show; those that were read longest ago go first. Used by any thread.
+    """A cache of texts by key; the least recently read texts are dropped first. Safe to use from any thread.
 
-    `erasures` says how many users had been erased when the caller began to read: texts of an earlier time are dropped,
-    and are not taken from a reader that began earlier.
+    A key must change whenever the text would. `erasures` is the number of erasures when the caller began to read. A
+    higher number clears the cache, and callers with a lower number do not use it.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:

@@ -1,7 +1,7 @@
-"""What the server and its reader process say to each other on their socket.
+"""The protocol between the server and its reader process, on a socket.
 
-A question is `>II` (number, length) and a JSON list of path and query; an answer `>IHII` (number, status, lengths of
-headers and body), the headers as lines, and the body. The first answer has number 0: the process can be asked.
+A question is `>II` (number, length) and a JSON list of path and query. An answer is `>IHII` (number, status, lengths of
+headers and body), the headers as lines, and the body. An answer with number 0 comes first: the process is ready.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def pack_question(question: Question) -> bytes:
 
 
 def pack_answer(number: int, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    lines = b"\n".join(name + b":" + value for name, value in headers)  # no header holds a line feed
+    lines = b"\n".join(name + b":" + value for name, value in headers)  # headers contain no line feeds
     return b"".join((_ANSWER.pack(number, status, len(lines), len(body)), lines, body))
 
 
 def take_questions(received: bytearray) -> Iterator[Question]:
-    """Those that are complete; they are cut off."""
+    """Remove and yield the complete questions."""
     while len(received) >= _QUESTION.size:
         number, length = _QUESTION.unpack_from(received)
         end = _QUESTION.size + length
@@ -52,7 +52,7 @@ def take_questions(received: bytearray) -> Iterator[Question]:
 
 
 def take_answers(received: bytearray) -> Iterator[Answer]:
-    """Those that are complete; they are cut off."""
+    """Remove and yield the complete answers."""
     while len(received) >= _ANSWER.size:
         number, status, of_headers, of_body = _ANSWER.unpack_from(received)
         start = _ANSWER.size + of_headers

@@ -1,7 +1,7 @@
-"""The process that answers reads of a busy server: `python -m stepwell.local.reading.process FD DATABASE PUBLIC_URL`.
+"""The reader process of a busy server: `python -m stepwell.local.reading.process FD DATABASE PUBLIC_URL`.
 
-It has connections that can only read, takes questions from the server's socket, and ends when that closes, as it does
-when the server dies. The server has checked who asks.
+It opens the database read-only, and answers questions from the server's socket. It ends when the socket closes, which
+also happens when the server dies. The server has checked the API key of each request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stepwell.core.run.approvals import Links
 from stepwell.core.signing import single_key
 from stepwell.local.database.keys import link_secret
 from stepwell.local.reading.frames import Question, pack_answer, take_questions
-from stepwell.local.system.prctl import go_behind_others, hide_memory
+from stepwell.local.system.prctl import hide_memory, lower_priority
 from stepwell.local.users import LocalUsers
 
-NICE = 10  # steps and the engine go first where processors are scarce
+NICE = 10  # steps and the engine get the CPU first
 
 
 class Questions(asyncio.Protocol):
-    """The server's questions, each answered by the application."""
+    """Receives questions and sends the application's answers."""
 
     _transport: asyncio.Transport
 
@@ -62,7 +62,7 @@ class Questions(asyncio.Protocol):
         async def send(message: Message) -> None:
             messages.append(message)
 
-        with contextlib.suppress(Exception):  # the application has answered 500 then
+        with contextlib.suppress(Exception):  # the application has already sent a 500
             await self._app(_scope(question), _nothing_comes, send)
         status = messages[0]["status"] if messages else 500
         headers = messages[0].get("headers", ()) if messages else ()
@@ -104,13 +104,13 @@ async def answer(channel: socket.socket, database: Path, public_url: str) -> Non
 
 def main() -> None:
     number, database, public_url = sys.argv[1:]
-    go_behind_others(NICE)
+    lower_priority(NICE)
     hide_memory()
     channel = socket.socket(fileno=int(number))
     channel.set_inheritable(False)
     channel.setblocking(False)
     uvloop.run(answer(channel, Path(database), public_url))
-    os._exit(0)  # nobody waits for reads that are going on
+    os._exit(0)  # without waiting for reads in progress
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Reads of events, runs and users on a busy server: in a process of their own, so that they do not take the
-interpreter's lock from the engine.
+"""Reads of events, runs and users on a busy server: a separate process answers them, so that they do not compete with
+the engine for the interpreter's lock.
 
-One rule: every read can be answered here as well. It is while nothing else is read, while the process starts, and when
-it has died.
+The server can answer every read itself too. It does so for single reads, while the process starts, and after the
+process has died.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stepwell.local.runners.process import started
 log = logging.getLogger("stepwell.readers")
 
 _PATHS = ("/v1/runs", "/v1/events", "/v1/users")
-_AT_ONCE = 4  # questions that the process has: it works on two
-_AGAIN_S = 1.0  # after the process has died
-_AGAIN_IF_BROKEN_S = 60.0  # and if it had never answered
+_AT_ONCE = 4  # questions sent to the process at a time; it works on two
+_AGAIN_S = 1.0  # delay of a restart after the process has died
+_AGAIN_IF_BROKEN_S = 60.0  # the delay if the process had never answered
 _NEEDED = ("PATH", "HOME", "TZ", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
 class Readers:
-    """An ASGI application: hands some reads to the process, and all else to the application that can do everything."""
+    """An ASGI application: passes some reads to the reader process, and all other requests to `rest`."""
 
     def __init__(self, rest: ASGIApp, process: ReaderProcess, keys: Keys) -> None:
         self._rest, self._process, self._keys = rest, process, keys
@@ -52,19 +52,19 @@ class Readers:
                 self._reading -= 1
 
     async def _ask(self, scope: Scope) -> Answer | None:
-        """What the process says; None if it is not there. It is started when two read at once."""
+        """The process's answer; None if there is no process. Two reads at a time start the process."""
         if not self._process.is_up:
             if self._reading:
                 self._process.start_soon()
             return None
         key = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if self._keys.scope_of(bearer(key.decode("latin-1"))) is not KeyScope.MANAGE:
-            return None  # and is refused
+            return None  # the application refuses it
         return await self._process.ask(scope["path"], scope["query_string"].decode("latin-1"))
 
 
 class ReaderProcess(asyncio.Protocol):
-    """The process, from the first time that it is needed to `close`. It is started again if it dies."""
+    """The reader process, started when it is first needed, and again if it dies, until `close`."""
 
     _transport: asyncio.Transport
 
@@ -85,7 +85,7 @@ class ReaderProcess(asyncio.Protocol):
         return None if self._popen is None else self._popen.pid
 
     async def ask(self, path: str, query: str) -> Answer | None:
-        """None if it has died."""
+        """The answer to a read; None if the process has died."""
         async with self._free:
             if not self.is_up:
                 return None
@@ -96,32 +96,32 @@ class ReaderProcess(asyncio.Protocol):
             return await future
 
     def start_soon(self) -> None:
-        """Start it, unless it is starting or has just died."""
+        """Start the process, unless it is starting or has just died."""
         loop = asyncio.get_running_loop()
         if self.may_start(loop.time()):
             self._not_before = loop.time() + _AGAIN_S
             self._starting = loop.create_task(self._start())
 
     def may_start(self, at: float) -> bool:
-        """Whether it would be started at this time of the loop."""
+        """Whether a start is allowed at this time of the event loop."""
         is_wanted = self._popen is None and self._starting is None and not self._is_closed
         return is_wanted and at >= self._not_before
 
     async def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        own_end, process_end = socket.socketpair()
         try:
-            ours.setblocking(False)
-            self._popen = await asyncio.to_thread(self._spawn, theirs)
-            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+            own_end.setblocking(False)
+            self._popen = await asyncio.to_thread(self._spawn, process_end)
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=own_end)
         except OSError as error:
-            log.warning("reads go on in the server itself, since no process for them can be started: %s", error)
-            ours.close()
+            log.warning("the reader process cannot be started, so the server answers reads itself: %s", error)
+            own_end.close()
         finally:
-            theirs.close()
+            process_end.close()
             self._starting = None
 
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        number = theirs.fileno()
+    def _spawn(self, process_end: socket.socket) -> subprocess.Popen[bytes]:
+        number = process_end.fileno()
         module = [sys.executable, "-P", "-m", "stepwell.local.reading.process"]
         popen = subprocess.Popen(
             [*module, str(number), str(self._database.absolute()), self._public_url],
@@ -148,7 +148,7 @@ class ReaderProcess(asyncio.Protocol):
                 future.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has died, or is not wanted any more."""
+        """The process has died or was closed: fail the open questions, and allow a restart later."""
         was_up, self.is_up = self.is_up, False
         self._received.clear()
         asked, self._asked = self._asked, {}
@@ -164,7 +164,7 @@ class ReaderProcess(asyncio.Protocol):
                 self._not_before = asyncio.get_running_loop().time() + _AGAIN_IF_BROKEN_S
             if not self._is_closed:
                 again = _AGAIN_S if was_up else _AGAIN_IF_BROKEN_S
-                words = "the process that reads has ended with %s; the server reads itself, for %.0f s at least"
+                words = "the reader process ended with code %s; the server answers reads itself for at least %.0f s"
                 log.warning(words, popen.returncode, again)
 
     async def close(self) -> None:

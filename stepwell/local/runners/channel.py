@@ -1,4 +1,4 @@
-"""A process that is started with one end of a socket, whose other end stays here."""
+"""Starts processes that communicate over a socket pair."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from stepwell.local.runners.process import Ended, Receive
 
-_SEND_BYTES = 1024 * 1024  # that a socket takes at once, so that neither side waits for the other within a message
+_SEND_BYTES = 1024 * 1024  # send buffer of a socket, large enough that a message rarely blocks the sender
 
 AnyProcess = TypeVar("AnyProcess")
 Launch = Callable[[int, Receive, Ended], AnyProcess]
-"""Starts a process; the number is that of its end of the socket."""
+"""Starts a process. The number is the descriptor of the process's end of the socket."""
 
 
 def launch_with_channel(
@@ -22,18 +22,19 @@ def launch_with_channel(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     greeting: bytes = b"",
 ) -> tuple[socket.socket, AnyProcess]:
-    """The end that stays here, which does not block, and the process. `greeting`: what the process reads first; a new
-    socket must take it at once. Raises OSError if it cannot be started."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    for end in (ours, theirs):
+    """Start a process with a socket. Returns the own, non-blocking end and the process. Raises OSError.
+
+    The process reads `greeting` first; it must fit into a new socket's buffer."""
+    own_end, process_end = socket.socketpair(socket.AF_UNIX, kind)
+    for end in (own_end, process_end):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)  # the system may allow less
-    ours.setblocking(False)
+    own_end.setblocking(False)
     try:
         if greeting:
-            ours.send(greeting)
-        return ours, launch(theirs.fileno(), receive, ended)
+            own_end.send(greeting)
+        return own_end, launch(process_end.fileno(), receive, ended)
     except OSError:
-        ours.close()
+        own_end.close()
         raise
     finally:
-        theirs.close()
+        process_end.close()

@@ -1,4 +1,4 @@
-"""Attempts that start once their code was looked at: what changed since its version was made does not run."""
+"""Attempts that start after their code was verified: changed code does not run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from stepwell.local.runners.program import STOPPED, why_not
 
 
 class CheckedAttempt:
-    """`check` runs in a thread and says what is wrong, or None; then `begin` starts the attempt. `turn`: of all such
-    attempts, one begins in each turn of the loop: most must start a process, for which the loop waits."""
+    """Runs `check` in a thread; if that returns None (no problem), `begin` starts the attempt.
+
+    With the shared lock `turn`, one such attempt begins per iteration of the event loop: most start a process, which
+    blocks the loop."""
 
     def __init__(
         self, check: Callable[[], str | None], begin: Callable[[], Running], end: End, turn: asyncio.Lock

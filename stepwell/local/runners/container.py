@@ -1,6 +1,6 @@
-"""Steps that are containers, run by docker or podman, whichever is there and works.
+"""Steps in containers, run by docker or podman, whichever is installed and works.
 
-One rule: a container has a name of its own, by which it is killed; killing the client alone would leave it running.
+Each container has a unique name, by which it is killed. If only the client were killed, the container would run on.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from stepwell.project.convention import dockerfile, dockerfile_entry
 
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
-_MOST_PRINTED = "max-size=16mb"  # of what podman's monitor keeps; older text goes
+_MOST_PRINTED = "max-size=16mb"  # that podman's monitor keeps; older text is dropped
 
 
 class ContainerRunner:
     def __init__(self, scratch: Scratch, programs: ProgramRunner, *, no_containers: bool = False) -> None:
-        """`no_containers`: run what the Dockerfile would run as a local program, without its image."""
+        """With `no_containers`, the Dockerfile's command runs as a local program, without the image."""
         self._scratch, self._programs, self._no_containers = scratch, programs, no_containers
         self._engine: str | None = None
         self._images: dict[str, Image] = {}
 
     def engine(self) -> str:
-        """The engine's path; blocks for a moment the first time. Raises CannotRun."""
+        """The engine's path. Blocks for a moment the first time. Raises CannotRun."""
         self._engine = self._engine or find_engine()
         return self._engine
 
@@ -69,7 +69,7 @@ class ContainerRunner:
         finally:
             self._scratch.remove(folder)
         if outcome.error is not None and outcome.error.kind == "start":
-            self._forget(tag, image)  # it may be gone
+            self._forget(tag, image)  # the image may be gone
         return outcome
 
     def _forget(self, tag: str, image: Image) -> None:
@@ -107,10 +107,10 @@ async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, 
 
 
 def unheard(printed: Path, received: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """What a container printed and podman's client did not hand on.
+    """Output that the container printed but podman's client did not pass on, given the received bytes by stream.
 
-    The client loses the end of it, or all of it, now and then, if the container ends with some of its input unread; the
-    container's monitor has it all, in the format of Kubernetes: time, stream, F or P for a whole line or a part, text.
+    If a container ends with unread input, the client sometimes loses the end of the output, or all of it. The monitor's
+    log has everything, in the format of Kubernetes: time, stream, F or P (full line or part), text.
     """
     left = dict(received)
     if not printed.exists():
@@ -119,7 +119,7 @@ def unheard(printed: Path, received: Mapping[str, int]) -> Iterator[tuple[str, b
         for line in lines:
             _, stream, kind, text = [*line.split(b" ", 3), b"", b"", b""][:4]
             name, piece = stream.decode(), text if kind == b"F" else text[:-1]
-            if name not in left:  # the monitor was killed in the middle of a line
+            if name not in left:  # the monitor was killed while writing a line
                 continue
             if len(piece) > left[name]:
                 yield name, piece[left[name] :]
@@ -134,7 +134,7 @@ async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Fut
 
 
 async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Await it, however often this is cancelled meanwhile."""
+    """Await work to the end, even if this is cancelled meanwhile."""
     task = asyncio.get_running_loop().create_task(work)
     while not task.done():
         try:
@@ -153,7 +153,7 @@ def _judge(code: int, report: Said, line: str, now: int) -> Outcome:
 
 
 def image_of(job: Job) -> tuple[str, Path | None]:
-    """The image's tag, and the Dockerfile it is built from if it is. Raises CannotRun."""
+    """The image's tag, and the Dockerfile if the image is built from one. Raises CannotRun."""
     if job.step.runtime.image is not None:
         return job.step.runtime.image, None
     if job.code is None:
@@ -171,9 +171,9 @@ def dockerfile_of(code: Path) -> Path:
 
 
 def local_command(step: Step, code: Path | None) -> tuple[str, ...]:
-    """What to run instead of the container. Raises CannotRun."""
+    """The command to run instead of the container. Raises CannotRun."""
     if code is None:
-        raise CannotRun("the step is but an image, and --no-containers is given; start without it")
+        raise CannotRun("the step has only an image, which --no-containers cannot run; start without --no-containers")
     try:
         return step.runtime.entrypoint or dockerfile_entry(code)
     except CodeError as error:
@@ -181,7 +181,7 @@ def local_command(step: Step, code: Path | None) -> tuple[str, ...]:
 
 
 def _what_to_run(step: Step, image: str, command: tuple[str, ...]) -> list[str]:
-    """Options, image and arguments: what is said behind the image replaces its CMD, so the CMD is said again."""
+    """Options, image and arguments. Arguments replace the image's CMD, so the CMD is repeated."""
     runtime = step.runtime
     words = ["--memory", f"{runtime.memory}m"] if runtime.memory is not None else []
     words += ["--cpus", f"{runtime.cpu:g}"] if runtime.cpu is not None else []
@@ -195,10 +195,10 @@ def _argument(content: bytes) -> bytes:
 
 
 def variables(job: Job, file: str) -> tuple[list[str], dict[str, str]]:
-    """Options that pass the declared variables on, and the client's own environment.
+    """Options that pass the declared variables on, and the environment of the client.
 
-    Values never stand in the arguments, which everybody on the machine can read. The client takes them from its own
-    environment; those that would change what the client does itself go into `file`. Raises CannotRun, OSError.
+    Values must not be in the arguments, which every user of the machine can read. The client takes them from the
+    environment. Variables that the client itself would read go into `file`. Raises CannotRun, OSError.
     """
     env = client_environment()
     options, lines = [], []

@@ -1,6 +1,6 @@
 """The environment variables of a step.
 
-One rule: of the server's own environment a step sees PATH and HOME (of its user), and nothing else.
+Of the server's own environment, a step gets only PATH and HOME (HOME of the step's user).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from stepwell.local.system.step_user import StepUser
 
 
 def environment(job: Job, temporary: str, user: StepUser | None = None) -> dict[str, str]:
-    """What a program or worker gets: the declared variables, in front of them the few that every program needs."""
+    """The variables of a program or worker: a few that every program needs, then the declared ones."""
     env = {
         "PATH": search_path(job.code),
         "HOME": user.home if user else os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",  # the code folder stays what its hash says, also where root could write to it
+        "PYTHONDONTWRITEBYTECODE": "1",  # so that the code folder keeps its hash, even if root could write to it
     }
     env.update(job.env)
     env["TMPDIR"] = temporary
@@ -26,7 +26,7 @@ def environment(job: Job, temporary: str, user: StepUser | None = None) -> dict[
 
 
 def search_path(code: Path | None) -> str:
-    """PATH: the server's, and before it the step's own virtual environment if it has one."""
+    """The server's PATH, after the step's own virtual environment if it has one."""
     path = os.environ.get("PATH", os.defpath)
     if code is None:
         return path

@@ -1,8 +1,8 @@
-"""Interpreters that Python workers are forked from, one for each Python. The start of a forked worker takes a tenth of
-the CPU time of a plain one, and the worker shares the memory of all that it has not changed.
+"""Interpreters from which Python workers are forked, one per Python installation.
 
-One rule: a worker that cannot be forked is started as any other process, so nothing waits until an interpreter is
-ready. The other side is `python_fork_server.py`. Linux only, since it needs pidfds.
+To start a forked worker takes a tenth of the CPU time of a new process, and the worker shares unchanged memory. A
+worker that cannot be forked is started as a normal process, so nothing waits for an interpreter. The other side is
+`python_fork_server.py`. Linux only: it needs pidfds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Answer = Callable[[int | None], None]  # None: the interpreter is gone
 
 
 def can_fork() -> bool:
-    """Whether the end of a process that is no child of this one can be noticed here."""
+    """Whether this system can report the end of a process that is not a child of this one."""
     if sys.platform != "linux":
         return False
     try:
@@ -44,17 +44,17 @@ def can_fork() -> bool:
 
 
 class ForkServer:
-    """An interpreter of its own. It answers requests in the order in which they come."""
+    """An interpreter process. It answers requests in order."""
 
     def __init__(self, launch: Launch[Process], gone: Callable[[ForkServer], None]) -> None:
-        """Raises OSError if it cannot be started. `gone(self)` is called once, at its end."""
+        """Start the process. Raises OSError. `gone(self)` is called once, when it has ended."""
         self._loop = asyncio.get_running_loop()
         self._gone = gone
         self._answers: deque[Answer] = deque()
         self.is_ready = self.was_ready = self.is_doomed = False
         self.children = self._asked = self._answered = 0
         self.used_at = self._loop.time()
-        kind = socket.SOCK_SEQPACKET  # keeps messages apart
+        kind = socket.SOCK_SEQPACKET  # preserves message boundaries
         self._socket, self._process = launch_with_channel(launch, self._log, self._ended, kind)
         self._loop.add_reader(self._socket, self._readable)
 
@@ -63,8 +63,9 @@ class ForkServer:
         return self._process.pid
 
     def fork(self, descriptors: Sequence[int], answer: Answer) -> None:
-        """Fork a child that has these, and no other descriptors. The answer is its process id, or an error's number,
-        negative. Raises OSError if no more can be asked of it now."""
+        """Fork a child with these descriptors only. The answer is the process id, or a negative error number.
+
+        Raises OSError if the socket cannot take the request now."""
         passed = array.array("i", descriptors)
         self._socket.sendmsg([_FORK], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
         self._answers.append(answer)
@@ -74,7 +75,7 @@ class ForkServer:
         self._loop.call_later(_PATIENCE_S, self._expect, self._asked)
 
     def wait(self, pid: int, answer: Answer) -> None:
-        """The answer is the wait status of a child that has ended."""
+        """Request the wait status of a child that has ended."""
         self.children -= 1
         try:
             self._socket.send(_WAIT + _NUMBER.pack(pid))
@@ -89,7 +90,7 @@ class ForkServer:
         self._process.kill()
 
     def _expect(self, number: int) -> None:
-        """So many requests should be answered. An interpreter that hangs would hold up all that it was asked for."""
+        """Kill an interpreter that has not answered `number` requests in time: it would block all others."""
         if self._answered < number:
             self.kill()
 
@@ -113,7 +114,7 @@ class ForkServer:
         return bool(message)
 
     def _log(self, stream: str, piece: bytes) -> None:
-        _logger.warning("the interpreter of handlers says: %s", piece.decode(errors="replace").rstrip())
+        _logger.warning("the interpreter of Python workers printed: %s", piece.decode(errors="replace").rstrip())
 
     def _ended(self, code: int) -> None:
         while self._readable():
@@ -127,14 +128,14 @@ class ForkServer:
 
 
 class ForkedProcess(Watched):
-    """A process that a fork server makes. It is there some time after it was asked for."""
+    """A process forked by a fork server. It starts some time after the request."""
 
     def __init__(self, server: ForkServer, channel: int, receive: Receive, ended: Ended) -> None:
-        """`channel`: the descriptor that it has besides its streams. Raises OSError if it cannot be asked for."""
+        """Request the process. `channel` is the one descriptor it gets besides the streams. Raises OSError."""
         super().__init__(receive, ended)
         self._server = server
         self._is_doomed = False
-        self.pid = 0  # not known yet
+        self.pid = 0  # until it is known
         streams = self._open_streams(os.devnull)
         try:
             server.fork([channel, *streams], self._forked)
@@ -150,7 +151,7 @@ class ForkedProcess(Watched):
         """Kill the process and its group. Does nothing after the end."""
         self._is_doomed = True
         if self._pidfd >= 0:
-            with contextlib.suppress(OSError):  # at its very beginning it has no group yet
+            with contextlib.suppress(OSError):  # a very new process has no group yet
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             kill_group(self.pid)
 
@@ -174,9 +175,9 @@ class ForkedProcess(Watched):
         self._server.wait(self.pid, self._waited)
 
     def _waited(self, status: int | None) -> None:
-        if status is None:  # its parent is gone; if it has become ours, it is ours to wait for
+        if status is None:  # the parent is gone; the process may have become a child of this one
             with contextlib.suppress(ChildProcessError):
-                pid, ours = os.waitpid(self.pid, os.WNOHANG)
-                status = ours if pid else None
+                pid, found = os.waitpid(self.pid, os.WNOHANG)
+                status = found if pid else None
         started.remove(self.pid)
         self._finish(-signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status))

@@ -1,6 +1,6 @@
-"""Steps that are native Lambda handlers: `module.function`, in warm worker processes.
+"""Steps that are native Lambda handlers (`module.function`), run in warm worker processes.
 
-One rule: a worker serves one key only (code, handler, environment, memory), so that no step sees another's state.
+A worker serves one key only (function, code, handler, environment, memory), so that no step sees another's state.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _LONGEST_IDLE_S = 300.0
 _SWEEP_S = 30.0
 _MOST_IDLE = 128
 _SHARE_OF_MEMORY = 0.25
-_MEASURE_S = 60.0  # it takes the kernel some 0.3 ms
-_FILES = 32  # open files that the server may have for each idle worker; it has four
+_MEASURE_S = 60.0  # between two measurements of a worker, each of which takes the kernel 0.3 ms
+_FILES = 32  # open files of the server's limit that count for each idle worker; it uses four
 
 Key = tuple[Any, ...]
 
@@ -52,8 +52,8 @@ class HandlerRunner:
         most_idle_bytes: int | None = None,
         always_idle: int | None = None,
     ) -> None:
-        """How many workers may wait for work; beyond `always_idle`, they may also have no more memory of their own
-        than `most_idle_bytes` together."""
+        """The limits for idle workers: their number, and, beyond `always_idle`, the private memory of all of them
+        together."""
         self._scratch, self._user = scratch, scratch.user
         always = always_idle or 4 * usable_cpus() + 4
         most_bytes = most_idle_bytes or int(_SHARE_OF_MEMORY * usable_memory())
@@ -62,7 +62,7 @@ class HandlerRunner:
         self._workers: dict[Worker, tuple[Place, Folder]] = {}
         self._interpreters = Interpreters(scratch)
         self._sweeper: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop  # once there is a worker; to ask for it costs a call of the system
+        self._loop: asyncio.AbstractEventLoop  # set with the first worker; to get it takes a system call
         self._gone = asyncio.Event()
 
     def start(self, job: Job, log: Log, end: End) -> Running:
@@ -102,7 +102,7 @@ class HandlerRunner:
         return worker
 
     def _fork(self, job: Job, handler: Handler, env: dict[str, str]) -> Worker | None:
-        """None if it must have a process of its own."""
+        """A forked worker; None if the handler needs a new process."""
         if not handler.is_python:
             return None
         python = python_of(handler, self._user)
@@ -120,10 +120,10 @@ class HandlerRunner:
         return Worker(launch, self._ended, self._died)
 
     def _scripts(self) -> Path:
-        """Where the other sides are. The user of steps may not be able to read where Stepwell is installed."""
+        """The folder of the worker scripts. The user of steps may not be able to read Stepwell's installation."""
         return _HERE if self._user is None else self._scratch.publish(_HERE / name for name in SCRIPTS)
 
-    # --- workers that wait -------------------------------------------------------------------------------------------
+    # --- idle workers ------------------------------------------------------------------------------------------------
 
     def _ended(self, worker: Worker) -> None:
         if not worker.is_idle:
@@ -141,7 +141,7 @@ class HandlerRunner:
             self._sweeper = self._loop.call_later(_SWEEP_S, self.sweep)
 
     def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
-        """Stop workers that have had no work for so long."""
+        """Stop workers that have been idle for this long."""
         loop = asyncio.get_running_loop()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -185,6 +185,6 @@ class HandlerRunner:
 
 
 def _most_idle() -> int:
-    """How many workers may wait with the number of files that this process may open."""
+    """How many workers may be idle, given the limit of open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_IDLE if soft < 0 else min(_MOST_IDLE, soft // _FILES)

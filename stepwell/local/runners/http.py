@@ -1,6 +1,6 @@
-"""Steps that are web addresses: the input is POSTed, the answer is read like stdout.
+"""Steps that call a URL: the input is POSTed, and the response is read like stdout.
 
-One rule: a call has no memory. No cookies, no redirects, no retries of its own.
+Calls are independent of each other: no cookies, no redirects, no retries by the client.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ async def _post(client: httpx.AsyncClient, job: Job, log: Log) -> Outcome:
 
 
 def request_headers(job: Job, log: Log) -> dict[str, str]:
-    """The configured headers, in which `${NAME}` is the variable or secret of that name. Raises CannotRun."""
+    """The configured headers, with `${NAME}` replaced by the variable or secret of that name. Raises CannotRun."""
     headers = {
         "content-type": "application/json",
-        "accept-encoding": "identity",  # an answer cannot unpack to more than was sent
+        "accept-encoding": "identity",  # so that a response cannot unpack to more than was sent
         "idempotency-key": f"{job.run_id}/{job.step.id}",
     }
     for name, template in job.step.runtime.headers:

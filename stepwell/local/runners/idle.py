@@ -1,7 +1,7 @@
-"""Workers that wait for work: which of them stay, and who goes when they are too many or too large.
+"""Idle workers: which one is used next, and which one is stopped if they are too many or too large.
 
-One rule: the worker that was used least of late goes. Handlers that take turns are used equally; then the newest one
-goes, because whoever has waited longest is the one whose turn is next.
+The worker with the least recent use is stopped. If all are used equally, as by handlers that take turns, the newest is
+stopped: the one that has been idle for longest is needed next.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-_HALF_LIFE_S = 60.0  # a use counts half as much after this time
-_CLEARLY = 1.25  # how many times more often a newcomer must be used to take the place of another
-_LEAST_USES = 0.01  # fewer are forgotten
+_HALF_LIFE_S = 60.0  # after this time a use counts half
+_CLEARLY = 1.25  # how many times more often a new worker must be used to replace another one
+_LEAST_USES = 0.01  # smaller values are forgotten
 _MOST_REMEMBERED = 4096
-_LANDMARK_S = 300.0  # numbers stay small
+_LANDMARK_S = 300.0  # after this time all values are rescaled, so that they stay small
 
 W = TypeVar("W", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """What a worker serves, and how often. `number`: of the workers of its key, the lowest is used first."""
+    """The position of a worker among those of a key, and how often it is used. The lowest `number` is used first."""
 
     key: Hashable
     number: int
-    uses: float = 0.0  # in units of the landmark
+    uses: float = 0.0  # weighted uses, relative to the landmark
     size: int = 0  # bytes
     measured_at: float = -math.inf
 
 
 class IdleWorkers(Generic[W]):
-    """All times are seconds of one clock that does not go back."""
+    """Idle workers by key. All times are in seconds of one monotonic clock."""
 
     def __init__(self, most: int, most_bytes: int, always: int) -> None:
-        """`most`: how many may wait. Beyond `always` of them, they may also have no more than `most_bytes` together."""
+        """`most` workers may be idle. Beyond `always` of them, all together may have at most `most_bytes`."""
         self.most, self.always, self._most_bytes = most, always, most_bytes
-        self._idle: dict[W, tuple[Place, float]] = {}  # since when, the longest first
+        self._idle: dict[W, tuple[Place, float]] = {}  # with the time since when, longest first
         self._by_key: dict[Hashable, list[W]] = {}
         self._places: dict[Hashable, list[Place]] = {}  # of all workers, idle or not
-        self._past: dict[tuple[Hashable, int], float] = {}  # uses of places whose worker is gone
+        self._past: dict[tuple[Hashable, int], float] = {}  # uses of places without a worker
         self._landmark: float | None = None
 
     def __contains__(self, worker: W) -> bool:
@@ -52,7 +52,7 @@ class IdleWorkers(Generic[W]):
         return len(self._idle)
 
     def open_place(self, key: Hashable) -> Place:
-        """For a new worker. It is used as often as the one that was in this place before."""
+        """A place for a new worker. It inherits the uses of the worker that had the place before."""
         places = self._places.setdefault(key, [])
         taken = {place.number for place in places}
         number = next(number for number in itertools.count() if number not in taken)
@@ -61,7 +61,7 @@ class IdleWorkers(Generic[W]):
         return place
 
     def close_place(self, place: Place) -> None:
-        """Its worker is gone, or will be. Does nothing the second time."""
+        """Free the place of a worker that is gone or will be. Safe to call twice."""
         places = self._places.get(place.key, [])
         if place not in places:
             return
@@ -71,14 +71,14 @@ class IdleWorkers(Generic[W]):
         self._past[place.key, place.number] = place.uses
 
     def find(self, key: Hashable) -> W | None:
-        """Who is used next for this key. It stays idle until `remove`."""
+        """The idle worker to use next for this key. It stays idle until `remove`."""
         workers = self._by_key.get(key)
         if not workers:
             return None
         return workers[0] if len(workers) == 1 else min(workers, key=lambda worker: self._idle[worker][0].number)
 
     def add(self, worker: W, place: Place, now: float) -> None:
-        """The worker has ended a piece of work."""
+        """A worker has finished a piece of work, and is idle."""
         place.uses += self._weight(now)
         self._idle[worker] = place, now
         self._by_key.setdefault(place.key, []).append(worker)
@@ -95,8 +95,8 @@ class IdleWorkers(Generic[W]):
         return len(self._idle) > self.most
 
     def surplus(self, newest: W, now: float) -> Iterator[W]:
-        """Those that must go, one after the other; whoever is named is to be removed. `newest`: whose use or size is
-        the last thing that changed."""
+        """The workers to stop, one after the other; the caller removes each before it asks for the next. `newest` is
+        the worker whose use or size changed last."""
         while self.are_too_many or (len(self._idle) > self.always and self._size() > self._most_bytes):
             yield self._least_used(newest, now)
 
@@ -111,11 +111,11 @@ class IdleWorkers(Generic[W]):
         return least if self._idle[newest][0].uses > limit else newest
 
     def waiting_since(self, moment: float) -> list[W]:
-        """Those that have had no work since then."""
+        """Workers that have been idle since then or longer."""
         return [worker for worker, (_, since) in self._idle.items() if since <= moment]
 
     def _weight(self, now: float) -> float:
-        """What one use counts now. Earlier ones fade because later ones count more."""
+        """The weight of one use now. Weights grow with time, so that earlier uses fade."""
         if self._landmark is None:
             self._landmark = now
         if now - self._landmark > _LANDMARK_S:

@@ -1,4 +1,4 @@
-"""The images that steps need: built or pulled once, and shared by all attempts."""
+"""Container images, built or pulled once and shared by all attempts."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from stepwell.local.runners.process import Process, Program
 from stepwell.local.runners.program import last_line
 from stepwell.project import container_engine
 
-# What an engine's client reads itself: names, and beginnings of names.
+# Names, and prefixes of names, of variables that a container client reads itself.
 READ_BY_CLIENTS = (
     *("DOCKER_", "BUILDX_", "CONTAINER", "_CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "STORAGE_", "REGISTRY_AUTH"),
     *("XDG_", "DBUS_", "LD_", "GO", "SSL_", "SSH_AUTH_SOCK", "PATH", "HOME", "TMPDIR", "USER", "LANG", "LC_"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-_READ_BY_HELPERS = ("AWS_", "AZURE_", "CLOUDSDK_")  # programs that clients ask for the credentials of a registry
+_READ_BY_HELPERS = ("AWS_", "AZURE_", "CLOUDSDK_")  # read by programs that provide credentials of registries
 
 
 def client_environment() -> dict[str, str]:
-    """Of the server's environment, what a client needs: steps of the same user could read the rest of it there."""
+    """The part of the server's environment that a client needs. Steps of the same user can read the client's one."""
     names = (*READ_BY_CLIENTS, *_READ_BY_HELPERS)
     return {name: value for name, value in os.environ.items() if name.startswith(names)}
 
 
 class NoImage(Exception):
-    """An image could not be built or pulled; another try may help."""
+    """An image could not be built or pulled. Another attempt may succeed."""
 
 
 def find_engine() -> str:
-    """The path of docker or podman. Raises CannotRun with the cure."""
+    """The path of docker or podman. Raises CannotRun with the fix."""
     try:
         return container_engine.find_engine()
     except container_engine.NoEngine as reason:
@@ -43,7 +43,7 @@ def find_engine() -> str:
 
 
 async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:
-    """Run a command of the engine to its end; its exit code. It is killed if this is cancelled."""
+    """Run a command of the engine to the end, and return the exit code. Kills it if this is cancelled."""
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     process = Process(Program(argv, None, client_environment()), receive, ended.set_result)
     try:
@@ -58,7 +58,7 @@ _MOST_PRINTED = 64 * 1024
 
 
 class Image:
-    """An image that is being made ready. `folder`: where its Dockerfile is, None for one that is pulled."""
+    """An image that is built or pulled. With `dockerfile` it is built, otherwise pulled."""
 
     def __init__(self, engine: str, tag: str, dockerfile: Path | None) -> None:
         self._engine, self._tag, self._dockerfile = engine, tag, dockerfile
@@ -67,9 +67,9 @@ class Image:
         self._task = asyncio.get_running_loop().create_task(self._make())
 
     async def command(self, log: Log) -> tuple[str, ...]:
-        """The image's CMD, once the image is there; `log` gets what making it prints. Raises NoImage, OSError."""
+        """Wait for the image, and return its CMD. `log` receives the output of the build. Raises NoImage, OSError."""
         self._logs.append(log)
-        if self._printed and not self._task.done():  # for who comes in the middle of it
+        if self._printed and not self._task.done():  # for an attempt that comes later
             log("system", bytes(self._printed))
         try:
             return await asyncio.shield(self._task)

@@ -1,7 +1,7 @@
-"""Which interpreter a Python worker is forked from, if it can be forked at all.
+"""Chooses the interpreter that a Python worker is forked from, or none.
 
-One rule: a forked worker is what a process of its own would be. Variables that count at the start of a process only
-make it one.
+A forked worker must behave like a new process. So a step with variables that take effect only when a process starts
+gets a new process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stepwell.local.runners.fork_server import ForkServer, can_fork
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.worker_command import python_command, spawn
 
-_PREFIXES = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_")  # what an interpreter, the linker and libc read at the start
+_PREFIXES = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_")  # read at the start by the interpreter, the linker or libc
 _NAMES = frozenset({"HOME", "LANG", "LANGUAGE"})
-_BASE = ("PATH", "HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "TMPDIR")  # of a worker's variables, the interpreter's
+_BASE = ("PATH", "HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "TMPDIR")  # variables that the interpreter gets too
 _MOST = 16
 _logger = logging.getLogger("stepwell.runners")
 
@@ -38,8 +38,8 @@ class Interpreters:
     def find(
         self, python: str, code: Path, env: Mapping[str, str], own: Mapping[str, str], scripts: Path
     ) -> ForkServer | None:
-        """The fork server for a worker, if it is ready. If there is none, `start_wanted` starts one for later workers.
-        `env`: all variables of the worker, `own`: those of them that the step declares."""
+        """The fork server for a worker; None if there is none, or it is not ready. `start_wanted` then starts one for
+        later workers. `env` are all variables of the worker, `own` those that the step declares."""
         if not self._can_fork or any(name in _NAMES or name.startswith(_PREFIXES) for name in own):
             return None
         key = python, env["PATH"]
@@ -48,24 +48,24 @@ class Interpreters:
         if key not in self._servers:
             if not Path(python).is_relative_to(code) or key in self._seen:
                 self.wanted[key] = env, scripts
-            self._seen.add(key)  # an interpreter of this code alone may never have a second worker
+            self._seen.add(key)  # an interpreter of the step's own code may never get a second worker
             return None
         server, _ = self._servers[key]
         return server if server.is_ready else None
 
     def start_wanted(self) -> None:
-        """Start what was missing, now that a worker has started without it: both at once would hold up the worker."""
+        """Start missing fork servers. Call it after a worker has started, which it would slow down."""
         while self.wanted:
             key, (env, scripts) = self.wanted.popitem()
             self._start(key, env, scripts)
 
     def _start(self, key: Key, env: Mapping[str, str], scripts: Path) -> None:
         if len(self._servers) >= _MOST:
-            self._stop_unused()  # there is room for the next one
+            self._stop_unused()  # so that there is room next time
             return
         try:
             folder = self._scratch.new()
-        except OSError:  # the disk is full; workers are started one by one
+        except OSError:  # disk full: workers start as new processes
             return
         variables = {name: env[name] for name in _BASE} | {"TMPDIR": folder.tmp}
         command = python_command(key[0], scripts / "python_fork_server.py")
@@ -79,7 +79,7 @@ class Interpreters:
         self._all_gone.clear()
 
     def _stop_unused(self) -> None:
-        """Of those without children, the one that was used least lately."""
+        """Stop the least recently used fork server without children."""
         unused = [server for server, _ in self._servers.values() if not server.children]
         if unused:
             min(unused, key=lambda server: server.used_at).kill()
@@ -89,25 +89,25 @@ class Interpreters:
         self._scratch.remove(folder)
         if not (server.was_ready or server.is_doomed):
             self._unfit.add(key)
-            _logger.info("workers of %s are started one by one: it cannot be forked", key[0])
+            _logger.info("%s cannot be forked: handlers start as new processes", key[0])
         if not self._servers:
             self._all_gone.set()
 
     def sweep(self, moment: float) -> None:
-        """Stop those that have had nothing to do since then."""
+        """Stop fork servers without children that were not used since then."""
         for server, _ in self._servers.values():
             if not server.children and server.used_at <= moment:
                 server.kill()
 
     def ready_pids(self) -> list[int]:
-        """The process ids of those that workers are forked from now."""
+        """The process ids of the fork servers that are ready."""
         return [server.pid for server, _ in self._servers.values() if server.is_ready]
 
     def __bool__(self) -> bool:
         return bool(self._servers)
 
     async def close(self) -> None:
-        """All workers are gone."""
+        """Kill all fork servers, and wait until they are gone. There must be no workers any more."""
         for server, _ in self._servers.values():
             server.kill()
         if self._servers:

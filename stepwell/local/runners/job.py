@@ -1,6 +1,6 @@
-"""What the server hands to a runner, and what it gets back.
+"""The interface of runners: the job that they get, and what they return.
 
-Everything here happens on the event loop's thread. `start` returns at once; `end` is called exactly once, later.
+All of it happens on the event loop's thread. `start` returns immediately; `end` is called exactly once, later.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from stepwell.core.run.messages import Outcome
 
 @immutable
 class Job:
-    """One attempt to execute."""
+    """An attempt to be executed."""
 
     run_id: str
     function_id: str
     version: int
     step: Step
     attempt: int
-    input: bytes  # the JSON document of section 3
-    code: Path | None  # the step's code, materialised read-only; a folder, also for a single file
+    input: bytes  # the step's input, a JSON document
+    code: Path | None  # the read-only folder of the step's code; also for a single file
     code_hash: str | None
-    env: Mapping[str, str]  # declared: .env < env < secrets
+    env: Mapping[str, str]  # declared variables: .env, then `env`, then secrets (the last one counts)
 
 
 class Log(Protocol):
     def __call__(self, stream: str, text: bytes, /) -> None:
-        """Keep a piece of the attempt's log as it comes. `stream`: stdout, stderr or system."""
+        """Append a piece to the attempt's log. `stream` is stdout, stderr or system."""
 
 
 End = Callable[[Outcome], None]
@@ -44,11 +44,11 @@ class Running(Protocol):
 
 class Runner(Protocol):
     def start(self, job: Job, log: Log, end: End) -> Running:
-        """Execute the attempt, within `job.step.timeout_ms`. Never raises: what cannot start is a failed outcome."""
+        """Execute the attempt, within `job.step.timeout_ms`. Never raises: a failed start is a failed outcome."""
 
     async def close(self) -> None:
-        """Kill what still runs and wait until it is gone."""
+        """Kill all running attempts, and wait until they are gone."""
 
 
 class CannotRun(Exception):
-    """A step cannot be executed on this machine; the message says which tool is missing and the cure."""
+    """A step cannot be executed on this machine. The message contains the missing tool and the fix."""

@@ -1,5 +1,5 @@
 // The process in which Node Lambda handlers run: `node node_worker.js FD CODE FILE FUNCTION`.
-// The protocol is the one of python_worker.py. A handler may return a value or a promise, or call back.
+// The protocol is that of python_worker.py. A handler may return a value or a promise, or call the callback.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -9,7 +9,7 @@ const path = require("node:path");
 const { pathToFileURL } = require("node:url");
 
 const LARGEST = 1024 * 1024;
-const LONGEST_ERROR = 16 * 1024; // characters; a server that is sent more than it can take ends this process
+const LONGEST_ERROR = 16 * 1024; // characters; the server kills this process if an answer is too large
 const HEAD = 12;
 const [fd, code, file, name] = process.argv.slice(2);
 const socket = new net.Socket({ fd: Number(fd), readable: true, writable: true });
@@ -17,8 +17,8 @@ const environment = process.env;
 const temporary = environment.TMPDIR;
 
 let handler;
-let reply = null; // of the running invocation; only its first call counts
-let isIdle = null; // called when the running invocation has nothing left to wait for
+let reply = null; // of the current invocation; only the first call counts
+let isIdle = null; // called when the current invocation has nothing left to wait for
 
 function send(kind, text, then = () => {}) {
   const body = Buffer.from(text);
@@ -28,7 +28,7 @@ function send(kind, text, then = () => {}) {
   afterPrinting(() => socket.write(Buffer.concat([head, body]), then));
 }
 
-// What was printed comes first: a full pipe makes Node keep the rest for later.
+// Output is flushed first: when a pipe is full, Node buffers the rest.
 function afterPrinting(then) {
   const busy = [process.stdout, process.stderr].find((stream) => stream.writableLength > 0);
   if (busy === undefined) then();
@@ -58,7 +58,7 @@ function answerTo(done) {
       try {
         text = JSON.stringify(value) ?? "null";
       } catch (problem) {
-        // Lambda's runtime says no more than the first half of it
+        // Lambda's runtime reports only the first half of this message.
         send("e", explain(new Error(`Unable to stringify response body: it is not JSON: ${problem?.message ?? problem}`)));
         return done();
       }
@@ -81,7 +81,7 @@ function contextOf(milliseconds, finish) {
     memoryLimitInMB: environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
     logGroupName: `/aws/lambda/${name}`,
     logStreamName: "local",
-    callbackWaitsForEmptyEventLoop: true, // accepted; the answer never waits
+    callbackWaitsForEmptyEventLoop: true, // accepted, but without effect: the answer never waits
     getRemainingTimeInMillis: () => Math.max(0, Math.floor(deadline - performance.now())),
     done: finish,
     succeed: (value) => finish(null, value),
@@ -92,14 +92,14 @@ function contextOf(milliseconds, finish) {
 function invoke(event, milliseconds, done) {
   const finish = answerTo(done);
   reply = { done };
-  socket.unref(); // so that the event loop can run empty
+  socket.unref(); // so that the event loop can become empty
   isIdle = () => finish(null, null);
   try {
     const result = handler(JSON.parse(event), contextOf(milliseconds, finish), finish);
     if (typeof result?.then === "function") {
       isIdle = () => finish(new Error("the handler's promise is pending, and nothing is left that could settle it"));
       result.then((value) => finish(null, value), (error) => finish(error ?? new Error("rejected")));
-    } else if (result !== undefined && handler.length < 3) { // who takes a callback returns nothing that counts
+    } else if (result !== undefined && handler.length < 3) { // with a callback, the return value does not count
       finish(null, result);
     }
   } catch (error) {

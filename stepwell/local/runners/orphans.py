@@ -1,7 +1,7 @@
-"""Steps that still run although their server was killed, and daemons that left their group.
+"""Kills processes of steps whose server was killed, and daemons that left their process group.
 
-One rule: who belongs to a dead server is read from the TMPDIR it was started with, never from a number on disk that
-another process may have by now; and a process is held by its pidfd while it is looked at.
+A process belongs to a dead server if it was started with that server's TMPDIR. Stored process ids are not used, since
+another process may have the same id by now. A pidfd holds each process while it is checked.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_ROUNDS = 10  # a process may fork while it is looked for
+_ROUNDS = 10  # processes may fork during the search
 _DEATH_S = 2.0
 
 
 def kill_orphans(roots: Iterable[str]) -> None:
-    """Kill every process whose TMPDIR is in one of these folders, and wait until it is gone. Linux only: elsewhere
-    nothing is known about them."""
+    """Kill every process whose TMPDIR is in one of these folders, and wait until it is gone. Linux only: does nothing
+    elsewhere."""
     marks = tuple(os.fsencode(f"TMPDIR={root}/") for root in roots)
     if not marks or not hasattr(os, "pidfd_open"):
         return
@@ -38,7 +38,7 @@ def kill_orphans(roots: Iterable[str]) -> None:
 
 
 def _started_with(marks: tuple[bytes, ...]) -> Iterator[int]:
-    """Descriptors of the processes whose first environment has one of these variables; the caller closes them."""
+    """Pidfds of the processes whose initial environment has one of these variables. The caller closes them."""
     with os.scandir("/proc") as entries:
         numbers = [int(entry.name) for entry in entries if entry.name.isdigit()]
     for number in numbers:
@@ -55,7 +55,7 @@ def _started_with(marks: tuple[bytes, ...]) -> Iterator[int]:
 
 
 def _environment(number: int) -> list[bytes]:
-    """Nothing for a zombie, and for a process of another user."""
+    """The variables of a process; empty for a zombie, or a process of another user."""
     try:
         return Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -63,7 +63,7 @@ def _environment(number: int) -> list[bytes]:
 
 
 def _wait(pidfds: list[int]) -> None:
-    """Until these have ended; a process that the kernel cannot end now is not waited for."""
+    """Wait until these processes have ended, for at most two seconds: the kernel cannot always end a process."""
     poll = select.poll()
     for pidfd in pidfds:
         poll.register(pidfd, select.POLLIN)

@@ -1,7 +1,7 @@
-"""posix_spawn(3) with a working folder and with all other descriptors closed, which Python's own cannot do.
+"""posix_spawn(3) with a working folder and all other descriptors closed, which Python's `os.posix_spawn` cannot do.
 
-One rule: whoever asks looks at `is_possible` first. subprocess.Popen does the same everywhere, and takes twice as long:
-it hears of errors by a pipe, and closes descriptors one by one while the caller waits.
+Check `is_possible` first. subprocess.Popen does the same everywhere, but takes twice as long: it reports errors through
+a pipe, and closes descriptors one by one while the caller waits.
 https://man7.org/linux/man-pages/man3/posix_spawn.3.html; addchdir_np is of glibc 2.29, addclosefrom_np of 2.34.
 """
 
@@ -14,11 +14,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-_OBJECT = 512  # bytes, more than any of glibc's objects has
-_SETSIGDEF, _SETSID = 0x04, 0x80  # of glibc's spawn.h
+_OBJECT = 512  # bytes, more than any of glibc's objects takes
+_SETSIGDEF, _SETSID = 0x04, 0x80  # from glibc's spawn.h
 _NEEDED = ("posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")  # glibc 2.29 and 2.34
 _ENCODING = sys.getfilesystemencoding()
-_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, as programs do not expect
+_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, which programs do not expect
 
 
 @functools.cache
@@ -28,13 +28,13 @@ def is_possible() -> bool:
 
 @functools.cache
 def _libc() -> ctypes.PyDLL:
-    """The C library. Calls keep the interpreter's lock: to get it back could take longer than to spawn."""
+    """The C library. Calls keep the interpreter's lock: to reacquire it could take longer than to spawn."""
     return ctypes.PyDLL(None)
 
 
 @functools.cache
 def _attributes() -> ctypes.Array[ctypes.c_char]:
-    """A session of its own, and signals as programs expect them. Kept as long as this process lives."""
+    """Attributes: a new session, and default signals. They live as long as this process."""
     libc, attributes, signals = _libc(), ctypes.create_string_buffer(_OBJECT), ctypes.create_string_buffer(_OBJECT)
     libc.posix_spawnattr_init(attributes)
     libc.sigemptyset(signals)
@@ -46,8 +46,10 @@ def _attributes() -> ctypes.Array[ctypes.c_char]:
 
 
 def posix_spawn(argv: Sequence[str | bytes], cwd: str | None, env: Mapping[str, str], streams: Sequence[int]) -> int:
-    """Start a program in a session of its own; its process id. `argv[0]` has a `/`; if relative, it is below `cwd`.
-    `streams`: what become its descriptors 0, 1 and 2, all of them above 2. Raises OSError if it cannot be started."""
+    """Start a program in a new session; returns the process id. Raises OSError.
+
+    `argv[0]` contains a `/`; if relative, it is below `cwd`. `streams` become the descriptors 0, 1 and 2; all of them
+    must be above 2."""
     words = _strings(argv)
     variables = _strings([f"{name}={value}" for name, value in env.items()])
     libc, actions, pid = _libc(), ctypes.create_string_buffer(_OBJECT), ctypes.c_int()
@@ -66,7 +68,7 @@ def posix_spawn(argv: Sequence[str | bytes], cwd: str | None, env: Mapping[str, 
 
 
 def _strings(texts: Sequence[str | bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    """An array for C, which ends with NULL."""
+    """A NULL-terminated array for C."""
     found = [text if isinstance(text, bytes) else text.encode(_ENCODING, "surrogateescape") for text in texts]
     if b"\0" in b"".join(found):
         raise ValueError("embedded null byte")

@@ -1,7 +1,7 @@
 """A process in a session of its own, watched by the event loop.
 
-One rule: once the process has ended, its whole group is killed, and nobody waits for those who still hold its pipes.
-Spawning and a pidfd take 0.2 ms of the loop's thread; uvloop's own subprocesses fork, and take 1 to 5 ms.
+When the process has ended, the whole group is killed, and pipes that other processes hold are closed without waiting.
+To spawn a process with a pidfd blocks the loop for 0.2 ms; uvloop's own subprocesses fork, which takes 1 to 5 ms.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from stepwell.core.plain_data import immutable
 from stepwell.local.runners import posix_spawn
 from stepwell.local.system.step_user import StepUser
 
-_PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop for itself
-_MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes hold at most 1 MiB
+_PIECE = 64 * 1024  # read at once, so that no process blocks the loop
+_MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes contain at most 1 MiB
 
 
 Receive = Callable[[str, bytes], None]
@@ -28,7 +28,7 @@ Ended = Callable[[int], None]
 
 
 class Started:
-    """The processes that were started here and whose end was not taken yet. Others must not wait for them."""
+    """The processes started here whose end was not handled yet. Other code must not wait for them."""
 
     def __init__(self) -> None:
         self._pids: set[int] = set()
@@ -41,10 +41,10 @@ class Started:
         self._pids.add(pid)
 
     def remove(self, pid: int) -> None:
-        """Its end is taken. Others of its group may live, or be dead and wait for their new parent."""
+        """The end was handled. Others of the group may still live, or be zombies that need their new parent."""
         self._pids.discard(pid)
         with contextlib.suppress(OSError):
-            os.killpg(pid, 0)  # raises if there is nobody
+            os.killpg(pid, 0)  # raises if the group is empty
             self.on_orphans()
 
 
@@ -52,37 +52,37 @@ started = Started()
 
 
 class Watched:
-    """What all processes have that are watched here, wherever they come from."""
+    """A watched process: streams, pidfd and end."""
 
     def __init__(self, receive: Receive, ended: Ended) -> None:
-        """`receive(stream, bytes)` gets what the process prints; then `ended(code)` is called once, with the exit code,
+        """`receive(stream, bytes)` gets the process's output. Then `ended(code)` is called once, with the exit code;
         negative for a signal."""
         self._loop = asyncio.get_running_loop()
         self._receive, self._ended = receive, ended
         self._pipes: dict[int, str] = {}
-        self._printed = select.poll()  # whether there is anything to read: one call of the system for all pipes
+        self._printed = select.poll()  # finds pipes with data in one system call
         self._pidfd = -1
 
     def _open_streams(self, stdin: str) -> list[int]:
-        """Descriptors of the process's stdin, stdout and stderr, which the caller closes. Raises OSError, and leaves
-        nothing open then."""
-        theirs: list[int] = []
+        """The process's descriptors for stdin, stdout and stderr; the caller closes them. Raises OSError, and then
+        leaves nothing open."""
+        descriptors: list[int] = []
         try:
-            theirs.append(os.open(stdin, os.O_RDONLY))
+            descriptors.append(os.open(stdin, os.O_RDONLY))
             for stream in ("stdout", "stderr"):
                 reader, writer = os.pipe()
-                theirs.append(writer)
+                descriptors.append(writer)
                 self._pipes[reader] = stream
                 self._printed.register(reader, select.POLLIN)
                 os.set_blocking(reader, False)
         except OSError:
-            self._discard(theirs)
+            self._discard(descriptors)
             raise
-        return theirs
+        return descriptors
 
-    def _discard(self, theirs: Sequence[int]) -> None:
-        """No process has these streams."""
-        for descriptor in (*theirs, *self._pipes):
+    def _discard(self, descriptors: Sequence[int]) -> None:
+        """Close the streams of a process that was not started."""
+        for descriptor in (*descriptors, *self._pipes):
             os.close(descriptor)
         self._pipes.clear()
 
@@ -91,7 +91,7 @@ class Watched:
             self._loop.add_reader(pipe, self._read, pipe)
 
     def drain(self) -> None:
-        """Receive what was printed so far."""
+        """Receive all output so far."""
         for pipe, _ in self._printed.poll(0):
             left = _MOST_LEFT
             while left > 0 and (size := self._read(pipe)):
@@ -121,24 +121,24 @@ class Watched:
             self._pidfd = -1
 
     def _finish(self, code: int) -> None:
-        """The process is gone."""
+        """The process has ended: read the rest of the output, and call `ended`."""
         self.drain()
         for pipe in list(self._pipes):
             self._close(pipe)
         ended = self._ended
-        del self._ended, self._receive  # they know this: see `router._Attempt.end`
+        del self._ended, self._receive  # breaks reference cycles: see `router._Attempt.end`
         ended(code)
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process and its group. It must not have been waited for: then the number may be another's."""
+    """Kill the process and its group. It must not have been waited for: the id could belong to another process."""
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
 
 
 @immutable
 class Program:
-    """What a process runs, and what it gets. `stdin`: a file. `user`: whose process it is, if not this user's."""
+    """What a process runs, and with which arguments. `stdin` is a file; `user` is None for the server's own user."""
 
     argv: Sequence[str | bytes]
     cwd: str | None
@@ -149,10 +149,10 @@ class Program:
 
 
 class Process(Watched):
-    """A child of this process. Runs until it ends or `kill`."""
+    """A child of this process. It runs until it ends or `kill` is called."""
 
     def __init__(self, program: Program, receive: Receive, ended: Ended) -> None:
-        """Raises OSError if it cannot be started."""
+        """Start the process. Raises OSError."""
         super().__init__(receive, ended)
         self._popen: subprocess.Popen[bytes] | None = None
         self._is_over = False
@@ -201,12 +201,12 @@ class Process(Watched):
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         code = self._exit_code()
-        kill_group(self.pid)  # while it has members, its number is no other's
+        kill_group(self.pid)  # while the group has members, no other process can have the id
         with contextlib.suppress(RuntimeError):  # the loop is gone
             loop.call_soon_threadsafe(self._ended_with, code)
 
     def _exit_code(self) -> int:
-        """Wait for the process. From then on, its number may be another's."""
+        """Wait for the process. Afterwards the id may belong to another process."""
         code = self._wait_status() if self._popen is None else self._popen.wait()
         self._is_over = True
         return code

@@ -1,6 +1,6 @@
-"""Steps that are programs: found by their command or by convention, run in a process of their own.
+"""Steps that are programs, found by their command or by convention, each run in a process of its own.
 
-One rule: what is run and what it sees is decided here, how a process lives and dies in `process`.
+This module decides what runs with which input; `process` controls the process itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stepwell.local.runners.stdout import StdoutReader
 from stepwell.project.code import CodeError
 from stepwell.project.convention import entry
 
-MAX_ARGUMENT_BYTES = 96 * 1024  # Linux takes 128 KiB for one argument
+MAX_ARGUMENT_BYTES = 96 * 1024  # Linux allows 128 KiB for one argument
 STOPPED = failure("stopped", "stopped before it ended", retryable=False)
 _TAIL = 4096
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
@@ -40,7 +40,7 @@ class ProgramRunner:
         self._user = scratch.user
 
     def start(self, job: Job, log: Log, end: End, command: Sequence[str] | None = None) -> Running:
-        """`command`: what to run instead of what the step says."""
+        """Run the step's program, or `command` instead of it."""
         folder = None
         try:
             folder = self._scratch.new(job.input)
@@ -48,7 +48,7 @@ class ProgramRunner:
             name, *words = command or command_of(job.step, job.code)
             file = locate(name, env["PATH"], job.code)
             if self._user is not None:
-                file = name  # the first one on PATH that this user may execute
+                file = name  # to be found on PATH as that user
             env["STEPWELL_INPUT"] = folder.input
             return Execution(
                 Program(
@@ -68,11 +68,11 @@ class ProgramRunner:
         end(outcome)
 
     async def close(self) -> None:
-        """Nothing is kept between attempts."""
+        """Does nothing: no state is kept between attempts."""
 
 
 class NotStarted:
-    """An attempt that ended before it began."""
+    """An attempt that could not be started."""
 
     def __init__(self, outcome: Outcome, end: End) -> None:
         asyncio.get_running_loop().call_soon(end, outcome)
@@ -81,7 +81,7 @@ class NotStarted:
 
 
 class Execution:
-    """A program that runs. Raises OSError if it cannot be started; else `end` is called once."""
+    """A running program. The constructor raises OSError if it cannot be started; otherwise `end` is called once."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Execution:
         judge: Judge = from_exit,
         unheard: Unheard = lambda received: (),
     ) -> None:
-        """`unheard`: pieces of what was printed and did not come, given how many bytes of each stream did."""
+        """`unheard` returns output that was printed but not received, given the received bytes by stream."""
         self._log, self._end, self._judge, self._unheard = log, end, judge, unheard
         self._received = {"stdout": 0, "stderr": 0}
         self._stdout = StdoutReader(log)
@@ -139,7 +139,7 @@ class Execution:
 
 
 def command_of(step: Step, code: Path | None) -> tuple[str, ...]:
-    """The step's program and arguments. Raises CannotRun with what was looked for."""
+    """The step's program and arguments. Raises CannotRun."""
     if step.runtime.arn is not None:
         raise CannotRun(f"{step.runtime.arn} is a Lambda on AWS; `stepwell push` takes the function there")
     if code is None:
@@ -149,7 +149,9 @@ def command_of(step: Step, code: Path | None) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _by_convention(folder: str, name: str) -> tuple[str, ...]:
-    """`folder` never changes: its name is the hash of what is in it. `name`: the last part of the step's path."""
+    """The command by convention. `name` is the last part of the step's path.
+
+    Results are cached: a folder never changes, because it is named by the hash of the contents."""
     try:
         is_file = [(path.name, path.is_file()) for path in Path(folder).iterdir()] == [(name, True)]
         return entry(Path(folder), name if is_file else None)
@@ -161,7 +163,7 @@ _located: dict[tuple[str, str], str] = {}
 
 
 def locate(name: str, path: str, code: Path | None) -> str:
-    """The program's file, found as a shell in the step's folder would find it. Raises CannotRun with what is wrong."""
+    """The program's file, found as by a shell in the step's folder. Raises CannotRun with the reason."""
     if "/" in name:
         file = Path(code or "/", name)
         if not file.is_file():
@@ -180,7 +182,7 @@ def locate(name: str, path: str, code: Path | None) -> str:
 
 
 def argument(content: bytes, file: str) -> bytes:
-    """The input as a program's last argument."""
+    """The input as the program's last argument."""
     return content if len(content) <= MAX_ARGUMENT_BYTES else b"@" + os.fsencode(file)
 
 
@@ -193,7 +195,7 @@ def why_not(error: BaseException) -> Outcome:
     cure = {
         errno.ENOEXEC: "; a script needs a first line such as #!/bin/sh",
         errno.ENOENT: "; does its first line (#!) name a program that is here?",
-        errno.EACCES: "; may the user that steps run as reach and execute it?",
+        errno.EACCES: "; check that the user of steps may reach and execute it",
         errno.E2BIG: "; its arguments or environment variables are too large",
     }.get(error.errno or 0, "")
     message = f"cannot be started: {error.strerror or error}{cure}"

@@ -1,12 +1,16 @@
 """The interpreter that Python workers are forked from: `python python_fork_server.py FD`.
 
-One rule: it runs no code of a handler and never hears of one; a child reads from its own socket what it is to be. So no
-child finds anything of another one in its memory. Standard library only, in any Python from 3.8 on.
+It runs no handler code and receives no data of handlers: a child reads its task from a socket of its own. So no child
+finds data of another one in its memory. Standard library only, Python 3.8 and later.
 
-Protocol on the socket FD, which keeps messages apart: `f` with four descriptors (the child's socket, stdin, stdout,
-stderr) is answered by the child's process id or the negative number of an error; `w` and the id of a child that has
-ended, by its wait status. Numbers are `>i`. The first message, `ready`, comes from here. The end of the socket ends the
-process.
+Protocol on the socket FD, which preserves message boundaries; numbers are `>i`:
+
+- The first message, `ready`, is sent from here.
+- `f` with four descriptors (the child's socket, stdin, stdout, stderr) is answered with the child's process id, or a
+  negative error number.
+- `w` and the id of a child that has ended is answered with the child's wait status.
+
+When the socket closes, the process ends.
 """
 
 # ruff: noqa: E402, PTH208 (as in python_worker.py)
@@ -18,7 +22,7 @@ import sys
 import python_worker as worker  # type: ignore[import-not-found]
 
 del sys.modules["python_worker"]  # the handler may have a module of that name
-PLAIN = frozenset(sys.modules)  # what every worker has loaded
+PLAIN = frozenset(sys.modules)  # the modules that every worker has loaded
 
 import array
 import gc
@@ -30,7 +34,7 @@ import socket
 import struct
 import time
 
-# What most handlers load, or a worker later on. None keeps random numbers, threads, or what the environment says.
+# Modules that most handlers or workers load. None of them keeps random numbers, threads, or environment variables.
 for name in (
     *("base64", "collections", "contextlib", "dataclasses", "datetime", "decimal", "enum", "functools", "pathlib"),
     *("re", "shutil", "traceback", "typing", "urllib.parse"),
@@ -46,7 +50,7 @@ DESCRIPTORS = 4
 
 
 def serve(channel: socket.socket) -> list[int] | None:
-    """Answer requests. Returns in each child, with its descriptors, and with None when nobody asks any more."""
+    """Answer requests. Returns in each child, with the child's descriptors; returns None when the socket closes."""
     room = socket.CMSG_SPACE(DESCRIPTORS * NUMBER.size)
     while True:
         request, ancillary, _, _ = channel.recvmsg(NUMBER.size + 1, room, socket.MSG_CMSG_CLOEXEC)
@@ -71,7 +75,7 @@ def serve(channel: socket.socket) -> list[int] | None:
 
 
 def become_worker(channel: int, *streams: int) -> None:
-    """Be in a child what a process of its own would be."""
+    """Make this child behave like a newly started worker process."""
     os.setsid()
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -87,20 +91,20 @@ def become_worker(channel: int, *streams: int) -> None:
         worker.answer(channel, b"s", f"cannot be started: {error}".encode())
         sys.exit(1)
     forget(task["code"])
-    # Whoever looks for the main module, as multiprocessing does, finds what a process of its own has.
+    # Code that inspects the main module, such as multiprocessing, finds the same as in a new process.
     sys.modules["__main__"], worker.__name__, worker.__spec__ = worker, "__main__", None
     sys.argv[:] = ["", str(channel), task["code"], task["module"], task["function"]]
 
 
 def forget(code: str) -> None:
-    """Modules in the handler's folder come before those of the standard library that were loaded here."""
+    """Unload modules that the handler's folder also has: the handler's ones come before the standard library."""
     for entry in os.listdir(code):
         for module in LOADED.get(entry.partition(".")[0], ()):
             sys.modules.pop(module, None)
 
 
 def rehearse() -> None:
-    """Do what every worker does at its beginning. What changes in memory by the first time, children then share."""
+    """Do once what every worker does when it starts, so that children share the memory that it changes."""
     names = ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
     for variable in names:
         os.environ[variable] = ""
@@ -118,10 +122,10 @@ def rehearse() -> None:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("it has threads, which do not survive a fork")
+        sys.exit("the interpreter has threads, which do not survive a fork")
     rehearse()
     gc.collect()
-    gc.freeze()  # a collection must not write to what children share
+    gc.freeze()  # a collection must not write to shared memory
     channel.send(b"ready")
     descriptors = serve(channel)
     if descriptors is not None:

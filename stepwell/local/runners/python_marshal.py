@@ -1,9 +1,9 @@
-"""What a Python handler returned as JSON, written as Lambda's own runtime for Python writes it.
+"""Encodes a Python handler's return value as JSON, exactly as Lambda's own runtime does.
 
 That runtime (awslambdaric, `lambda_runtime_marshaller.py`) uses simplejson: `Decimal` is a number with all its digits,
-bytes are UTF-8 text, what has `_asdict` (named tuples) is an object, keys may be bytes, numbers, booleans and None.
-One rule: the standard library only, in any Python from 3.8 on: steps bring an interpreter of their own. A test compares
-every kind of value with awslambdaric itself.
+bytes are UTF-8 text, values with `_asdict` (named tuples) are objects; keys may be bytes, numbers, booleans and None.
+Standard library only, Python 3.8 and later, since steps bring their own interpreter. A test compares every kind of
+value with awslambdaric itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Write = Callable[[str], object]
 
 
 class MarshalError(Exception):
-    """The value is no JSON; the message is Lambda's."""
+    """The value cannot be encoded as JSON. The message is the one of Lambda's runtime."""
 
 
 def marshal(value: object) -> bytes:
@@ -40,14 +40,14 @@ def _refuse(value: Any) -> None:
     raise TypeError
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, default=_refuse).iterencode  # as it is before a handler changes it
+_encode = json.JSONEncoder(ensure_ascii=False, default=_refuse).iterencode  # taken before a handler can change it
 
 
 def _of_builtin_types(value: Any) -> bytes | None:
-    """The same text, written in C; None where that might write something else, or nothing.
+    """The JSON text by a faster way in C; None if that could give another result, or fails.
 
-    The standard library's encoder takes whatever extends a tuple or a list for one, and so does not see `_asdict`.
-    `marshal` takes no class but the built-in ones, and is much faster than code in Python that looks for such classes.
+    The standard library's encoder treats subclasses of tuple and list like their base, and so ignores `_asdict`. The
+    module `marshal` rejects all but built-in types, much faster than a check in Python.
     """
     try:
         builtin_types.dumps(value, 2)  # 2: without a table of all objects
@@ -57,7 +57,7 @@ def _of_builtin_types(value: Any) -> bytes | None:
 
 
 def _as_json(content: bytes) -> bytes:
-    """Bytes that a handler returns are the answer as it is; what is no JSON is a text."""
+    """Bytes that a handler returns: unchanged if they are JSON, otherwise as a JSON string."""
     text = content.decode(errors="replace")
     try:
         json.loads(text)
@@ -67,7 +67,7 @@ def _as_json(content: bytes) -> bytes:
 
 
 def _write(value: Any, write: Write, within: Set[int]) -> None:  # noqa: UP006
-    """`within`: the ids of what this value is in."""
+    """Write any value. `within` are the ids of the containers around it."""
     if value is None:
         write("null")
     elif value is True:
@@ -106,12 +106,12 @@ def _write_container(value: Any, write: Write, within: Set[int]) -> None:  # noq
 
 
 def _fields(value: Any) -> Dict[Any, Any] | None:  # noqa: UP006
-    """The members of a dict, or of what has `_asdict` as named tuples have; None of all others."""
+    """The members of a dict or of a value with `_asdict`, such as a named tuple; None for other values."""
     method = getattr(value, "_asdict", None)
     if callable(method):
         try:
             fields = method()
-        except TypeError:  # a class, whose method has no object
+        except TypeError:  # the value is a class, so the method has no object
             pass
         else:
             if not isinstance(fields, dict):
@@ -151,7 +151,7 @@ def _float(number: float) -> str:
 
 
 def _other(value: Any) -> str:
-    decimal = sys.modules.get("decimal")  # a Decimal's module is loaded
+    decimal = sys.modules.get("decimal")  # loaded if there is any Decimal
     if decimal is not None and isinstance(value, decimal.Decimal):
         return "NaN" if value.is_nan() else str(value)
     raise TypeError("Object of type %s is not JSON serializable" % value.__class__.__name__)  # noqa: UP031

@@ -1,18 +1,19 @@
-"""The process in which Python Lambda handlers run: `python python_worker.py FD CODE MODULE FUNCTION`.
+"""The process that runs Python Lambda handlers: `python python_worker.py FD CODE MODULE FUNCTION`.
 
-One rule: standard library only, and as little of it as possible, in any Python from 3.8 on. Protocol on the socket FD:
-requests are `>IQ` (length, milliseconds left) and the event as JSON; answers `>Ic` (length, kind) and text. Kinds: o
-the return value as JSON, l its length if it is too large to send, e an exception, i one while importing, s no such
-handler.
+Uses as little of the standard library as possible, and nothing else; Python 3.8 and later.
+
+Protocol on the socket FD: a request is `>IQ` (length, milliseconds left) and the event as JSON. An answer is `>Ic`
+(length, kind) and a text. The kinds are: o, the return value as JSON; l, the length of a return value that is too large
+to send; e, an exception; i, an exception while importing; s, no such handler.
 """
 
-# ruff: noqa: E402, PTH108, PTH208 (imports come after the path is cleaned, and pathlib takes 5 ms of every start)
+# ruff: noqa: E402, PTH108, PTH208 (imports come after the path is cleaned, and pathlib adds 5 ms to every start)
 
 from __future__ import annotations
 
 import sys
 
-# Files beside this one must not be taken for modules of the standard library.
+# Files beside this one must not shadow modules of the standard library.
 sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
 
 import json
@@ -26,13 +27,13 @@ from python_marshal import MarshalError, marshal  # type: ignore[import-not-foun
 del sys.path[0], sys.modules["python_marshal"]  # the handler may have a module of that name
 
 LARGEST = 1024 * 1024
-LONG = 64 * 1024  # of an answer, from which on it is not copied
-LONGEST_ERROR = 16 * 1024  # characters; a server that is sent more than it can take ends this process
+LONG = 64 * 1024  # bytes; longer answers are sent without copying them
+LONGEST_ERROR = 16 * 1024  # characters; the server kills this process if an answer is too large
 REQUEST = struct.Struct(">IQ")
 
 
 class Context:
-    """What AWS Lambda gives to a handler besides the event."""
+    """The context object that AWS Lambda passes to a handler."""
 
     identity = None
     client_context = None
@@ -58,13 +59,13 @@ def load(module: str, function: str) -> object:
     import logging
 
     found = importlib.import_module(module)
-    if not logging.getLogger().handlers:  # Lambda has one, so that setLevel alone makes records visible
+    if not logging.getLogger().handlers:  # as on Lambda: one handler, so that setLevel makes records visible
         logging.basicConfig(format="[%(levelname)s]\t%(asctime)s\t%(name)s\t%(message)s")
     return getattr(found, function, None)
 
 
 def explain(error: BaseException) -> bytes:
-    """Print the traceback without the frames of this file; the text for the answer."""
+    """Print the traceback without the frames of this file. Returns the text for the answer."""
     import traceback
 
     trace = error.__traceback__
@@ -73,12 +74,12 @@ def explain(error: BaseException) -> bytes:
     try:
         traceback.print_exception(type(error), error, trace)
         return f"{type(error).__name__}: {error}"[:LONGEST_ERROR].encode("utf-8", "replace")
-    except Exception:  # its own __str__ fails
+    except Exception:  # the error's __str__ failed
         return type(error).__name__.encode("utf-8", "replace")
 
 
 def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # type: ignore[no-untyped-def]
-    """The kind and the text of the answer."""
+    """Run the handler. Returns the kind and text of the answer."""
     try:
         value = handler(json.loads(event), Context(milliseconds))
     except SystemExit:
@@ -95,7 +96,7 @@ def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # 
 
 
 def receive(channel: int, size: int) -> bytes:
-    """Exactly `size` bytes; fewer if the server is gone."""
+    """Read exactly `size` bytes; fewer if the server is gone."""
     data = os.read(channel, size)
     if not 0 < len(data) < size:
         return data
@@ -110,7 +111,7 @@ def answer(channel: int, kind: bytes, text: bytes) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # the handler closed it
+        except (OSError, ValueError, AttributeError):  # the handler has closed the stream
             pass
     head = struct.pack(">Ic", len(text), kind)
     sent = os.write(channel, head + text) if len(text) < LONG else os.writev(channel, (head, text))
@@ -121,7 +122,7 @@ def answer(channel: int, kind: bytes, text: bytes) -> None:
 
 
 def empty(folder: str) -> bool:
-    """Remove what an invocation left in its TMPDIR. False if that is not possible."""
+    """Empty the folder TMPDIR after an invocation. Returns False if that is not possible."""
     if not os.listdir(folder):
         return True
     import shutil
@@ -142,8 +143,8 @@ def main() -> None:
     sys.path.insert(0, code)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    # The C library learns from what is freed how much to keep for later: else it gives memory back to the system, and
-    # gets it again, for each large value (https://man7.org/linux/man-pages/man3/mallopt.3.html, M_MMAP_THRESHOLD).
+    # The C library adapts thresholds to freed blocks. Without this, it would return memory to the system and request it
+    # again for each large value (https://man7.org/linux/man-pages/man3/mallopt.3.html, M_MMAP_THRESHOLD).
     bytes(2 * LARGEST)
     handler: object = None
     while len(head := receive(channel, REQUEST.size)) == REQUEST.size:

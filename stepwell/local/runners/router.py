@@ -1,6 +1,6 @@
-"""The one runner that a server has: picks by the step's runtime who executes an attempt.
+"""The server's runner: chooses the runner of each attempt by the step's runtime.
 
-One rule: whatever happens inside, an attempt ends exactly once, and its log has at most 4 MiB.
+Whatever happens inside, an attempt ends exactly once, with a log of at most 4 MiB.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Runners:
     def __init__(
         self, *, no_containers: bool = False, code: CodeKeeper | None = None, user: StepUser | None = None
     ) -> None:
-        """`code`: who says whether a step's code is what it was; None: nobody asks. `user`: as whom programs and
-        handlers run, if not as the server's user."""
+        """`code` verifies the code of steps; None: no checks. `user` is the user that programs and handlers run as, if
+        not the server's."""
         self._no_containers, self._code = no_containers, code
         self._scratch = Scratch(user)
         self._containers_scratch = Scratch()
@@ -46,8 +46,8 @@ class Runners:
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
         self._attempts: set[_Attempt] = set()
-        self._turn = asyncio.Lock()  # of those whose code was looked at
-        self._unchanged: set[str] = set()  # hashes of code that was looked at in this turn of the loop
+        self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
+        self._unchanged: set[str] = set()  # hashes of code that was checked in this iteration of the event loop
         self._all_ended: asyncio.Future[None] | None = None
 
     def start(self, job: Job, log: Log, end: End) -> Running:
@@ -55,7 +55,7 @@ class Runners:
         self._attempts.add(attempt)
         try:
             attempt.running = self._start(job, _Log(log), attempt.end)
-        except Exception as error:  # a fault of ours must not stop the server
+        except Exception as error:  # an internal error must not stop the server
             _logger.exception("step %s of run %s could not be started", job.step.id, job.run_id)
             attempt.running = NotStarted(failure("start", f"internal error: {error!r}"), attempt.end)
         return attempt.running
@@ -69,7 +69,7 @@ class Runners:
         )
 
     def _is_unchanged(self, code: CodeKeeper, code_hash: str) -> bool:
-        """Attempts that start together, before the loop hears of any step again, need one look."""
+        """Whether the code is unchanged. Checked once per iteration of the event loop, for all attempts that start."""
         if code_hash in self._unchanged:
             return True
         if not code.is_unchanged(code_hash):
@@ -80,7 +80,7 @@ class Runners:
         return True
 
     def forget(self, attempt: _Attempt) -> bool:
-        """The attempt has ended. False if that is known already."""
+        """Remove an attempt that has ended. Returns False if it was removed before."""
         if attempt not in self._attempts:
             return False
         self._attempts.remove(attempt)
@@ -95,7 +95,7 @@ class Runners:
         return self._http if runtime.type == "http" else self._containers
 
     def check(self, step: Step, code: Path | None) -> str | None:
-        """Why this machine cannot run the step, and the cure; None if it can."""
+        """Why this machine cannot run the step, with the fix; None if it can."""
         try:
             self._check(step, code)
         except CannotRun as reason:
@@ -117,7 +117,7 @@ class Runners:
             locate(command_of(step, code)[0], path, code)
 
     async def close(self) -> None:
-        """Kill what still runs, and wait until it is gone with all its files."""
+        """Kill all running attempts, and wait until they and their files are gone."""
         for attempt in list(self._attempts):
             if attempt.running is not None:
                 attempt.running.stop()
@@ -131,7 +131,7 @@ class Runners:
 
 
 class _Attempt:
-    """What runs, and its end, which is told once."""
+    """A running attempt, whose end is reported once."""
 
     __slots__ = ("_end", "_runners", "running")
 
@@ -141,12 +141,12 @@ class _Attempt:
 
     def end(self, outcome: Outcome) -> None:
         if self._runners.forget(self):
-            self.running = None  # which knows this: two that know each other stay in memory until the collector comes
+            self.running = None  # breaks a reference cycle, which would stay in memory until a garbage collection
             self._end(outcome)
 
 
 class _Log:
-    """Hands on what fits into an attempt's log."""
+    """Passes on what fits into an attempt's log."""
 
     __slots__ = ("_left", "_log")
 

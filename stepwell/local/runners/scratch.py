@@ -1,7 +1,7 @@
-"""Files that live as long as an attempt or a worker: its input and its TMPDIR.
+"""Temporary files of an attempt or a worker: the input and the folder TMPDIR.
 
-One rule: whatever is left in a folder is removed, and nothing outside it; links are never followed.
-An attempt's folder that is empty at its end serves the next one: making and removing one takes a disk 0.2 ms and more.
+Everything in a folder is removed, and nothing outside of it: links are never followed. A folder that is empty when the
+attempt ends is reused, because to create and remove a folder takes 0.2 ms or more on a disk.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`tmp` is an empty folder, `input` a file elsewhere (made only if there is an input)."""
+    """`tmp` is an empty folder. `input` is the path of a file, which exists only if there is an input."""
 
     tmp: str
     input: str
 
 
 class Scratch:
-    """All folders of one server: those of inputs in memory if there is such a place, those of TMPDIRs on disk."""
+    """All temporary folders of one server: inputs in memory if the system has such a folder, TMPDIRs on disk."""
 
     def __init__(self, user: StepUser | None = None) -> None:
-        """`user`: whose files they are, if not the server's."""
+        """`user` owns the files, if it is not the server's user."""
         self.user = user
         self._roots: tuple[_Root, _Root] | None = None
         self._numbers = itertools.count()
@@ -48,7 +48,7 @@ class Scratch:
         self._removals: set[asyncio.Future[None]] = set()
 
     def new(self, content: bytes | None = None) -> Folder:
-        """Raises OSError (disk full)."""
+        """A new folder, and a file with `content`. Raises OSError (disk full)."""
         if self._roots is None:
             disk = tempfile.gettempdir()
             memory = _MEMORY if os.access(_MEMORY, os.W_OK) else disk
@@ -73,7 +73,7 @@ class Scratch:
         return folder
 
     def publish(self, files: Iterable[Path]) -> Path:
-        """A folder with copies of these files, which everybody can read. `new` was called before."""
+        """A folder with copies of these files that every user can read. Call `new` before."""
         assert self._roots is not None
         folder = Path(self._roots[0].path, "published")
         if not folder.is_dir():
@@ -86,7 +86,7 @@ class Scratch:
         return folder
 
     def remove(self, folder: Folder) -> None:
-        """Returns at once; a folder that is not empty is removed in a thread."""
+        """Remove a folder without blocking; a folder that is not empty is removed in a thread."""
         with contextlib.suppress(OSError):
             os.unlink(folder.input)  # noqa: PTH108
         if _is_as_new(folder.tmp):
@@ -102,20 +102,20 @@ class Scratch:
     async def close(self) -> None:
         await asyncio.gather(*self._removals, return_exceptions=True)
         roots, self._roots = self._roots or (), None
-        await asyncio.to_thread(kill_orphans, [root.path for root in roots])  # daemons that steps have made
+        await asyncio.to_thread(kill_orphans, [root.path for root in roots])  # daemons that steps have started
         for root in roots:
             await asyncio.to_thread(root.remove)
 
 
 class _Root:
-    """A folder that is locked while its server lives; those without a living owner are removed by the next server."""
+    """A folder that is locked while its server lives. The next server removes folders of dead servers."""
 
     def __init__(self, parent: str, user: StepUser | None) -> None:
         self._user = user
         new = tempfile.mkdtemp(prefix="stepwell-new-", dir=parent)
         if user is not None:
-            os.chmod(new, 0o711)  # noqa: PTH101 (to be entered; what is in it is for that user alone)
-        self._lock = _locked(new)  # before it has the name by which others find it
+            os.chmod(new, 0o711)  # noqa: PTH101 (others may enter it; folders in it belong to that user)
+        self._lock = _locked(new)  # before it gets the name by which other servers find it
         self.path = f"{parent}/{_PREFIX}{new.rpartition('-')[2]}"
         os.rename(new, self.path)  # noqa: PTH104
 
@@ -139,7 +139,7 @@ def _is_as_new(folder: str) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder of any depth and size. `rm` and `chmod -R` follow no links below what they are given."""
+    """Remove a folder of any depth and size. `rm` and `chmod -R` follow no links below their arguments."""
     with contextlib.suppress(OSError):
         if _run("rm", "-rf", "--", path) != 0 and not os.path.islink(path):  # noqa: PTH114
             _run("chmod", "-R", "u+rwx", "--", path)
@@ -163,7 +163,7 @@ def _locked(root: str) -> int:
 
 
 def _lock_dead_roots() -> dict[str, int]:
-    """The roots of servers that were killed, each with the descriptor that locks it."""
+    """The folders of servers that were killed, each with the descriptor of the lock that this takes."""
     dead = {}
     for parent in {_MEMORY, tempfile.gettempdir()}:
         for root in Path(parent).glob(f"{_PREFIX}*"):

@@ -1,25 +1,22 @@
-"""Collecting what a program prints, without holding more of it than an output can be.
-
-One rule: memory is bounded, and every byte ends up in the output or in the log.
-"""
+"""Collects a program's output with bounded memory. Every byte ends up in the output or in the log."""
 
 from __future__ import annotations
 
 from stepwell.core.run.outcome import Said, read_last_line, read_stdout, too_large
 from stepwell.local.runners.job import Log
 
-_LARGEST = 1024 * 1024  # of a text that may be an output: JSON shrinks when it is stored, by its spaces and escapes
+_LARGEST = 1024 * 1024  # of a text that may be an output: stored JSON is shorter, without spaces and escapes
 
 
 class StdoutReader:
-    """Takes stdout in pieces. What is longer than an output can be is reduced to its last line."""
+    """Takes stdout in pieces. Of a text that is too long for an output, only the last line may be the output."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._text = bytearray()
         self._size = 0
-        self._is_long = False  # `_text` is but the last line that is not blank, with what came behind it
-        self._is_broken = False  # of that line, the beginning is gone
+        self._is_long = False  # `_text` contains only the last line that is not blank, and what follows it
+        self._is_broken = False  # the beginning of that line is gone
 
     def feed(self, piece: bytes) -> None:
         self._size += len(piece)

@@ -1,6 +1,6 @@
 """Attempts that are coroutines instead of processes: HTTP calls and containers.
 
-One rule: however the coroutine ends, `end` is called once.
+However the coroutine ends, `end` is called once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stepwell.local.runners.program import STOPPED, why_not
 
 
 class TaskAttempt:
-    """Runs `work()` within the timeout; it is cancelled at its end and by `stop`."""
+    """Runs `work()` within the timeout. The timeout and `stop` cancel it."""
 
     def __init__(self, work: Callable[[], Awaitable[Outcome]], timeout_ms: int, end: End) -> None:
         self._end = end

@@ -1,7 +1,7 @@
 """A warm process that runs one Lambda handler, one invocation at a time.
 
-One rule: an invocation ends once, with the worker's answer or with its death. What was printed before the answer is in
-the log before the end is told. The other side of the protocol is `python_worker.py` and `node_worker.js`.
+An invocation ends once: with the worker's answer, or with the worker's death. Output printed before the answer is in
+the log before the end is reported. The other side of the protocol is in `python_worker.py` and `node_worker.js`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stepwell.local.runners.program import STOPPED
 
 _REQUEST = struct.Struct(">IQ")
 _ANSWER = struct.Struct(">Ic")
-_PIECE = 512 * 1024  # more than an output can have
-_LONG = 64 * 1024  # of an event, from which on it is not copied
+_PIECE = 512 * 1024  # more than an output may have
+_LONG = 64 * 1024  # bytes; longer events are sent without copying them
 MOST_GREETING = 64 * 1024  # less than a new socket takes at once
-_LARGEST = 2 * 1024 * 1024  # of an answer; no worker of ours sends more
+_LARGEST = 2 * 1024 * 1024  # of an answer; no worker script sends more
 
 
 class WorkerProcess(Protocol):
-    """What a worker needs of its process."""
+    """The interface of a worker's process."""
 
     pid: int
 
@@ -37,7 +37,7 @@ class WorkerProcess(Protocol):
 
 
 class Worker:
-    """Raises OSError if it cannot be started. `died(worker)` is called once, after the end of its last invocation."""
+    """A worker. `died(worker)` is called once, after the last invocation has ended."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Worker:
         died: Callable[[Worker], None],
         greeting: bytes = b"",
     ) -> None:
-        """`launch` starts the process. `greeting`: what it reads from its socket before all requests, at most
-        MOST_GREETING bytes."""
+        """Start the process with `launch`. Raises OSError. The process reads `greeting` before all requests; it has at
+        most MOST_GREETING bytes."""
         self._ended, self._died = ended, died
         self._loop = asyncio.get_running_loop()
         self._invocation: Invocation | None = None
@@ -73,7 +73,7 @@ class Worker:
         self._process.kill()
 
     def invoke(self, event: bytes, timeout_ms: int, log: Log, end: End) -> Invocation | None:
-        """Run the handler. None if the worker is gone, so that nothing was run and `end` will not be called."""
+        """Run the handler. Returns None if the worker is gone; then nothing was run, and `end` will not be called."""
         head = _REQUEST.pack(len(event), timeout_ms)
         try:
             sent = self._socket.send(head + event) if len(event) < _LONG else self._socket.sendmsg((head, event))
@@ -93,20 +93,20 @@ class Worker:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         except BlockingIOError:
             return
-        except OSError:  # its death will be told
+        except OSError:  # the process is dead, which `_exited` handles
             self._unsent = memoryview(b"")
         if not self._unsent:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> bool:
-        """Take a piece of the answer. False if there was none."""
+        """Receive a piece of the answer. Returns False if there was none."""
         try:
             piece = self._socket.recv(_PIECE)
         except BlockingIOError:
             return False
         except OSError:
             piece = b""
-        if not piece:  # it closed the socket, and can never answer again
+        if not piece:  # the worker has closed the socket and can never answer again
             self._loop.remove_reader(self._socket)
             self.kill()
             return False
@@ -123,7 +123,7 @@ class Worker:
     def _answered(self, kind: bytes, text: bytes) -> None:
         self._process.drain()
         if kind not in (b"o", b"l", b"e") or self._unsent:
-            self.kill()  # it has no handler, or does not keep to the protocol
+            self.kill()  # the worker has no handler, or violates the protocol
         self._finish(_outcome(kind, text))
 
     def _log(self, stream: str, piece: bytes) -> None:
@@ -149,8 +149,8 @@ class Worker:
 
 
 class _Answer:
-    """What has come of an answer. One that comes at once is copied once. `length`: of its text, 0 if that is not known
-    yet."""
+    """The received part of an answer. An answer that comes in one piece is copied once. `length` is the length of the
+    text, 0 until it is known."""
 
     __slots__ = ("_pieces", "_size", "kind", "length")
 
@@ -208,11 +208,11 @@ def _outcome(kind: bytes, text: bytes) -> Outcome:
             return failure("exception", text.decode("utf-8", "replace"))
         case b"s":
             return failure("start", text.decode("utf-8", "replace"), retryable=False)
-    return failure("crash", "the worker's answer makes no sense: did the handler write to its socket?")
+    return failure("crash", "the worker's answer is not valid: did the handler write to the worker's socket?")
 
 
 def _crash(code: int) -> Outcome:
-    """The process ended before the handler returned, whatever its exit code."""
+    """The outcome if the process ended before the handler returned, whatever the exit code."""
     if code < 0:
         return from_exit(code, read_json(b"null"), "", 0)
     return failure("crash", f"the handler's process ended with exit code {code} before the handler returned")

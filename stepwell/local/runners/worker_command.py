@@ -1,4 +1,4 @@
-"""What a worker runs: the handler's file, its interpreter, and what each side of the socket is given."""
+"""The command of a worker: the handler's file, the interpreter, and the arguments."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stepwell.project.code import CodeError
 from stepwell.project.convention import handler_file
 
 SCRIPTS = ("python_worker.py", "python_marshal.py", "python_fork_server.py", "node_worker.js")
-_DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
+_DEFAULT_MEMORY = 128  # MB, Lambda's default
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """`app.handler` in a step's code. `file` is in `code`."""
+    """A handler such as `app.handler` in a step's code. `file` is in `code`."""
 
     code: Path
     file: Path
@@ -36,7 +36,7 @@ class Handler:
 
 
 def find_handler(job: Job) -> Handler:
-    """Raises CannotRun if the handler's file is missing."""
+    """The handler of a job. Raises CannotRun if the handler's file is missing."""
     name = job.step.runtime.handler or ""
     if job.code is None:
         raise CannotRun("the step has no code; give it a `path`")
@@ -45,7 +45,7 @@ def find_handler(job: Job) -> Handler:
 
 
 def module_file(code: Path, handler: str) -> Path:
-    """The file that should hold a handler such as `app.handler`. Raises CannotRun."""
+    """The file that should contain a handler such as `app.handler`. Raises CannotRun."""
     try:
         return handler_file(code, handler)
     except CodeError as error:
@@ -53,18 +53,18 @@ def module_file(code: Path, handler: str) -> Path:
 
 
 def python_of(handler: Handler, user: StepUser | None) -> str:
-    """The interpreter of a handler in Python: that of its code, or the server's."""
+    """The interpreter of a Python handler: the one in the step's code, or the server's."""
     own = handler.code / ".venv/bin/python"
     return str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
 
 
 def python_command(python: str, script: Path, *arguments: str) -> list[str]:
-    """The command that runs a script of ours; `FD` stands for the number of its socket."""
+    """The command that runs one of the worker scripts. `FD` stands for the descriptor of the socket."""
     return [python, "-X", "faulthandler", str(script), "FD", *arguments]
 
 
 def worker_command(handler: Handler, path: str, scripts: Path, user: StepUser | None) -> list[str]:
-    """The command of a worker's process. `scripts`: where the other sides are. Raises CannotRun if there is no
+    """The command of a worker's process. `scripts` is the folder of the worker scripts. Raises CannotRun if there is no
     interpreter."""
     code, function = str(handler.code), handler.function
     if handler.is_python:
@@ -76,7 +76,7 @@ def worker_command(handler: Handler, path: str, scripts: Path, user: StepUser | 
 
 
 def task_of(handler: Handler, env: Mapping[str, str]) -> bytes:
-    """What a forked worker reads first on its socket: what it is to be. `>I`, then JSON of that many bytes."""
+    """The message that a forked worker reads first: a `>I` length, then the worker's task as JSON."""
     names = {"code": str(handler.code), "module": handler.module, "function": handler.function}
     task = json.dumps({**names, "env": env}).encode()  # values of variables need not be UTF-8
     return struct.pack(">I", len(task)) + task
@@ -91,7 +91,7 @@ def spawn(
     receive: Receive,
     ended: Ended,
 ) -> Process:
-    """Start a command with the descriptor `channel`, whose number stands for `FD` in it. Raises OSError."""
+    """Start a command with the descriptor `channel`, which replaces `FD` in it. Raises OSError."""
     argv = [str(channel) if word == "FD" else word for word in command]
     return Process(Program(argv, cwd, env, pass_fds=(channel,), user=user), receive, ended)
 

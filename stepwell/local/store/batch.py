@@ -1,4 +1,4 @@
-"""One batch of the engine as one transaction of SQLite: begun with the batch, until `flush` or `rollback`."""
+"""One batch of the engine is one SQLite transaction, which ends with `flush` or `rollback`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from stepwell.local.store.store import LocalStore
 
 
-_NOT_STORED = (RunStep, EmitEnd)  # the run's state says as much
+_NOT_STORED = (RunStep, EmitEnd)  # these follow from the run's state
 
 
 class LocalBatch:
-    """Implements `platform.Batch`. What it changes of runs is written at the end, or when somebody asks for what it is
-    part of; each run once."""
+    """Implements `platform.Batch`.
+
+    Changed runs are collected, and written once: at the end, or earlier when a query needs them.
+    """
 
     most_events: int | None = None
 
@@ -47,11 +49,11 @@ class LocalBatch:
     # --- the transaction -------------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Write what the batch changed, so that little is left to do at its end."""
+        """Write the collected changes to the transaction, so that the commit has little left to do."""
         self._store.write()
 
     def flush(self) -> None:
-        """Write what the batch changed, and commit: durable when this returns."""
+        """Write the collected changes and commit. The batch is durable when this returns."""
         self._store.write()
         self._store.logs.write()
         self._store.connection.execute("COMMIT")
@@ -59,12 +61,14 @@ class LocalBatch:
         self._store.cache.evict(self._store.runs.take_resting())
 
     def rollback(self) -> None:
-        """Forget the batch; memory goes back to what the file says."""
+        """Roll the transaction back, and reload from the file what is held in memory."""
         self._store.reset()
 
     def move_back(self, by_ms: int) -> Iterator[None]:
-        """The clock was set back to `now`: at the beginning of a batch, move what it had set while it was ahead, a
-        piece at a time."""
+        """Correct stored times after the clock was set back by `by_ms`. Must be the first step of a batch.
+
+        Yields after each piece of work, so that requests can be answered in between.
+        """
         store = self._store
         store.forget_runs()
         yield from move_back(store.connection, store.functions.plan, by_ms, self.now)
@@ -89,13 +93,13 @@ class LocalBatch:
         return self._store.events.read(ids)
 
     def continue_scan(self, run_id: str, pause: int, after: int) -> None:
-        """Nobody asks for it: within a batch the engine goes on by itself."""
+        """Does nothing: within a local batch the engine continues the scan itself."""
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         return self._store.events.find(name, key, after, before)
 
     def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
-        self._store.write()  # runs of this very batch have waits too
+        self._store.write()  # runs of this batch have waits too
         return self._store.waits.find(event, keys, behind)
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -104,7 +108,7 @@ class LocalBatch:
         return self._store.cache.load(run_ids)
 
     def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
-        return ()  # every transition is written at once
+        return ()  # there are none: every transition is written with the batch
 
     def add(self, record: RunRecord) -> None:
         self._store.add(record)
@@ -123,10 +127,10 @@ class LocalBatch:
                     cache.grow(cached, runs.record(cached, command))
                 elif not isinstance(command, _NOT_STORED):
                     self._obey(cached, command)
-        return [None] * len(transitions)  # a single writer never loses a race
+        return [None] * len(transitions)  # with a single writer no commit conflicts
 
     def set_timer(self, run_id: str, timer: Timer, due_at: int) -> None:
-        """Set a timer of a run whose record may not be readable."""
+        """Set a timer of a run, even if the run's record cannot be read."""
         sql = "INSERT OR REPLACE INTO timers SELECT seq, ?, ?, ?, ? FROM runs WHERE id = ?"
         row = (timer.kind, timer.index, timer.attempt, due_at, run_id)
         self._store.connection.execute(sql, row)

@@ -1,8 +1,8 @@
-"""What happens to stored times when the clock is set back.
+"""Corrects stored times when the clock is set back.
 
-One rule: what was set by now stays due when it says; what claims to have been set in the future was set while the clock
-was ahead, so it moves back with the clock. So nothing waits for the hours that are passed through twice, and nothing is
-due earlier than whoever set it wanted. A clock that is set forward needs nothing: what has become due is due.
+A time that lies in the future was set while the clock was ahead, so it moves back with the clock. A timer that was set
+at or before the current time keeps the time at which it is due. Nothing then waits for hours that pass twice, and
+nothing is due too early. A clock that is set forward needs no correction: what became due is due.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from stepwell.local.store.functions import GUARD_EVERY_MS
 from stepwell.local.store.run_parts import read_run, write_whole
 from stepwell.local.store.schedules import Schedules
 
-TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
-_ROWS = 2_000  # that are looked at in one piece
+TOLERANCE_MS = 1_000  # smaller steps need no correction
+_ROWS = 2_000  # updated in one piece
 
 
 def newest_time(connection: sqlite3.Connection) -> int:
-    """The latest time at which this database is known to have been used."""
+    """The latest time that the database contains, in ms since the epoch."""
     sql = (
         "SELECT max(coalesce((SELECT accepted_at FROM events WHERE seq = (SELECT max(seq) FROM events)), 0),"
         " coalesce((SELECT created_at FROM runs WHERE seq = (SELECT max(seq) FROM runs)), 0))"
@@ -37,8 +37,10 @@ def newest_time(connection: sqlite3.Connection) -> int:
 def move_back(
     connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int
 ) -> Iterator[None]:
-    """The clock was set back by so much, to `now`: do what that takes, a piece at a time. Part of a batch, before all
-    else; no run may be in memory."""
+    """Correct all stored times after the clock was set back by `by_ms`, to `now`.
+
+    Yields after each piece of work. Runs first in a batch; no run may be cached in memory.
+    """
     for seq in _numbers(connection, "SELECT min(run) FROM timers WHERE run > ?"):
         _move_timers(connection, plan_of, seq, by_ms, now)
         yield
@@ -51,7 +53,7 @@ def move_back(
 
 
 def _numbers(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
-    """Each number that there is, found as the least above the one before."""
+    """The numbers that a query finds, in ascending order. The query returns the least one above the parameter."""
     number = 0
     while (number := connection.execute(sql, (number,)).fetchone()[0]) is not None:
         yield number
@@ -60,7 +62,7 @@ def _numbers(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
 def _move_timers(
     connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], seq: int, by_ms: int, now: int
 ) -> None:
-    """Those of one run."""
+    """Move the timers of one run that were set while the clock was ahead."""
     sql = "SELECT id, function, version, state FROM runs WHERE seq = ?"
     run_id, function, version, state = connection.execute(sql, (seq,)).fetchone()
     plan, before = plan_of(function, version), read_run(connection, seq, run_id, state)
@@ -103,7 +105,7 @@ def _moved(run: Run, kind: TimerKind, index: int, by_ms: int) -> Run:
 
 
 def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
-    """Runs that are made now are made after a canary began."""
+    """A canary must not begin after the runs that are made from now on."""
     sql = "SELECT id, live, routing FROM functions WHERE json_extract(routing, '$.canary') IS NOT NULL"
     for function_id, live, text in connection.execute(sql).fetchall():
         routing = from_json(live, text)
@@ -118,7 +120,7 @@ def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
 
 
 def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> Iterator[None]:
-    """Times grow with the numbers of rows: lists are cut by them, and retention ends at the first that is young."""
+    """Limit row times to `now`. Lists and retention rely on times that grow with row numbers."""
     for table, column in (("events", "accepted_at"), ("runs", "created_at")):
         sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"
         row = connection.execute(sql, (now,)).fetchone()
@@ -134,7 +136,7 @@ def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> It
 
 
 def _pieces(connection: sqlite3.Connection, table: str, behind: int) -> Iterator[tuple[int, int]]:
-    """The numbers of a table's rows behind this one, in pieces: behind which, and up to which."""
+    """Ranges of row numbers above `behind`: each exclusive of the first number and inclusive of the second."""
     sql = f"SELECT seq FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET {_ROWS - 1}"
     while (row := connection.execute(sql, (behind,)).fetchone()) is not None:
         yield behind, row[0]

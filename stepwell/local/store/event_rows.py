@@ -1,4 +1,4 @@
-"""Rows of events, in the order in which they are accepted, and the keys under which waits look for them."""
+"""Event rows in the order of acceptance, and the keys under which waits find them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _BY_KEY = (
 
 
 class EventRows:
-    """`newest`: the position of the newest accepted event."""
+    """Reads and writes events. `newest` is the position of the newest accepted event."""
 
     def __init__(self, connection: sqlite3.Connection, users: UserIndex, newest: int) -> None:
         self._connection, self._users, self.newest = connection, users, newest
 
     def put(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
-        """Accept events; answers None for a duplicate of an event that is known."""
+        """Accept events. The result has None in the place of a duplicate."""
         known = self._known([new.event.id for new in events if not new.event.fresh])
         accepted: list[Accepted | NotWritten | None] = []
         newest = self.newest + len(events)
@@ -74,7 +74,7 @@ class EventRows:
         accepted: Sequence[Accepted | NotWritten | None],
         rows: Sequence[tuple[Any, ...]],
     ) -> None:
-        """Ids of new events are not looked for before they are stored. Those that were taken get others."""
+        """Generated ids are not checked before the insert. Events whose id already exists get another one."""
         stored = {seq for (seq,) in self._connection.execute("SELECT seq FROM events WHERE seq >= ?", (rows[0][0],))}
         pairs = zip(events, accepted, strict=True)
         by_position = {put.position: new.event for new, put in pairs if isinstance(put, Accepted)}
@@ -95,7 +95,7 @@ class EventRows:
         return known
 
     def read(self, ids: Sequence[str]) -> dict[str, Event]:
-        """Stored events by id."""
+        """Stored events by id; unknown ids are left out."""
         found = {}
         for event_id in ids:
             row = self._connection.execute("SELECT seq, body FROM events WHERE id = ?", (event_id,)).fetchone()
@@ -104,7 +104,7 @@ class EventRows:
         return found
 
     def find(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
-        """Events with this name and key, the earliest first: after position `after`, and before time `before` (ms)."""
+        """Events with this name and key, earliest first, after position `after` and before time `before` (ms)."""
         sql, value = (_BY_NAME, name) if key is None else (_BY_KEY, key)
         for row in self._connection.execute(sql, (value, after, before)):
             yield Event.stored(*row)

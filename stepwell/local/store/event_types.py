@@ -1,4 +1,4 @@
-"""The types of events in SQLite; what is known of them is kept in memory, since every event is held against it."""
+"""Event types in SQLite. They are held in memory, since every event is validated against them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stepwell.event_types.changes import choose_default, plan_registrations, rem
 from stepwell.event_types.registry import KeptSchema, KnownType, Policy, TypeChange, Types, TypeVersion
 from stepwell.event_types.validation import Check, Checked
 
-UNKNOWN = "unknown_types"  # the setting: what becomes of events whose names have no type
+UNKNOWN = "unknown_types"  # the setting: the policy for events whose name has no type
 
 
 class TypeStore:
-    """The server's own view: for the event loop's thread. What changes it is a part of the batch's transaction."""
+    """The server's view of the types, for the event loop's thread. Changes belong to the batch's transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -27,7 +27,7 @@ class TypeStore:
         return self._types
 
     def unchanged(self, version: TypeVersion) -> TypeChange | None:
-        """What its registration would say, if that changed nothing: most do not."""
+        """The result of registering this version if that changes nothing, as is usual; otherwise None."""
         known = self._types.known.get(version.name)
         if known is None or version.policy not in (None, known.policy) or version.version not in known.versions:
             return None
@@ -41,7 +41,7 @@ class TypeStore:
     def register(
         self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
     ) -> list[TypeChange]:
-        """All or none. Raises TypeRefused; then nothing was written."""
+        """Register all of the versions or none. Raises TypeRefused; then nothing was written."""
         read = functools.partial(read_schema, self._connection)
         changes = plan_registrations([version for version, _ in types], self._types.known, read)
         if not dry_run:
@@ -66,13 +66,13 @@ class TypeStore:
             execute(sql, values)
 
     def choose_default(self, name: str, version: str | None) -> None:
-        """Raises KeyError for an unknown type, UnknownVersion."""
+        """Choose the version for events without `v`. Raises KeyError for an unknown type, or UnknownVersion."""
         after = choose_default(name, self._types.known[name], version)
         self._connection.execute("UPDATE types SET chosen = ? WHERE name = ?", (after.chosen, name))
         self._types = read_types(self._connection)
 
     def remove(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """Raises KeyError for an unknown type, UnknownVersion, TypeRefused."""
+        """Remove a version. Raises KeyError for an unknown type, UnknownVersion or TypeRefused."""
         after = remove_version(name, self._types.known[name], version, carried_by)
         self._connection.execute("DELETE FROM type_versions WHERE name = ? AND version = ?", (name, version))
         if after is None:
@@ -80,7 +80,7 @@ class TypeStore:
         self._types = read_types(self._connection)
 
     def set_policy(self, name: str, policy: Policy) -> bool:
-        """False if there is no such type."""
+        """Set the policy of a type. Returns False if the type does not exist."""
         found = self._connection.execute("UPDATE types SET policy = ? WHERE name = ?", (policy, name)).rowcount == 1
         self._types = read_types(self._connection)
         return found
@@ -94,7 +94,7 @@ class TypeStore:
 
 
 def read_types(connection: sqlite3.Connection) -> Types:
-    """All that is known now, but for the schemas: each is read when it is first needed."""
+    """All types without their schemas. A schema is read when it is first needed."""
     versions: dict[str, list[str]] = {}
     for name, version in connection.execute("SELECT name, version FROM type_versions ORDER BY name, number"):
         versions.setdefault(name, []).append(version)

@@ -1,4 +1,4 @@
-"""Functions and their versions in SQLite: immutable versions, how new runs choose among them, and what is derived."""
+"""Functions and their immutable versions in SQLite, and how new runs choose a version."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stepwell.local.database.lists import merged, used_versions
 from stepwell.local.store.live_functions import LiveFunctions, read_routing
 from stepwell.local.store.schedules import Schedules
 
-PUSHED = ""  # the file of a function that was not found on disk, and so is not missed there
+PUSHED = ""  # `file` of a function that was pushed: it is not expected on disk
 GUARD_EVERY_MS = 5_000
-_GUARDED_BY = 2_000  # of the newest runs
+_GUARDED_BY = 2_000  # newest runs that a canary is judged by
 
 log = logging.getLogger("stepwell.functions")
 
@@ -34,8 +34,8 @@ log = logging.getLogger("stepwell.functions")
 class Registered:
     function_id: str
     version: int
-    is_new: bool  # False: there was such a version already
-    is_live: bool = True  # whether new runs use it, all or some of them
+    is_new: bool  # False: this version existed already
+    is_live: bool = True  # whether new runs use the version, all or some of them
 
 
 class Functions:
@@ -58,9 +58,12 @@ class Functions:
         now: int,
         release: Release | None = None,
     ) -> Registered:
-        """Make this a version, equal to the newest no new one, and release it. `definition` is normalised; `code` and
-        `dotenv` are by step id. Without a `release` it was found in `file`: it goes live, unless the file says what it
-        said before; then nothing changes, so that a rollback or a canary survives a restart. Raises NotPossible."""
+        """Store a version, unless it equals the newest one, and release it. Raises NotPossible.
+
+        `definition` is normalised; `code` and `dotenv` are by step id. Without `release`, the function was found in
+        `file` and goes live. A file that has not changed since then changes nothing, so that a rollback or a canary
+        survives a restart.
+        """
         function_id = definition["id"]
         digest = version_hash(definition, code)
         before, newest, disk = self._known(function_id)
@@ -71,7 +74,7 @@ class Functions:
                 self._found_again(function_id, file, values, digest)
                 return Registered(function_id, before.live or newest[0], False, before.live is not None)
         if release is not None and before is not None and before.live is not None:
-            if digest == self._hash(function_id, before.live):  # as on AWS: what is live already is left alone
+            if digest == self._hash(function_id, before.live):  # the live version is not released again, as on AWS
                 self._connection.execute("UPDATE functions SET dotenv = ? WHERE id = ?", (values, function_id))
                 return Registered(function_id, before.live, False)
         is_new = newest[1] != digest
@@ -88,14 +91,14 @@ class Functions:
         return Registered(function_id, version, is_new)
 
     def _found_again(self, function_id: str, file: str, dotenv: bytes, digest: str) -> None:
-        """Note where a function was found, what its `.env` says, and what its files say; its versions stay."""
+        """Record where a function was found, values of `.env`, and the hash of the files. Adds no version."""
         sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
         self._connection.execute(sql, (file, dotenv, function_id, PUSHED, file, dotenv))
         sql = "UPDATE functions SET disk = ? WHERE id = ? AND disk IS NOT ?"
         self._connection.execute(sql, (digest, function_id, digest))
 
     def _known(self, function_id: str) -> tuple[Routing | None, tuple[int, str], str | None]:
-        """Its routing, its newest version with its hash, and the hash of what its files said."""
+        """The function's routing, newest version as (number, hash), and hash of the files when last found."""
         sql = "SELECT version, hash FROM versions WHERE function = ? ORDER BY version DESC LIMIT 1"
         newest = self._connection.execute(sql, (function_id,)).fetchone() or (0, "")
         row = self._connection.execute("SELECT disk FROM functions WHERE id = ?", (function_id,)).fetchone()
@@ -124,11 +127,11 @@ class Functions:
         self._connection.execute(sql, (*row, release.author, release.message))
 
     def routing(self, function_id: str) -> Routing | None:
-        """How its new runs choose their version; None for a function that is not known."""
+        """How new runs of the function choose a version; None for an unknown function."""
         return read_routing(self._connection, function_id)
 
     def change(self, function_id: str, change: RoutingChange, now: int) -> Routing:
-        """Raises KeyError for an unknown function, NotPossible."""
+        """Apply a change of routing. Raises KeyError for an unknown function, or NotPossible."""
         before = self.routing(function_id)
         if before is None:
             raise KeyError(function_id)
@@ -139,7 +142,7 @@ class Functions:
         return after
 
     def retire(self, function_ids: Iterable[str], now: int) -> None:
-        """Start no new runs of these functions; their open runs go on."""
+        """Stop starting new runs of these functions; open runs continue."""
         for function_id in function_ids:
             routing = self.routing(function_id)
             if routing is not None:
@@ -165,7 +168,7 @@ class Functions:
         self._connection.execute("INSERT OR IGNORE INTO kept VALUES (?, ?)", (function_id, event_seq))
 
     def take_kept(self, function_id: str, limit: int) -> list[str]:
-        """Take the ids of the earliest events that were kept; none while the function is paused."""
+        """Remove the earliest stored events and return their ids. Empty while the function is paused."""
         routing = self.routing(function_id)
         if routing is None or routing.state is not State.ON:
             return []
@@ -179,7 +182,7 @@ class Functions:
         return [event_id for _, event_id in rows]
 
     def having_kept(self) -> list[str]:
-        """Functions for which events are kept."""
+        """Ids of the functions that have stored events."""
         found, sql = [""], "SELECT min(function) FROM kept WHERE function > ?"
         while (following := self._connection.execute(sql, (found[-1],)).fetchone()[0]) is not None:
             found.append(following)
@@ -188,7 +191,7 @@ class Functions:
     # --- guards ----------------------------------------------------------------------------------------------------
 
     def guard(self, now: int) -> list[Event]:
-        """Look at the canaries that are due; the events that tell of those that were rolled back."""
+        """Judge the canaries that are due. Returns an event for each one that was rolled back."""
         due = self._connection.execute("SELECT function FROM guards WHERE next_at <= ?", (now,)).fetchall()
         events = []
         for (function_id,) in due:
@@ -207,7 +210,7 @@ class Functions:
     # --- what there is ---------------------------------------------------------------------------------------------
 
     def live(self) -> dict[str, str]:
-        """The files of the live functions that were found on disk, by function id."""
+        """The definition files of live functions that were found on disk, by function id."""
         return dict(self._connection.execute("SELECT id, file FROM functions WHERE live IS NOT NULL AND file != ''"))
 
     def plan(self, function_id: str, version: int) -> Plan:
@@ -220,15 +223,15 @@ class Functions:
         return plan
 
     def use(self, function_id: str, version: int) -> Plan | None:
-        """The plan of a version that is about to run again, live or not; None if it is not there."""
+        """The plan of a version that is about to run again, live or not; None if it does not exist."""
         sql = "SELECT 1 FROM versions WHERE function = ? AND version = ?"
         if self._connection.execute(sql, (function_id, version)).fetchone() is None:
             return None
-        self._live.mark(function_id)  # the next catalog knows its waits
+        self._live.mark(function_id)  # the next catalog includes the version's waits
         return self.plan(function_id, version)
 
     def code(self, function_id: str, version: int) -> dict[str, str]:
-        """The hash of each step's code."""
+        """The hash of each step's code, by step id."""
         code = self._code.get((function_id, version))
         if code is None:
             sql = "SELECT code FROM versions WHERE function = ? AND version = ?"
@@ -237,7 +240,7 @@ class Functions:
         return code
 
     def dotenv(self, function_id: str, step_id: str) -> dict[str, str]:
-        """What the `.env` beside a step says now."""
+        """The current values of the `.env` file beside a step."""
         if function_id not in self._dotenv:
             row = self._connection.execute("SELECT dotenv FROM functions WHERE id = ?", (function_id,)).fetchone()
             self._dotenv[function_id] = orjson.loads(row[0]) if row else {}
@@ -245,25 +248,25 @@ class Functions:
 
     @property
     def current_catalog(self) -> Catalog | None:
-        """None if the next one is made from what the database says then."""
+        """The catalog; None if it must be rebuilt from the database first."""
         return self._live.current
 
     def catalog(self) -> Catalog:
         return self._live.catalog()
 
     def prepare(self) -> Iterator[None]:
-        """Do, a piece at a time, what the first events would else have to wait for."""
+        """Do in pieces the work that the first events would otherwise wait for."""
         return self._live.prepare()
 
     def forget(self, versions: Iterable[tuple[str, int]]) -> None:
-        """Versions that retention removed."""
+        """Drop versions from memory after retention deleted them."""
         for key in versions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
 
 
 def read_samples(connection: sqlite3.Connection, function_id: str, limit: int) -> list[RunSample]:
-    """The newest runs that events started, the newest first."""
+    """The newest runs that events started, newest first."""
     sql = (
         "SELECT seq, version, status, created_at, ended_at FROM runs INDEXED BY runs_version WHERE function = ?"
         " AND version = ? AND rerun_of IS NULL AND replay IS NULL ORDER BY seq DESC LIMIT ?"

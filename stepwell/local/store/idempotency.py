@@ -1,4 +1,4 @@
-"""Which run counts for a value of `idempotency`, in SQLite: a row of the batch's own transaction."""
+"""The run that holds each idempotency value, in SQLite: one row, written in the batch's transaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LocalIdempotency:
         self._connection = connection
 
     def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
-        # Not the time of now: an event may have been kept while its function was paused.
+        # The event's time, not the current one: the event may have waited while the function was paused.
         (at,) = self._connection.execute("SELECT accepted_at FROM events WHERE seq = ?", (position,)).fetchone()
         sql = "SELECT run FROM once WHERE function = ? AND value = ? AND until > ?"
         row: tuple[str] | None = self._connection.execute(sql, (function_id, value, at)).fetchone()
@@ -30,7 +30,7 @@ class LocalIdempotency:
         return run_id
 
     def forget(self, function_id: str, value: bytes, run_id: str) -> None:
-        """Take a claim back: the value is that of somebody who was erased."""
+        """Release a claim, because the value belongs to an erased user."""
         sql = "DELETE FROM once WHERE function = ? AND value = ? AND run = ?"
         self._connection.execute(sql, (function_id, value, run_id))
 
@@ -41,7 +41,7 @@ class LocalIdempotency:
 
 
 def forget(connection: sqlite3.Connection, now: int, most: int) -> bool:
-    """Delete rows whose time is over, at most so many; whether there may be more."""
+    """Delete at most `most` expired rows. Returns whether there may be more."""
     deleted = connection.execute(
         "DELETE FROM once WHERE (function, value) IN (SELECT function, value FROM once WHERE until <= ? LIMIT ?)",
         (now, most),

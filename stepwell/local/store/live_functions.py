@@ -1,5 +1,8 @@
-"""The catalog of the functions in a database. One rule: what a change costs does not depend on how many others there
-are. Only functions that were changed are read again, and none is compiled before it runs."""
+"""The catalog of the functions in a database.
+
+The cost of a change does not depend on the number of functions: only changed functions are read again, and a function
+is compiled when it first runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _WaitPaths = dict[str, set[Paths | None]]
 
 
 class LiveFunctions:
-    """`plan`: compiles a version."""
+    """Keeps the catalog up to date. `plan` compiles a version."""
 
     def __init__(self, connection: sqlite3.Connection, plan: Callable[[str, int], Plan]) -> None:
         self._connection = connection
@@ -30,10 +33,10 @@ class LiveFunctions:
         self._catalog = Catalog((), plan=plan_of)
         self._changed: set[str] = set()
         self._is_read = False
-        self._awaited: dict[str, _WaitPaths] = {}  # by function, of those that wait for events
+        self._awaited: dict[str, _WaitPaths] = {}  # by function; only functions that wait for events
 
     def mark(self, function_id: str) -> None:
-        """This function was changed, or runs a version that it did not: it is read again before the next event."""
+        """The function was changed, or a version without runs got one: read it again before the next event."""
         self._changed.add(function_id)
 
     @property
@@ -47,7 +50,7 @@ class LiveFunctions:
         return self._catalog
 
     def read(self) -> Iterator[None]:
-        """Bring the catalog up to date, a function at a time. Others may change functions and read in between."""
+        """Bring the catalog up to date, one function per step. Functions may be changed and read between steps."""
         if not self._is_read:
             self._changed |= self._all()
             self._is_read = True
@@ -56,12 +59,12 @@ class LiveFunctions:
             yield
 
     def prepare(self) -> Iterator[None]:
-        """`read`, and do what the first events would else have to wait for."""
+        """Like `read`, and does the work that the first events would otherwise wait for."""
         yield from self.read()
         yield from self._catalog.prepare()
 
     def _all(self) -> set[str]:
-        """Functions that are live, or have open runs."""
+        """Functions that are live or have open runs."""
         live = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL")
         open_runs = self._connection.execute(
             "SELECT function FROM versions WHERE EXISTS (SELECT 1 FROM runs WHERE status = 0"
@@ -97,17 +100,17 @@ class LiveFunctions:
         self._catalog.await_by(dict(paths))
 
     def _open_versions(self, function_id: str) -> Iterator[int]:
-        """The versions that open runs use."""
+        """The versions that have open runs."""
         sql = "SELECT min(version) FROM runs WHERE status = 0 AND function = ? AND version > ?"
         version = 0
         while (version := self._connection.execute(sql, (function_id, version)).fetchone()[0]) is not None:
             yield version
 
     def head(self, function_id: str, version: int) -> tuple[Head, _WaitPaths]:
-        """What starts a version, and the paths that its waits are found by."""
+        """What starts a version, and the paths by which the version's waits are found."""
         sql = "SELECT head FROM versions WHERE function = ? AND version = ?"
         (text,) = self._connection.execute(sql, (function_id, version)).fetchone()
-        if text is None:  # an earlier Stepwell has made it
+        if text is None:  # stored by an earlier release of Stepwell
             sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
             (definition,) = self._connection.execute(sql, (function_id, version)).fetchone()
             text = head_json(orjson.loads(definition))
@@ -126,6 +129,6 @@ def _route_of(routing: Routing, heads: dict[int, Head]) -> Route | None:
 
 
 def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:
-    """How new runs of a function choose their version; None for a function that is not known."""
+    """How new runs of a function choose a version; None for an unknown function."""
     row = connection.execute("SELECT live, routing FROM functions WHERE id = ?", (function_id,)).fetchone()
     return None if row is None else from_json(*row)

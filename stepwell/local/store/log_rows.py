@@ -1,4 +1,4 @@
-"""Rows of attempts' logs, collected for the next batch: they need no transaction of their own."""
+"""Rows of attempts' logs, collected and written with the next batch, so that they need no transaction of their own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class LogRows:
         return bool(self._logs or self._files)
 
     def add(self, run_id: str, step: int, attempt: int, seq: int, at: int, stream: str, text: bytes) -> None:
-        """Keep a piece of an attempt's log; it is written with the next batch."""
+        """Collect a piece of an attempt's log, to be written with the next batch."""
         cached = self._cache.find(run_id)
         if cached is not None:
             self._logs.append((cached.row, step, attempt, seq, at, stream, text))
 
     def add_file(self, run_id: str, step: int, attempt: int) -> str | None:
-        """A name for the file with the rest of an attempt's log; its row is written with the next batch. None if there
-        is no such run."""
+        """A name for the file with the rest of an attempt's log; None if the run does not exist. The row with the name
+        is written with the next batch."""
         cached = self._cache.find(run_id)
         if cached is None:
             return None
@@ -41,12 +41,12 @@ class LogRows:
             self._connection.executemany("INSERT OR IGNORE INTO log_files VALUES (?, ?, ?, ?)", self._files)
 
     def written(self) -> None:
-        """They are durable."""
+        """Forget the collected rows: they are durable now."""
         self._logs.clear()
         self._files.clear()
 
     def drop(self, rows: Sequence[int]) -> list[str]:
-        """Forget what is not written yet of these runs, by row. Answers the names of files that no row names now."""
+        """Drop collected rows of these runs (by row number). Returns the names of files that no row refers to now."""
         gone = set(rows)
         self._logs = [log for log in self._logs if log[0] not in gone]
         dropped = [file[3] for file in self._files if file[0] in gone]

@@ -1,7 +1,7 @@
-"""Open waits in SQLite: found by their key, or by their event's name alone.
+"""Open waits in SQLite: found by their key, or by the event's name alone.
 
-What is found by name alone may be many. Each keeps what its `match` names of its run, so that most are passed over
-without the run.
+Many waits may have the same name and no key. Each stores the values of the run that `match` refers to, so that most
+are ruled out without loading the run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stepwell.core.run.messages import OpenWait
 from stepwell.platform import FoundWaits, OpenedWait, RunRecord, WaitPlace
 
 FOUND_AT_ONCE = 50
-_LOOKED_AT = 500  # waits of one name at once
-_EVALUATED = 100  # of these, waits with one `match` that comparing tells too little of
-_COMPARED_LIKE_ONE = 20  # waits that are compared in the time that one takes to be woken
+_SCANNED = 500  # waits of one name in one call
+_EVALUATED = 100  # of these, waits with one `match` whose expression must be evaluated
+_COMPARED_PER_WAKE = 20  # waits that are compared in the time that it takes to wake one
 _START = (b"", -1, -1)
 
 _BY_NAME = (
@@ -29,13 +29,13 @@ _BY_NAME = (
 
 
 class OpenWaits:
-    """`plan`: of a function's version."""
+    """Opens, closes and finds waits. `plan` returns the plan of a function's version."""
 
     def __init__(self, connection: sqlite3.Connection, plan: Callable[[str, int], Plan]) -> None:
         self._connection, self._plan = connection, plan
 
     def open(self, run: int, record: RunRecord, command: OpenWait) -> None:
-        """`run`: the row of the run, whose record this is."""
+        """Store a wait. `run` is the row number of the run, `record` the run itself."""
         plan, pause, known = record.plan, command.pause, None
         if command.key is None:
             known = known_json(plan, pause, record.event.as_json(), record.outputs, record.errors)
@@ -52,7 +52,7 @@ class OpenWaits:
         self._connection.execute(sql, (record.plan.pauses[pause].event, key, run, pause))
 
     def find(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None) -> FoundWaits:
-        """The next waits behind a place that an event may satisfy."""
+        """The next waits after `behind` that an event may satisfy."""
         key, run, pause = behind or _START
         found, effort = list[OpenedWait](), 1
         if key == b"":
@@ -77,13 +77,13 @@ class OpenWaits:
         return [OpenedWait(run_id, pause, due, (key, run, pause)) for run_id, pause, due, key, run in rows]
 
     def _find_by_name(self, event: Event, run: int, pause: int) -> FoundWaits:
-        """Not all of them, unless those that are found, looked at and evaluated are few. The last one that was looked
-        at is found whatever it says, so that the next ones are behind it."""
-        rows = self._connection.execute(_BY_NAME, (event.name, run, pause, _LOOKED_AT))
+        """The next waits that are found by name. The result is partial when it reaches a limit of waits found, scanned
+        or evaluated. The last scanned wait is then always included, since the next call continues behind it."""
+        rows = self._connection.execute(_BY_NAME, (event.name, run, pause, _SCANNED))
         found, looked_at, is_all = list[OpenedWait](), 0, True
         matches: dict[tuple[str, int, int], OpenMatch] = {}
         for looked_at, (run, pause, deadline, function, version, known) in enumerate(rows, 1):
-            is_all = looked_at < _LOOKED_AT
+            is_all = looked_at < _SCANNED
             if known is not None:
                 match = matches.get((function, version, pause))
                 if match is None:
@@ -100,4 +100,4 @@ class OpenWaits:
                 break
         rows.close()
         evaluated = sum(match.evaluated for match in matches.values())
-        return FoundWaits(found, is_all, 1 + looked_at // _COMPARED_LIKE_ONE + evaluated)
+        return FoundWaits(found, is_all, 1 + looked_at // _COMPARED_PER_WAKE + evaluated)

@@ -1,5 +1,5 @@
-"""Runs in memory: those that attempts are queued or running for. A single writer owns the database, so that none is
-stale."""
+"""Runs in memory: those with attempts that are queued or running. Cached runs are never stale, since a single writer
+owns the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stepwell.local.store import long_texts
 from stepwell.local.store.run_parts import read_run
 from stepwell.platform import DamagedRun, RunRecord
 
-_LONG = 128  # steps; the state of a shorter run fits into a page of the database, and is written in one piece
+_LONG = 128  # steps; a shorter run's state fits into a database page and is written in one piece
 _MOST_RUNS = 10_000  # in memory, and the bytes of their outputs and errors
 _MOST_BYTES = 64 * 1024 * 1024
 _RUN = (
@@ -30,14 +30,14 @@ _RESULTS = (
 
 @dataclass(slots=True)
 class CachedRun:
-    """A run in memory. `row` is its number in the table; `is_new` and `is_dirty` say what is to be written."""
+    """A run in memory. `row` is the row number; `is_new` and `is_dirty` control how it is written."""
 
     record: RunRecord
     row: int
     is_new: bool = False
     is_dirty: bool = False
-    is_busy: bool | None = None  # as the row says; None: not known
-    size: int = 0  # bytes of its outputs and errors
+    is_busy: bool | None = None  # as stored in the row; None: not known
+    size: int = 0  # bytes of outputs and errors
     packer: Packer | None = None
     is_long: bool = field(init=False)
 
@@ -46,7 +46,7 @@ class CachedRun:
 
 
 class RunCache:
-    """`plan`: of a function's version."""
+    """Loads and caches runs. `plan` returns the plan of a function's version."""
 
     def __init__(self, connection: sqlite3.Connection, plan: Callable[[str, int], Plan]) -> None:
         self._connection, self._plan = connection, plan
@@ -66,7 +66,7 @@ class RunCache:
         return records
 
     def find(self, run_id: str) -> CachedRun | None:
-        """A run from memory, or from the database. Raises DamagedRun."""
+        """The run from memory or from the database; None if it does not exist. Raises DamagedRun."""
         cached = self._runs.get(run_id)
         if cached is not None:
             return cached
@@ -75,13 +75,13 @@ class RunCache:
         except sqlite3.Error:
             raise
         except Exception as error:
-            raise DamagedRun(f"what the database says of run {run_id} cannot be read: {error}") from error
+            raise DamagedRun(f"the stored state of run {run_id} cannot be read: {error}") from error
 
     def add(self, cached: CachedRun) -> None:
         self._runs[cached.record.run.id] = cached
 
     def grow(self, cached: CachedRun, size: int) -> None:
-        """So many bytes of an output or error are kept in memory with a run."""
+        """Count the bytes of an output or error that stays in memory with a run."""
         cached.size += size
         self._bytes += size
 
@@ -113,8 +113,8 @@ class RunCache:
         self._bytes = 0
 
     def evict(self, resting: Sequence[CachedRun]) -> None:
-        """Keep the runs that attempts are queued or running for: these others have ended, or wait for time or
-        events."""
+        """Drop runs without queued or running attempts: they have ended, or wait for a time or an event. Then drop the
+        least recently used runs while the cache is too large."""
         for cached in resting:
             if not cached.is_busy:
                 self.drop(cached.record.run.id)

@@ -1,7 +1,7 @@
-"""The states of runs in the database: in one piece, or, while a long run is open, in parts in rows of their own.
+"""The stored state of a run: one column, or, for a long run that is open, parts in rows of their own.
 
-A transition of a long run changes some of its steps, and writes the parts that hold these. A row in one piece would be
-written as a whole each time. A run that has ended is in one piece again.
+A transition of a long run changes a few steps, and only the parts that contain them are written. A state in one column
+would be rewritten as a whole each time. When a long run ends, the state is written as one column again.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from stepwell.core.run.run import Part, Run, pack, unpack
 
 
 def read_run(connection: sqlite3.Connection, seq: int, run_id: str, state: bytes) -> Run:
-    """The run of this row, whose column `state` says this."""
+    """The run of a row, whose column `state` contains `state`."""
     return unpack(run_id, state, _read_parts(connection, seq))
 
 
 def _read_parts(connection: sqlite3.Connection, seq: int) -> Iterator[Part]:
-    """Asked for only if the state is in parts."""
+    """The parts of a run's state. Only evaluated if the state is in parts."""
     yield from connection.execute("SELECT part, states FROM run_parts WHERE run = ?", (seq,))
 
 
 def write_parts(connection: sqlite3.Connection, parts: Iterable[tuple[int, int, bytes]]) -> None:
-    """Each with the row of its run."""
+    """Write parts, each as (the run's row number, part number, states)."""
     connection.executemany("INSERT OR REPLACE INTO run_parts VALUES (?, ?, ?)", parts)
 
 
 def drop_parts(connection: sqlite3.Connection, runs: Iterable[int]) -> None:
-    """Those of runs whose rows hold them in one piece now."""
+    """Delete the parts of runs whose state is in one column now."""
     connection.executemany("DELETE FROM run_parts WHERE run = ?", [(seq,) for seq in runs])
 
 
 def write_whole(connection: sqlite3.Connection, runs: dict[int, Run]) -> None:
-    """Write these runs, by row, in one piece each."""
+    """Write the states of these runs, by row number, as one column each."""
     connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", [(pack(run), seq) for seq, run in runs.items()])
     drop_parts(connection, runs)

@@ -1,4 +1,4 @@
-"""Rows of runs and their attempts: what a batch changes is collected, and written in a few statements."""
+"""Rows of runs and attempts: a batch's changes are collected and written in a few statements."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class RunRows:
         self._resting: list[CachedRun] = []
         self._attempts: list[tuple[object, ...]] = []
         self._long_texts: list[tuple[int, bytes]] = []
-        self._parts: list[tuple[int, int, bytes]] = []  # of long runs: row, number, states
-        self._whole: list[int] = []  # rows of long runs that have ended
+        self._parts: list[tuple[int, int, bytes]] = []  # of long runs: row number, part number, states
+        self._whole: list[int] = []  # row numbers of long runs that have ended
 
     def change(self, cached: CachedRun) -> None:
-        """The run's row is to be written."""
+        """Mark a run's row to be written."""
         if not cached.is_dirty:
             cached.is_dirty = True
             self._dirty.append(cached)
 
     def record(self, cached: CachedRun, command: RecordAttempt) -> int:
-        """An attempt's row is to be written. Answers the bytes of its output or error."""
+        """Collect an attempt's row to be written. Returns the size of the output or error in bytes."""
         output, error = command.output, None if command.error is None else error_json(command.error)
         size = len(output or error or b"")  # an attempt has one of the two
         if size > long_texts.MOST_BYTES:
             place = long_texts.place(cached.row, command.step, command.attempt)
             self._long_texts.append((place, output or error or b""))
-            output, error = output and long_texts.IN_ITS_PLACE, error and long_texts.IN_ITS_PLACE
+            output, error = output and long_texts.PLACEHOLDER, error and long_texts.PLACEHOLDER
         self._attempts.append(
             (cached.row, command.step, command.attempt, command.status, command.queued_at, command.started_at,
              command.ended_at, output, error, user_key(cached.record.event.user))
@@ -56,7 +56,7 @@ class RunRows:
         return size
 
     def write(self) -> None:
-        """Write what was collected."""
+        """Write all collected rows."""
         if self._dirty:
             self._write_runs()
         if self._parts:
@@ -87,7 +87,7 @@ class RunRows:
                 )  # fmt: skip
             elif is_busy != cached.is_busy or run.ended_at is not None:
                 moved.append((int(run.status), is_busy, run.ended_at, state, cached.row))
-            else:  # the columns that have an index stay out of most updates
+            else:  # most updates leave the indexed columns alone
                 changed.append((state, cached.row))
             cached.is_busy = is_busy
             cached.is_new = cached.is_dirty = False
@@ -102,7 +102,7 @@ class RunRows:
             self._connection.executemany(_UPDATE_RUN, moved)
 
     def _long_state(self, cached: CachedRun) -> bytes:
-        """What a long run's row says of its state. While the run is open, parts of it are rows of their own."""
+        """The column `state` of a long run. While the run is open, parts of the state are rows of their own."""
         run = cached.record.run
         if run.ended_at is not None:
             self._whole.append(cached.row)
@@ -114,19 +114,19 @@ class RunRows:
         return state
 
     def take_resting(self) -> Sequence[CachedRun]:
-        """The runs that were written, and that no attempt was queued or running for then."""
+        """The runs written since the last call that had no queued or running attempt."""
         resting, self._resting = self._resting, []
         return resting
 
     def drop_all(self) -> None:
-        """Forget what was collected, and not written."""
+        """Forget all collected rows without writing them."""
         for collected in (self._dirty, self._resting, self._attempts, self._long_texts, self._parts, self._whole):
             collected.clear()
 
 
 def _is_busy(run: Run, approvals: int) -> bool:
-    """Whether a run must be looked at when the server starts: attempts are queued or running, those of people apart,
-    who are waited for like time; or the run has not begun."""
+    """Whether the server must load the run when it starts: the run has not begun, or has queued or running attempts.
+    Attempts of approval steps do not count, since they only wait for a decision."""
     steps = run.steps if isinstance(run.steps, Steps) else steps_of(run)
     if steps.busy & ~approvals:
         return True

@@ -1,5 +1,5 @@
-"""When cron triggers tick, in SQLite. One rule: a trigger that stays keeps its next tick, so that one that was missed
-while the server was down, or while the function was paused, is seen."""
+"""Times of cron ticks, in SQLite. A trigger that stays keeps the next tick. So a tick that was missed while the server
+was down or the function was paused is noticed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Schedules:
         self._execute = connection.execute
 
     def set(self, function_id: str, triggers: Iterable[Trigger], paused: bool, now: int) -> None:
-        """Let these cron triggers of a function tick, unless it is paused, and no others."""
+        """Schedule exactly these cron triggers of a function. A paused function does not tick."""
         wanted = {(t.cron, t.timezone) for t in triggers if t.cron is not None}
         kept = set(self._execute("SELECT cron, timezone FROM schedules WHERE function = ?", (function_id,)))
         for cron, timezone in kept - wanted:
@@ -28,14 +28,14 @@ class Schedules:
         self._execute("UPDATE schedules SET paused = ? WHERE function = ?", (paused, function_id))
 
     def forget_the_future(self, now: int) -> None:
-        """No tick waits longer than until the next one from now: the clock was set back."""
+        """Move each next tick to the first one after `now` if it is later: the clock was set back."""
         rows = self._execute("SELECT function, cron, timezone FROM schedules").fetchall()
         for function_id, cron, timezone in rows:
             sql = "UPDATE schedules SET next_at = min(next_at, ?) WHERE function = ? AND cron = ? AND timezone = ?"
             self._execute(sql, (next_tick(cron, timezone, now), function_id, cron, timezone))
 
     def take_ticks(self, now: int) -> list[tuple[str, dict[str, Any]]]:
-        """Ticks that are due, as (function id, event): after a downtime only the latest that was missed."""
+        """Due ticks as (function id, event). After a downtime only the latest missed tick of a trigger is included."""
         sql = "SELECT function, cron, timezone, next_at FROM schedules WHERE next_at <= ? AND paused = 0"
         ticks = []
         for function_id, cron, timezone, due in self._execute(sql, (now,)).fetchall():

@@ -1,6 +1,6 @@
-"""The engine's store in SQLite: state and queue in one transaction, which is one batch of the engine.
+"""The engine's store in SQLite: state and queue change in one transaction, which is one batch of the engine.
 
-A single writer owns it: the runs it works on stay in memory, and each is written once per batch, at the commit.
+A single writer owns the database. Active runs stay in memory, and each is written once per batch, at the commit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stepwell.platform import RunRecord
 
 
 class LocalStore:
-    """Implements `platform.Store`. One batch at a time."""
+    """Implements `platform.Store`. There is at most one batch at a time."""
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
         self.path, self.durable = Path(path), durable
@@ -49,13 +49,13 @@ class LocalStore:
         self._newest_run = self._newest("runs")
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # it must close when nothing can be written, too
+        with contextlib.suppress(sqlite3.Error):  # the store must close even if nothing can be written
             self.connection.execute("PRAGMA busy_timeout = 200")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
 
     def _newest(self, table: str) -> int:
-        # Retention may delete the newest row; numbers are never given twice all the same.
+        # Retention may delete the newest row, but a number is never used twice.
         sql = (
             f"SELECT max(coalesce(max(seq), 0), coalesce((SELECT value FROM counters WHERE name = ?), 0)) FROM {table}"
         )
@@ -68,11 +68,11 @@ class LocalStore:
         return LocalBatch(self, now)
 
     def write(self) -> None:
-        """Write what the batch has changed of runs so far; it stays part of the batch's transaction."""
+        """Write the batch's changes to runs so far, within the batch's transaction."""
         self.runs.write()
 
     def reset(self) -> None:
-        """The transaction of a batch is not to be: memory goes back to what the file says."""
+        """Roll back the current transaction, and drop or reload what is held in memory."""
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.functions = Functions(self.connection)
@@ -83,7 +83,7 @@ class LocalStore:
         self.events.newest, self._newest_run = self._newest("events"), self._newest("runs")
 
     def forget_runs(self) -> None:
-        """What is in memory of runs; it is read again."""
+        """Drop all runs from memory; they are read again when needed."""
         self.cache.drop_all()
         self.runs.drop_all()
 
@@ -92,36 +92,36 @@ class LocalStore:
     def catalog(self) -> Catalog:
         catalog = self.functions.current_catalog
         if catalog is None:
-            self.write()  # runs of this very batch may keep an old version in use
+            self.write()  # runs of this batch may keep an old version in use
             catalog = self.functions.catalog()
         return catalog
 
     def prepare(self) -> Iterator[None]:
-        """Do, a piece at a time, what the first events would else have to wait for."""
+        """Do in pieces the work that the first events would otherwise wait for."""
         self.write()
         for _ in self.functions.prepare():
             yield
-            self.write()  # what a batch has done meanwhile
+            self.write()  # changes that a batch made in the meantime
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
-        """Runs by id, between batches; unknown ones are left out."""
+        """Runs by id, for use between batches; unknown ids are left out."""
         return self.cache.load(run_ids)
 
     def add(self, record: RunRecord) -> None:
-        """Make a run; its first commit makes it durable."""
+        """Add a new run. The first commit makes it durable."""
         self._newest_run += 1
         same = record.run, record.plan, record.event, record.after, record.rerun_of, record.replay
         self.cache.add(CachedRun(RunRecord(*same, order=self._newest_run), self._newest_run, is_new=True))
 
     def active(self) -> list[str]:
-        """Runs with attempts that are queued or running, and those that have not begun."""
+        """Ids of runs that have queued or running attempts, or have not begun."""
         return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
 
     def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
-        """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet. Answers
-        the names of files that no row names now."""
+        """Drop ended runs, by row number and id, and their unwritten logs from memory. Returns the names of files that
+        no row refers to now."""
         for _, run_id in runs:
             self.cache.drop(run_id)
         return self.logs.drop([row for row, _ in runs])

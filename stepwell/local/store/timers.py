@@ -1,4 +1,4 @@
-"""The timers of runs in SQLite: set and cleared within the engine's batch, taken when they are due."""
+"""Timers of runs in SQLite: set and cleared within a batch, and removed when they are due."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sqlite3
 
 from stepwell.core.run.messages import Timer, TimerKind
 
-_AT_ONCE = 500  # of those that are due; the others make the next batch
+_AT_ONCE = 500  # due timers in one batch; the next batch takes more
 
 
 class Timers:
-    """`changed` says that `next_due` may have another answer than the last time."""
+    """Sets, clears and takes timers. `changed` is true if `next_due` may return another time than before."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -27,7 +27,7 @@ class Timers:
         self.changed = True
 
     def take_due(self, now: int) -> list[tuple[str, Timer]]:
-        """Remove and answer timers that are due, each with its run's id, the earliest first."""
+        """Remove due timers and return each with the run's id, earliest first."""
         rows = self._connection.execute(
             "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers CROSS JOIN runs ON runs.seq = timers.run"
             " WHERE due_at <= ? ORDER BY due_at LIMIT ?",
@@ -39,7 +39,7 @@ class Timers:
         return [(run_id, Timer(TimerKind(kind), index, attempt)) for run_id, _, kind, index, attempt in rows]
 
     def next_due(self) -> int | None:
-        """When the next timer, cron tick or look at a canary is due, in ms since the epoch."""
+        """When the next timer, cron tick or canary check is due, in ms since the epoch."""
         self.changed = False
         sql = (
             "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules"

@@ -1,7 +1,7 @@
-"""Accepted events that have not yet started and woken all that they are to: what a batch leaves for later ones.
+"""Accepted events whose routing is not finished: they have yet to start some runs or wake some waits.
 
-They are rows of the batch's own transaction, so a crash between two batches loses nothing. Events with the same name go
-on in the order in which they were accepted; names take turns.
+They are rows of the batch's transaction, so a crash between two batches loses nothing. Events of one name are routed in
+the order of acceptance. Names take turns.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _LEAVE = "INSERT OR REPLACE INTO unrouted VALUES (?, ?, ?, ?, ?, ?, ?)"
 class Unrouted:
     def __init__(self, connection: sqlite3.Connection, catalog: Callable[[], Catalog]) -> None:
         self._connection, self._catalog = connection, catalog
-        self._names: OrderedDict[str, None] = OrderedDict()  # of events that are left, the next one first
+        self._names: OrderedDict[str, None] = OrderedDict()  # names of unrouted events, the next one first
         self.reset()
 
     def __bool__(self) -> bool:
         return bool(self._names)
 
     def __contains__(self, name: str) -> bool:
-        """Whether an event with this name is left."""
+        """Whether there is an unrouted event with this name."""
         return name in self._names
 
     def reset(self) -> None:
-        """The transaction was rolled back: what is left is what the file says."""
+        """Read the names again from the file, after the transaction was rolled back."""
         self._names.clear()
         sql = "SELECT name FROM unrouted WHERE name > ? ORDER BY name LIMIT 1"
         row = self._connection.execute(sql, ("",)).fetchone()
@@ -46,7 +46,7 @@ class Unrouted:
             row = self._connection.execute(sql, row).fetchone()
 
     def leave(self, routes: Iterable[Route]) -> None:
-        """Keep what these events are still to do."""
+        """Store the rest of these events' routing for later batches."""
         rows = []
         for route in routes:
             self._names.setdefault(route.event.name)
@@ -57,8 +57,7 @@ class Unrouted:
         self._connection.executemany(_LEAVE, rows)
 
     def take(self, most: int) -> list[Route]:
-        """What the earliest events of the next name are still to do; nobody keeps it any more. Events that were erased
-        do nothing any more."""
+        """Remove and return the unfinished routes of the next name's earliest events. Erased events are dropped."""
         if not self._names:
             return []
         name, _ = self._names.popitem(last=False)
@@ -66,7 +65,7 @@ class Unrouted:
         taken = [(name, row[0]) for row in rows]
         self._connection.executemany("DELETE FROM unrouted WHERE name = ? AND event = ?", taken)
         if len(rows) == most:
-            self._names[name] = None  # to the end of the line
+            self._names[name] = None  # the last in turn
         routes = [self._route(*row) for row in rows]
         return [route for route in routes if not route.event.erased]
 

@@ -1,6 +1,6 @@
-"""Persons in SQLite: each is a row with its record, and every one of its ids points to it.
+"""Users in SQLite: a user is one row with a record, and each id of the user points to that row.
 
-One rule: the single writer keeps in memory whom it met, so that an event that tells nothing new costs no statement.
+The single writer caches users. An event that contains nothing new about the user costs no statement.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _FIND = "SELECT seq, record FROM person_ids CROSS JOIN people ON people.seq = pe
 
 
 class UserIndex:
-    """Writes; part of the store's batch."""
+    """Writes users within the store's batch."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._known: dict[UserId, tuple[int, Person]] = {}  # their row and record
+        self._known: dict[UserId, tuple[int, Person]] = {}  # row number and record
 
     def forget(self) -> None:
-        """What is in memory: the file says something else."""
+        """Clear the cache, after a change to the file that did not go through this object."""
         self._known.clear()
 
     def record(self, event: Event, position: int, now: int) -> None:
-        """Write down what an event tells of its user, if that is new. `position`: where it is accepted."""
+        """Store what an event contains about the user, if that is new. `position` is where the event is accepted."""
         claim = identity_claim(event)
         if claim is None:
             return
@@ -42,7 +42,7 @@ class UserIndex:
         self._known.update(dict.fromkeys(person.ids, (seq, person)))
 
     def _write(self, person: Person, seqs: list[int]) -> int:
-        """In the oldest of the rows that become one; its number."""
+        """Store the record in the oldest of the rows that it replaces. Returns the row number."""
         execute = self._connection.execute
         if seqs:
             execute("UPDATE people SET record = ? WHERE seq = ?", (pack(person), seqs[0]))
@@ -62,14 +62,14 @@ class UserIndex:
 
 
 def read_person(connection: sqlite3.Connection, text: str) -> Person | None:
-    """The person whom an id means, of the first kind that knows it."""
+    """The user with this id. If several kinds of id have the same text, the first kind counts."""
     sql = "SELECT record FROM person_ids CROSS JOIN people ON people.seq = person WHERE text = ? ORDER BY kind LIMIT 1"
     row = connection.execute(sql, (text,)).fetchone()
     return None if row is None else unpack(row[0])
 
 
 def names_of(connection: sqlite3.Connection, text: str) -> list[str]:
-    """All that lists may call a user whom one calls so."""
+    """All ids of the user who has this one, as lists may store them."""
     person = read_person(connection, text)
     return sorted({text} | texts(person.ids if person else ()))
 

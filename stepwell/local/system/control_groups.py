@@ -1,16 +1,18 @@
-"""The control groups that this process is in, which limit what it may use. Linux only: elsewhere there are none."""
+"""The control groups of this process, which limit CPUs and memory. Linux only: elsewhere there are none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-_V2 = ("", "unified")  # where it is mounted, below /sys/fs/cgroup
+_V2 = ("", "unified")  # mount points of version 2, below /sys/fs/cgroup
 
 
 def control_groups(root: Path, controller: str, mounts: tuple[str, ...]) -> Iterator[Path]:
-    """The folders of the process's group and of all groups that it is in. `controller`: what version 1 calls it;
-    `mounts`: where version 1 mounts it. `root`: where /proc and /sys are."""
+    """The folders of the process's control group and of the groups above it.
+
+    `controller` is the name in version 1, `mounts` are the mount points of version 1. /proc and /sys are below `root`.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -18,6 +20,6 @@ def control_groups(root: Path, controller: str, mounts: tuple[str, ...]) -> Iter
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         for mount in _V2 if controllers == "" else mounts if controller in controllers.split(",") else ():
-            # In a container, the path may be the host's: the container's own group is the root that it sees then.
+            # In a container the path may be the host's. The container then sees its own group as the root.
             for group in (PurePosixPath(path), *PurePosixPath(path).parents):
                 yield Path(f"{root}/sys/fs/cgroup/{mount}/{group}")

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: what its affinity and the quotas of its control groups leave of the machine's."""
+"""The number of CPUs that this process may use, by affinity and the quotas of control groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _V1 = ("cpu,cpuacct", "cpuacct,cpu", "cpu")
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """At least 1; a quota of half a CPU counts as one. `root`: where /proc and /sys are."""
+    """The number of usable CPUs, at least 1; a quota of half a CPU counts as one. /proc and /sys are below `root`."""
     return max(1, min([_affinity(), *(math.ceil(quota) for quota in _quotas(root))]))
 
 
@@ -25,7 +25,7 @@ def _affinity() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The limits, in CPUs, of the process's control group and of all groups that it is in."""
+    """The CPU quotas of the process's control group and of the groups above it."""
     for group in control_groups(root, "cpu", _V1):
         quota = _quota(group)
         if quota is not None:
@@ -33,7 +33,9 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quota(group: Path) -> float | None:
-    """https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max; scheduler/sched-bwc.html for version 1."""
+    """The quota of one group, in CPUs; None for no limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max; scheduler/sched-bwc.html for version 1."""
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text().split()

@@ -1,4 +1,4 @@
-"""How much memory this process may use, and how much of it a process has for itself."""
+"""How much memory this process may use, and how much memory is private to a process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stepwell.local.system.control_groups import control_groups
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """In bytes: the machine's memory, or what the limits of its control groups leave of it. `root`: where /proc and
-    /sys are."""
+    """The usable memory in bytes: the machine's, or the limit of the process's control groups if that is lower.
+    /proc and /sys are below `root`."""
     return min([_of_machine(), *_limits(root)])
 
 
@@ -30,10 +30,10 @@ def _limits(root: Path) -> Iterator[int]:
 
 
 def private_bytes(pid: int) -> int:
-    """The memory that the end of this process would free, in bytes: what it shares with no other. 0 if nobody says.
+    """The memory in bytes that would be freed if the process ended; 0 if the system does not report it.
     https://docs.kernel.org/filesystems/proc.html, smaps_rollup."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
-    except OSError:  # it has ended, or this is not Linux
+    except OSError:  # the process has ended, or this is not Linux
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith(b"Private_")) * 1024

@@ -1,4 +1,4 @@
-"""What a process asks of Linux for itself; elsewhere hardly anything of it exists. See prctl(2) and sched(7)."""
+"""Process settings of Linux; most have no effect elsewhere. See prctl(2) and sched(7)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ _SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> bool:
-    """Become the parent of orphans among the processes that come of this one. False if that cannot be."""
+    """Become the parent of orphaned descendants of this process. Returns False if the system does not support it."""
     return _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def hide_memory() -> bool:
-    """Keep processes of the same user from reading this one's memory and environment (ptrace, /proc/PID/mem and
-    /proc/PID/environ), and from core files. Who may trace everything (root) still can. False if that cannot be."""
+    """Prevent core files, and access by processes of the same user to this one's memory and environment.
+
+    That covers ptrace, /proc/PID/mem and /proc/PID/environ; root can still trace. Returns False if not supported."""
     return _prctl(_SET_DUMPABLE, 0)
 
 
-def go_behind_others(nice: int) -> None:
-    """Let others go first where processors are scarce, also those of other sessions: where Linux groups processes by
-    session (autogroup, often the default), a process's own nice value counts within its session only, and the group has
-    one of its own, which is set if the session is this process's.
-    https://man7.org/linux/man-pages/man7/sched.7.html. After `hide_memory`, only root may do that."""
+def lower_priority(nice: int) -> None:
+    """Yield CPU time to other processes when CPUs are scarce, also to those of other sessions.
+
+    Linux often groups processes by session (autogroup). A nice value then counts within the session only. The session
+    has a nice value too, which is set here if this process leads the session.
+    https://man7.org/linux/man-pages/man7/sched.7.html. After `hide_memory`, only root may set it."""
     os.nice(nice)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""The user that programs and handlers run as, if it is another than the server's (`serve --step-user`).
+"""The user that programs and handlers run as, if it is not the server's (`serve --step-user`).
 
-One rule: what cannot work is said at the start, with its cure, and not by the first step that fails.
+A configuration that cannot work is reported when the server starts, not by the first step that fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class CannotBecome(OSError):
-    """Steps cannot run as this user; the message says why, and the cure."""
+    """Steps cannot run as this user. The message contains the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,21 @@ class StepUser:
 
     @property
     def popen(self) -> dict[str, Any]:
-        """Arguments for subprocess.Popen, with which a child is this user."""
+        """Arguments of subprocess.Popen that run a child as this user."""
         return {"user": self.uid, "group": self.gid, "extra_groups": self.groups}
 
 
 def find_step_user(name: str) -> StepUser:
-    """A user by name or number. Raises CannotBecome if there is none, or the server cannot become it."""
+    """The user with this name or number. Raises CannotBecome if it does not exist or the server cannot switch to it."""
     if os.geteuid() != 0:
         cure = "start the server as root, or without --step-user"
         raise CannotBecome(f"only root can run steps as another user, such as {name}: {cure}")
     try:
         struct_passwd = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
-        raise CannotBecome(f"there is no user {name!r}; make one, as by useradd --system {name}") from None
+        raise CannotBecome(f"there is no user {name!r}; create it, for example: useradd --system {name}") from None
     if struct_passwd.pw_uid == 0:
-        raise CannotBecome("--step-user is root, who may do everything; name a user who may do little")
+        raise CannotBecome("--step-user is root, which has all permissions; name a user with few permissions")
     return StepUser(
         struct_passwd.pw_name,
         struct_passwd.pw_uid,
@@ -55,7 +55,7 @@ def find_step_user(name: str) -> StepUser:
 
 
 def require(user: StepUser, code: Path) -> None:
-    """Raises CannotBecome if the system does not let the server become this user, or it cannot reach its code."""
+    """Raises CannotBecome if the server cannot switch to this user, or the user cannot enter the folder of code."""
     for folder in (code, Path(tempfile.gettempdir())):
         if not _may(user, "-x", folder):
             cure = "choose another --db, or TMPDIR, or open the folders above it to that user (chmod a+x)"
@@ -64,24 +64,23 @@ def require(user: StepUser, code: Path) -> None:
 
 @lru_cache(maxsize=8)
 def python_for(user: StepUser) -> str:
-    """The interpreter of handlers in Python: the server's, or, if this user cannot reach that, the first one on PATH
-    that it can."""
+    """The interpreter for Python handlers: the server's, or the first `python3` on PATH if the user cannot reach it."""
     return sys.executable if _may(user, "-x", Path(sys.executable)) else "python3"
 
 
 def out_of_reach(user: StepUser) -> str | None:
-    """A warning if there is no Python that this user can reach."""
+    """A warning if the user cannot reach any Python, else None."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if python_for(user) == sys.executable or any(_may(user, "-x", Path(folder, "python3")) for folder in folders):
         return None
     return (
-        f"the user {user.name} cannot reach {sys.executable}, and no other python3: handlers in Python need a .venv of"
-        " their own, or a Python that everybody may run, such as one in /usr/bin"
+        f"the user {user.name} cannot reach {sys.executable} or any python3 on PATH: Python handlers need a .venv of"
+        " their own, or a Python that every user may run, such as one in /usr/bin"
     )
 
 
 def _may(user: StepUser, flag: str, path: Path) -> bool:
-    """As test(1) answers it for this user."""
+    """Whether the user passes `test FLAG PATH` (see test(1))."""
     try:
         return subprocess.run(["test", flag, str(path)], check=False, cwd="/", **user.popen).returncode == 0
     except OSError as error:
