@@ -1,4 +1,4 @@
-"""The server is killed at random moments under load and started again: nothing accepted is lost or doubled."""
+"""The server is killed at random moments under load and restarted: no accepted event is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def functions(folder: Path) -> Path:
 
 
 class Load:
-    """Threads that send events with ids of their own, each again and again until it is accepted."""
+    """Threads that send events with ids of their own, each repeatedly until it is accepted."""
 
     def __init__(self, key: str) -> None:
         self.url = ""
@@ -71,7 +71,7 @@ class Load:
                 name = numbers.choice(sorted(MATCHING))
                 order = f"{sender}-{n}"
                 events = [{"name": name, "id": order, "data": {"order": order}}]
-                if name == "work/wait":  # often before its wait is stored
+                if name == "work/wait":  # often before the run's wait is stored
                     events.append({"name": "paid", "id": f"paid-{order}", "data": {"order": order}})
                 self._send(http, events)
                 n += 1
@@ -84,7 +84,7 @@ class Load:
                     self.accepted |= {event["id"]: event["name"] for event in events}
                     return
             except httpx.HTTPError:
-                pass  # killed: nobody knows whether it was accepted, so it is sent again
+                pass  # killed: it is unknown whether the event was accepted, so it is sent again
             if self._stop.wait(0.02):
                 return
 
@@ -109,7 +109,7 @@ def test_nothing_accepted_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
 
 
 def check_all(http: Api, accepted: dict[str, str]) -> None:
-    assert len(accepted) > 20, "the load is no load"
+    assert len(accepted) > 20, "the load is too low"
     eventually(lambda: not http.get("/v1/runs", status="running", limit=1)["data"], within=20, every=0.1)
     runs: dict[str, list[Json]] = {}
     for run in all_runs(http):
@@ -132,7 +132,7 @@ def all_runs(http: Api) -> list[Json]:
 
 
 def check_run(run: Json) -> None:
-    """It ended well, and each step's attempts are numbered from 1, all but the last lost."""
+    """The run ended well, and each step's attempts are numbered from 1; all but the last one are lost."""
     failed_for_losses = [
         step for step in run["steps"].values() if [a["status"] for a in step["attempts"]] == ["lost"] * 4
     ]
@@ -149,7 +149,7 @@ def check_run(run: Json) -> None:
 def test_no_step_of_a_killed_server_runs_beside_its_next_attempt(tmp_path: Path) -> None:
     started = tmp_path / "started"
     started.mkdir()
-    # The second process is a daemon of the first: in a session of its own.
+    # The second process is a daemon of the first one, in a session of its own.
     script = f'touch {started}/$$; setsid sh -c "touch {started}/\\$\\$; sleep 1000" & sleep 1000'
     folder, db = write_function(tmp_path / "functions", a=program(script)), tmp_path / "db"
     key = new_key(db)
@@ -173,7 +173,7 @@ def test_no_step_of_a_killed_server_runs_beside_its_next_attempt(tmp_path: Path)
 
 
 def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> None:
-    """Of an attempt that is lost by it, and of one that had ended, however long their logs are."""
+    """For an attempt that the kill interrupts and for one that had ended, with short and long logs."""
     lines = "(i=0; while [ $i -lt 2000 ]; do echo $i is a line of a log that is not a short one; i=$((i+1)); done) >&2"
     first = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo the last >&2; sleep 1000; }}"
     steps = {"a": program(f"{lines}; echo 1"), "b": program(f"{lines}; {first}; echo 2", after=[{"step": "a"}])}
@@ -181,7 +181,7 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
     key = new_key(db)
 
     def logs(http: Api, event: str) -> list[str]:
-        """Those of the first attempts."""
+        """The logs of the first attempts."""
         run = http.run(http.runs_of(event)[0]["id"])
         return [step["attempts"][0]["logs"] for step in run["steps"].values() if step["attempts"]]
 
@@ -199,7 +199,7 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
 
 
 def test_what_an_event_starts_and_wakes_goes_on_after_kills_in_between(tmp_path: Path) -> None:
-    """More than one batch may do: the events are answered, and the server dies, before all of it is done."""
+    """The events are answered, but need more than one batch; the server dies before all of them are done."""
     timeout = {"step": "$trigger", "async": {"event": "wake", "ttl": "1d", "onTimeout": True}}
     folder = write_function(tmp_path / "functions", a=program("echo 1", after=[timeout]))  # skipped once it is woken
     db, many = tmp_path / "db", 1000

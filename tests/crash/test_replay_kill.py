@@ -1,4 +1,4 @@
-"""A replay whose command and server are killed at random moments goes on: none is lost, doubled, or run elsewhere."""
+"""A replay continues when the command and the server are killed at random moments: each event runs exactly once."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_a_replay_survives_kills_of_its_command_and_of_its_server(tmp_path: Path
             command.kill()
             command.communicate()
             if not list(state.glob("stepwell/replays/*.db")):
-                break  # it had ended
+                break  # the command had ended
             command = start(running.url, key, state, "--resume", replay)
         threading.Event().wait(numbers.uniform(0.1, 0.5))
         running.kill()
-    with serving(*arguments) as running:  # the command waits for it
+    with serving(*arguments) as running:  # the command waits for the server
         command.communicate(timeout=60)
         if list(state.glob("stepwell/replays/*.db")):
             resumed = start(running.url, key, state, "--resume", replay)

@@ -1,4 +1,4 @@
-"""Running single attempts on an event loop, as the runners' tests need it."""
+"""Runs single attempts on an event loop, for the tests of runners."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INPUT = orjson.dumps({"event": {"name": "user/signed.up", "data": {"n": 1}}, "st
 
 
 def put(folder: Path, **files: str) -> Path:
-    """Write files; in their names `__` stands for a dot. All are executable."""
+    """Write executable files; `__` in a name stands for a dot."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         file = folder / name.replace("__", ".")
@@ -57,7 +57,7 @@ def handler(code: Path, name: str, **options: Any) -> Job:
 
 
 class Attempt:
-    """An attempt that was started, what it logged, and how it ended."""
+    """An attempt that was started, with its log and outcome."""
 
     def __init__(self, runners: Runner, job: Job) -> None:
         self.logged: list[tuple[str, bytes]] = []
@@ -96,7 +96,7 @@ class Attempt:
 
     @property
     def error(self) -> tuple[str, bool, str]:
-        """Kind, whether it is retried, message."""
+        """The error's kind, whether it is retried, and the message."""
         assert self.outcome is not None
         assert self.outcome.error is not None, self.outcome
         return self.outcome.error.kind, self.outcome.retryable, self.outcome.error.message
@@ -107,7 +107,7 @@ Start = Callable[[Job], Attempt]
 
 @asynccontextmanager
 async def runners(**options: Any) -> AsyncIterator[Start]:
-    """All runners; gives a function that starts a job."""
+    """All runners. Yields a function that starts a job."""
     runners = Runners(**options)
     try:
         yield lambda job: Attempt(runners, job)
@@ -125,7 +125,7 @@ def on_runners(work: Callable[[Start], Coroutine[Any, Any, None]], **options: An
 
 
 def run(job: Job, **options: Any) -> Attempt:
-    """Run one job to its end."""
+    """Run one job to the end."""
     attempts: list[Attempt] = []
 
     async def work(start: Start) -> None:
@@ -136,14 +136,14 @@ def run(job: Job, **options: Any) -> Attempt:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something outside of this process is so."""
+    """Wait until a condition outside of this process holds."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

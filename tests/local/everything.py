@@ -1,4 +1,4 @@
-"""A server to which everything happens once, so that each statement which it has for the database is executed."""
+"""A scenario in which everything happens to a server once, so that each of its SQL statements is executed."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
         for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _time, _erasure, _age):
             await happens(it)
-    async with scripted(folder, batch_facts=10) as it:  # it starts again, with what an earlier Stepwell has made
+    async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")
         await _crowd(it)
     _files(folder)
 
 
 async def _call(it: Scripted, work: Callable[[], Any]) -> Any:
-    """Do in a thread what asks the event loop for something."""
+    """Call in a thread a function that uses the event loop."""
     return await asyncio.to_thread(work)
 
 
@@ -61,7 +61,7 @@ def _asked(it: Scripted) -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 
 def _count(it: Scripted, table: str) -> int:
-    """On a connection of the test's own, which nobody watches."""
+    """A count by a connection of the test, whose statements are not recorded."""
     with contextlib.closing(sqlite3.connect(it.platform.store.path, factory=sqlite3.Connection)) as connection:
         number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         return number
@@ -79,7 +79,7 @@ async def _runs(it: Scripted) -> None:
     await it.send(user=ADA, data={"n": 1}, id="e1")
     await until(lambda: it.runner.held)
     it.runner.held[0].log("stderr", b"hello")
-    it.runner.held[0].log("stderr", b"x" * 200_000)  # which is kept in a file
+    it.runner.held[0].log("stderr", b"x" * 200_000)  # stored in a file
     await _end(it, FAILED)
     await until(lambda: _count(it, "timers") == 1)
     it.platform.clock.advance(4 * HOUR)
@@ -89,7 +89,7 @@ async def _runs(it: Scripted) -> None:
     await _end(it)
     for n in (1, 1, 2):
         await it.send("once", user=ADA, data={"n": n})
-    await it.send("once", data={"n": 7}, id="e1")  # which is known
+    await it.send("once", data={"n": 7}, id="e1")  # a duplicate
     await it.platform.log_files.remove_orphans()
     (run, *_) = it.runs("e1")
     assert it.queries.read_run(run.run.id) is not None
@@ -103,7 +103,7 @@ async def _runs(it: Scripted) -> None:
 
 
 async def _long_run(it: Scripted) -> None:
-    """It is written in parts until it ends."""
+    """A run that is stored in parts until it ends."""
     await it.deploy("long", on="long", **{f"s{n}": {"after": [{"step": f"s{n - 1}"}]} if n else {} for n in range(130)})
     event_id = await it.send("long")
     await until(lambda: _count(it, "run_parts") == 1)
@@ -116,7 +116,7 @@ async def _long_run(it: Scripted) -> None:
 
 
 async def _crowd(it: Scripted) -> None:
-    """Events that wake more runs than a batch may, found by their name and by a key."""
+    """Events that wake more runs than a batch may, found by name and by a key."""
     await _wake_many(it, "by-name", {})
     await _wake_many(it, "by-key", {"match": "async.data.n == event.data.n"})
 
@@ -132,7 +132,7 @@ async def _wake_many(it: Scripted, name: str, match: dict[str, str]) -> None:
 
 
 async def _senders(it: Scripted) -> None:
-    """An id that is drawn for a new event may be taken."""
+    """Events whose generated id already exists."""
     await it.platform.send(parse_events(b'{"name": "x"}', it.platform.clock.now(), lambda: "e1"))
     await it.send("stepwell/identify", user={"id": "browser"}, data={"traits": {"x": 1}})
     await it.send("stepwell/identify", user=ADA, data={"previous_id": "browser"})
@@ -242,7 +242,7 @@ async def _webhooks(it: Scripted) -> None:
 
 
 async def _time(it: Scripted) -> None:
-    """The clock is set back while timers of all kinds wait."""
+    """The clock is set back while there are timers of all kinds."""
     await it.deploy("ticks", on={"cron": "0 * * * *"})
     await it.deploy("guarded", on="guarded")
     await it.deploy("later", on="later", a=RETRY, b=WAIT, d=DELAY)
@@ -260,7 +260,7 @@ async def _time(it: Scripted) -> None:
 
 async def _erasure(it: Scripted) -> None:
     users, execute = _users(it), it.platform.store.connection.execute
-    execute("ANALYZE")  # of older versions
+    execute("ANALYZE")  # as older versions did
     it.runner.release()
     erased = await _call(it, lambda: users.erase(_found(users)))
     assert erased.is_done

@@ -1,4 +1,4 @@
-"""A database with a random history, written as rows: some users and functions have most of it, as in real life."""
+"""A database with a random history, written as rows. A few users and functions have most of it, as in practice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP = {"runtime": {"type": "docker", "image": "x"}}
 
 
 class History:
-    """`people`: the one who is known by several ids, and those who are known by one."""
+    """`people`: one person with several ids, and people with one id each."""
 
     def __init__(self, path: Path, seed: int, events: int = 300) -> None:
         self._random = random.Random(seed)

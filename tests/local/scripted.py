@@ -1,4 +1,4 @@
-"""A platform with a runner that does what a test says: no process, no HTTP, a database in a file."""
+"""A platform with a scripted runner: no processes, no HTTP, a database in a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE_S = 20.0
 
 
 class Held:
-    """An attempt that runs until the test, or the server, ends it."""
+    """An attempt that runs until the test or the server ends it."""
 
     def __init__(self, job: Job, log: Log, end: End) -> None:
         self.job, self.log, self.end = job, log, end
@@ -40,8 +40,8 @@ class Held:
 
 
 class ScriptedRunner:
-    """Ends every attempt at once, or, if told to, holds it. `started` are (function id, step id) in their order.
-    `on_start` is called before that."""
+    """Ends every attempt at once, or holds it. `started` lists (function id, step id) in order; `on_start` is called
+    before an attempt is added."""
 
     def __init__(self, *, hold: bool = False) -> None:
         self.hold = hold
@@ -60,7 +60,7 @@ class ScriptedRunner:
         return attempt
 
     def release(self, outcome: Outcome = DONE) -> None:
-        """End all that is held."""
+        """End all held attempts."""
         held, self.held = self.held, []
         for attempt in held:
             attempt.end(outcome)
@@ -77,7 +77,7 @@ class Scripted:
     async def deploy(
         self, id: str = "f", on: str | dict[str, Any] = "go", idempotency: str | None = None, **steps: dict[str, Any]
     ) -> None:
-        """A function with these steps, or one, `a`. `on`: an event's name, or a trigger."""
+        """Deploy a function with these steps, or with one step `a`. `on` is an event's name or a trigger."""
         fields = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
         fields = fields or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         trigger = {"event": on} if isinstance(on, str) else on
@@ -110,7 +110,7 @@ async def scripted(
     parallelism: int = 4,
     clock: Clock | None = None,
     batch_facts: int = 500,
-    batch_s: float = 60,  # so that no test depends on the machine's speed
+    batch_s: float = 60,  # so that tests do not depend on the machine's speed
 ) -> AsyncIterator[Scripted]:
     runner = ScriptedRunner(hold=hold)
     store = LocalStore(folder / "db")
@@ -125,8 +125,8 @@ async def scripted(
 
 
 async def until(holds: Callable[[], Any], within: float = DEADLINE_S) -> None:
-    """Return as soon as this holds."""
+    """Return as soon as the condition holds."""
     deadline = asyncio.get_running_loop().time() + within
     while not holds():
-        assert asyncio.get_running_loop().time() < deadline, "it never came to that"
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not become true"
         await asyncio.sleep(0.002)

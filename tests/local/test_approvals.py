@@ -1,4 +1,4 @@
-"""Open approvals on one machine: what they cost while they wait, and people who decide at the same moment."""
+"""Open approvals on the local server: the cost of waiting, and decisions at the same moment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 def links(it: Scripted) -> list[tuple[Link, Link]]:
-    """To approve and to decline, of the runs that ask, newest first."""
+    """The links to approve and to decline, of runs with open approvals, newest first."""
 
     def link(url: str) -> Link:
         found = it.platform.links.read(url.rpartition("/")[2])

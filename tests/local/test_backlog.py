@@ -1,4 +1,4 @@
-"""What is sent faster than it can be written: a batch takes whole requests, others are served between."""
+"""More events than can be written at once: a batch takes whole requests, and others are answered in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 class Turns:
-    """How often the loop turned while something was done."""
+    """Counts the iterations of the event loop during some work."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -181,7 +181,7 @@ def test_more_runs_than_a_batch_has_room_for_are_cancelled(tmp_path: Path) -> No
 
 
 def test_what_a_batch_has_claimed_is_not_taken_for_lost(tmp_path: Path) -> None:
-    """A batch that failed is tried again while the next is under way."""
+    """A failed batch is tried again while the next one is in progress."""
 
     async def test(it: Scripted) -> None:
         await it.deploy()
@@ -237,7 +237,7 @@ def test_waiting_ends_when_everything_before_was_taken() -> None:
     async def main() -> None:
         line, loop = Line[int](), asyncio.get_running_loop()
         first, second, third = (loop.create_future() for _ in range(3))
-        line.wait(first)  # there is nothing
+        line.wait(first)  # the line is empty
         line.add(range(15))
         line.wait(second)
         line.add([15])

@@ -1,4 +1,4 @@
-"""How much a batch does before it ends: so many facts, or so many seconds, but never less than it is granted."""
+"""When a batch ends: after so many facts or so many seconds, but not before the pieces that are granted to it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_piece_that_is_granted_is_done_whatever_the_batch_has_done(store: Loca
     pace = BatchPace(store.unrouted, 0, LONG)
     pace.grant()
     assert not pace.is_enough(math.inf)
-    assert pace.is_enough(math.inf), "it was one piece"
+    assert pace.is_enough(math.inf), "one piece was granted"
 
 
 def test_what_is_left_makes_later_events_with_its_name_wait(store: LocalStore) -> None:

@@ -1,4 +1,4 @@
-"""Attempts whose code is looked at before they begin: they do not all begin in one turn of the loop."""
+"""Attempts whose code is verified before they begin: at most one begins per iteration of the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims of attempts: they are durable before anything starts, and leave neither slots taken nor steps running."""
+"""Claims of attempts: durable before anything starts; no slot stays taken and no step stays running without reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, N
 
 
 async def deploy_stoppable(it: Scripted) -> None:
-    """A function whose runs end when `stop` comes."""
+    """A function whose runs end when the event `stop` comes."""
     steps = {"a": {"runtime": {"type": "docker", "image": "x"}}}
     raw = {"id": "f", "triggers": [{"event": "go"}], "cancel": [{"event": "stop"}], "steps": steps}
     await it.platform.registration.register(parse_definition(raw).normalised(), {}, {}, "f.json")
@@ -37,7 +37,7 @@ async def deploy_stoppable(it: Scripted) -> None:
 
 
 def test_when_an_attempt_starts_its_claim_can_be_read_by_others(tmp_path: Path) -> None:
-    """First steps, next steps, retries, and what had to queue for a slot."""
+    """For first steps, next steps, retries, and attempts that were queued for a slot."""
 
     async def test(it: Scripted) -> None:
         claims: list[tuple[str, int, bool]] = []
@@ -87,7 +87,7 @@ def test_a_queued_attempt_that_is_cancelled_when_its_slot_is_free_gives_the_slot
     async def test(it: Scripted) -> None:
         await it.deploy()
         first, second, third = [await it.send() for _ in range(3)]
-        it.runner.release()  # the slot is free in the very batch that cancels who is next
+        it.runner.release()  # the slot is freed in the same batch that cancels the next attempt
         await it.platform.runs.cancel(it.runs(second)[0].run.id)
         await until(lambda: len(it.runner.held) == 1)
         it.runner.release()
@@ -111,11 +111,11 @@ def test_an_attempt_that_is_cancelled_in_the_batch_that_claims_it_is_stopped(tmp
     on_platform(tmp_path, test, hold=True)
 
 
-# --- running for ever ------------------------------------------------------------------------------------------------
+# --- attempts that never start ---------------------------------------------------------------------------------------
 
 
 def test_a_claim_whose_attempt_never_started_is_lost_and_the_next_follows(tmp_path: Path) -> None:
-    """The machine stops between the commit and the start."""
+    """The machine stops between the commit and the start of the attempt."""
     stopped = tmp_path / "stopped"
     stopped.mkdir()
 

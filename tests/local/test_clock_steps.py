@@ -1,5 +1,7 @@
-"""The clock is set forward and back by hours while the server runs, sleeps or is down: nothing waits for hours that are
-passed through twice, nothing comes twice, and nothing comes too early."""
+"""The clock is set forward and back by hours while the server runs, sleeps or is down.
+
+Nothing waits for hours that pass twice, nothing happens twice, and nothing happens too early.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Test = Callable[[Scripted], Coroutine[None, None, None]]
 
 
 def on_platform(folder: Path, test: Test, clock: Clock | None = None) -> Clock:
-    """The clock that it had."""
+    """Run `test` on a platform, and give it the platform's clock."""
     clock = clock or Clock()
 
     async def main() -> None:
@@ -62,7 +64,7 @@ DELAY_AND_DEADLINE = {
 
 
 def test_a_clock_that_was_set_back_is_followed_a_run_at_a_time(tmp_path: Path) -> None:
-    """So that requests are answered in between, however many runs wait."""
+    """In pieces, so that requests are answered in between, however many runs wait."""
     pieces: list[int] = []
 
     async def test(it: Scripted) -> None:
@@ -150,7 +152,7 @@ def test_an_idle_server_notices_by_itself_that_the_clock_was_set_back(
 
 
 def test_what_the_clock_had_set_before_is_due_when_it_said(tmp_path: Path) -> None:
-    """A clock that goes forward by mistake, and back again: nothing comes earlier than was asked for."""
+    """A clock that goes forward by mistake and back again makes nothing due too early."""
 
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b=LONG_DELAY)
@@ -244,7 +246,7 @@ def _ahead(ms: int) -> Clock:
 
 
 def test_the_order_of_events_is_that_of_their_acceptance(tmp_path: Path) -> None:
-    """Also for lists that are cut by time."""
+    """Lists that are limited by time are correct, too."""
 
     async def test(it: Scripted) -> None:
         ids = []
@@ -321,7 +323,7 @@ def test_an_idle_server_fires_what_has_become_due_while_it_slept(tmp_path: Path)
         it.platform.clock.advance(5 * HOUR)
         await completed(it, event)
         await it.platform.until_idle()
-        assert len(ticks(it)) == 1  # the latest of those that were missed
+        assert len(ticks(it)) == 1  # the latest missed one
 
     on_platform(tmp_path, test)
 
@@ -339,7 +341,7 @@ def test_a_pause_of_a_duty_ends_when_the_clock_jumps(tmp_path: Path) -> None:
 
 
 def test_times_do_not_go_back_when_the_clock_is_corrected_by_a_part_of_a_second(tmp_path: Path) -> None:
-    """Lists and timelines are read by number, and shown by time."""
+    """Lists and timelines are read by number, and shown with their times."""
 
     async def test(it: Scripted) -> None:
         await it.deploy()

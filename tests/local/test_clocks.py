@@ -1,4 +1,4 @@
-"""The time of batches, which does not go back by a little; and the timer for what is due next."""
+"""The steady clock, which hides small steps back, and the timer for whatever is due next."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stepwell.local.engine.steady_clock import SteadyClock
 
 
 class SetClock(Clock):
-    """Shows the time that it was set to."""
+    """A clock that shows the time it was set to."""
 
     def __init__(self, time: int) -> None:
         super().__init__()
         self.time = time
-        self.looks = 0  # how often somebody has asked
+        self.looks = 0  # how often the clock was read
 
     def now(self) -> int:
         self.looks += 1
@@ -48,7 +48,7 @@ def test_a_small_step_back_is_hidden_until_the_clock_has_caught_up() -> None:
     clock.time = 10_500
     assert time.now() == 10_500
     clock.time = 9_500
-    assert (time.now(), time.set_back_ms) == (10_500, 0), "a second from the latest time that was shown"
+    assert (time.now(), time.set_back_ms) == (10_500, 0), "a second before the latest time"
 
 
 def test_a_large_step_back_is_said_and_followed(caplog: pytest.LogCaptureFixture) -> None:
@@ -57,7 +57,7 @@ def test_a_large_step_back_is_said_and_followed(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "stepwell.local"):
         assert (time.now(), time.set_back_ms) == (8_999, 1_001)
     assert "the clock was set back by 1 s" in caplog.text
-    assert (time.now(), time.set_back_ms) == (8_999, 1_001), "it is one step, however often somebody looks"
+    assert (time.now(), time.set_back_ms) == (8_999, 1_001), "one step, however often the clock is read"
 
 
 def test_steps_back_add_up_until_stored_times_have_moved() -> None:

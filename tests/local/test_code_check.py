@@ -1,5 +1,5 @@
-"""A server that has lost code which it needs does not start, and says whose it is and what to do. What it can find
-again it finds."""
+"""A server that has lost needed code does not start, and its error names the functions and the fix. Code that can be
+restored is restored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def code_of(db: Path) -> list[Path]:
 
 
 def lose(db: Path) -> None:
-    """The folder of code, with all that it was pushed as."""
+    """Remove the folder of code, including the pushed archives."""
     for path in code_of(db):
         remove(path)
     shutil.rmtree(db.parent / f".{db.name}.code")
@@ -61,7 +61,7 @@ def push(folder: Path, server: Server, key: str) -> None:
 
 @pytest.fixture(scope="module")
 def pushed_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a database that a function was pushed to, and a key of it."""
+    """The folder of a database to which a function was pushed, and an API key."""
     folder = tmp_path_factory.mktemp("pushed")
     (folder / "nothing").mkdir()
     key = new_key(folder / "db")
@@ -73,7 +73,7 @@ def pushed_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture
 def pushed(pushed_once: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
-    """A copy of that database, and the key."""
+    """A copy of that database, and the API key."""
     folder, key = pushed_once
     shutil.copytree(folder, tmp_path / "pushed", symlinks=True)
     return tmp_path / "pushed" / "db", key
@@ -118,7 +118,7 @@ def test_code_that_only_an_open_run_needs_is_missed(tmp_path: Path, nothing: Pat
 
 
 def test_code_is_taken_from_the_folder_that_the_functions_came_from(tmp_path: Path, nothing: Path) -> None:
-    """Also where that lies elsewhere now, as on another machine."""
+    """Also if that folder was moved, as to another machine."""
     db, folder = tmp_path / "db", function(tmp_path / "f")
     key = new_key(db)
     with serve(nothing, db) as server:
@@ -130,7 +130,7 @@ def test_code_is_taken_from_the_folder_that_the_functions_came_from(tmp_path: Pa
 
 
 def test_a_lost_version_that_the_start_replaces_is_not_missed(tmp_path: Path) -> None:
-    """As when somebody who develops has deleted the folder, and changed the function since."""
+    """The folder of code was deleted, and the function changed since, as may happen in development."""
     db, folder = tmp_path / "db", function(tmp_path / "f")
     with dev(folder, db) as server:
         server.stop()

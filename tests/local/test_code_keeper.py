@@ -1,4 +1,4 @@
-"""The code of a version cannot be changed without being noticed: it is restored, or its steps do not run."""
+"""Changed code of a version is always detected: it is restored, or the version's steps do not run."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def keeper(tmp_path: Path, code: StepCode) -> Iterator[CodeKeeper]:
 
 
 def settle(keeper: CodeKeeper, code: StepCode) -> None:
-    """Until what was just written is old enough to be known by its times."""
+    """Wait until file times are old enough to be trusted."""
     eventually(lambda: keeper.check(code.hash, "f", 1) is None and keeper.is_unchanged(code.hash))
 
 
 def open_up(folder: Path) -> None:
-    """So that it can be changed, and removed, by who is not root."""
+    """Make the code writable and removable for users other than root."""
     for parent, _, files in os.walk(folder):
         Path(parent).chmod(0o755)
         for file in files:
@@ -59,7 +59,7 @@ def test_code_is_written_read_only(keeper: CodeKeeper, code: StepCode) -> None:
 
 def test_code_that_did_not_change_is_not_hashed_again(keeper: CodeKeeper, code: StepCode) -> None:
     assert keeper.is_unchanged(code.hash)
-    assert not CodeKeeper(keeper.folder).is_unchanged(code.hash)  # nobody has looked at it yet
+    assert not CodeKeeper(keeper.folder).is_unchanged(code.hash)  # a new keeper has not verified it yet
     assert CodeKeeper(keeper.folder).check(code.hash, "f", 1) is None
 
 
@@ -88,7 +88,7 @@ CHANGES: list[Callable[[Path], object]] = [
     lambda folder: (folder / ".hidden").mkdir() or (folder / ".hidden/x").touch(),  # type: ignore[func-returns-value]
     lambda folder: (folder / "lib/a.txt").unlink(),
     lambda folder: shutil.rmtree(folder / "lib"),
-    lambda folder: (folder / "main.sh").chmod(0o444),  # not executable any more
+    lambda folder: (folder / "main.sh").chmod(0o444),  # no longer executable
     lambda folder: (folder / "link").unlink() or (folder / "link").symlink_to("lib/a.txt"),  # type: ignore[func-returns-value]
     lambda folder: (folder / "__pycache__").symlink_to("/tmp"),
     lambda folder: os.mkfifo(folder / "pipe"),
@@ -120,7 +120,7 @@ def test_the_message_names_the_files_that_changed(keeper: CodeKeeper, code: Step
     open_up(keeper.folder / code.hash)
     settle(keeper, code)
     (keeper.folder / code.hash / "main.sh").write_text("echo 2\n")
-    assert "made of (main.sh)," in str(keeper.check(code.hash, "f", 1))
+    assert "of version 1 (main.sh)," in str(keeper.check(code.hash, "f", 1))
 
 
 def test_a_change_in_the_same_moment_as_the_hash_is_noticed(keeper: CodeKeeper, code: StepCode) -> None:
@@ -231,12 +231,12 @@ def test_code_that_was_changed_while_the_server_was_away_is_noticed_at_the_start
         server.stop()
     tamper()
     with serve(folder, db) as server, api(server, key) as http:
-        assert any("is restored" in line["message"] for line in server.lines)
+        assert any("has been restored" in line["message"] for line in server.lines)
         assert outcome(http.ended(http.send())) == ("mine", None)
         server.stop()
     tamper()
     (folder / "value").write_text('"newer"\n')
-    (folder / "stepwell.json").write_text("{")  # so that it keeps its last version
+    (folder / "stepwell.json").write_text("{")  # so that the function keeps its last version
     refused = cli("serve", str(folder), "--port", "0", "--db", str(db))
     assert refused.returncode == 1
     assert "f version 1 (live), step a" in refused.stderr

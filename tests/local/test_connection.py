@@ -1,4 +1,4 @@
-"""What a client may take of a server before its request is complete, and what is one request and what is none."""
+"""Limits for a client before its request is complete, and what counts as one request."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_body_may_take_as_long_as_bytes_keep_coming(framing: bytes) -> None:
         async with listening(Backend(), Impatient) as (_, address):
             reader, writer = await asyncio.open_connection(*address)
             writer.write(HEAD + framing)
-            for _ in range(40):  # 4 s in all, and never silent for 0.3 s
+            for _ in range(40):  # 4 s in all, with pauses shorter than 0.3 s
                 writer.write(b"x" if b"Length" in framing else b"1\r\nx\r\n")
                 await asyncio.sleep(0.1)
             if b"chunked" in framing:
@@ -119,7 +119,7 @@ def test_who_leaves_answers_unread_is_disconnected() -> None:
     run(main())
 
 
-# --- many ------------------------------------------------------------------------------------------------------------
+# --- pipelining and many clients -------------------------------------------------------------------------------------
 
 
 def test_requests_may_be_sent_before_earlier_ones_are_answered() -> None:
@@ -142,7 +142,7 @@ def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
                 await eventually(lambda: app.begun > 5)
                 for _ in range(50):
                     await asyncio.sleep(0.01)
-                assert app.begun < 200  # those whose answers fit between here and the client
+                assert app.begun < 200  # requests whose responses fit into the buffers in between
                 (connection,) = server.server_state.connections
                 assert len(connection.pipeline) + len(connection._rest) / 1000 < 1000  # type: ignore[union-attr]
                 sending.cancel()
@@ -236,7 +236,7 @@ def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytes
         run(main())
 
 
-# --- what is answered early ------------------------------------------------------------------------------------------
+# --- responses before the end of the request -------------------------------------------------------------------------
 
 
 def test_who_is_refused_need_not_send_the_body() -> None:
@@ -264,7 +264,7 @@ def test_who_expects_to_be_asked_for_the_body_is_asked_or_refused() -> None:
     expects = b"Host: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
     answer = talk(b"POST /refuse HTTP/1.1\r\n" + expects + b"\r\n")
     assert statuses(answer) == [401]
-    assert b"connection: close" in answer  # nobody knows whether the body follows
+    assert b"connection: close" in answer  # it is unknown whether the body follows
 
     async def main() -> None:
         async with listening(Backend()) as (_, address):
@@ -279,7 +279,7 @@ def test_who_expects_to_be_asked_for_the_body_is_asked_or_refused() -> None:
 
 
 def test_a_request_may_come_byte_by_byte() -> None:
-    for method in (b"POST", b"PUT", b"PATCH", b"PROPFIND"):  # each begins as HTTP/2 does
+    for method in (b"POST", b"PUT", b"PATCH", b"PROPFIND"):  # each begins like the preface of HTTP/2
         sent = HEAD.replace(b"POST", method) + b"Content-Length: 2\r\n\r\nhi"
         assert statuses(talk(*(bytes([byte]) for byte in sent))) == [200]
 
@@ -322,7 +322,7 @@ def test_this_is_no_proxy() -> None:
     assert app.begun == 0
 
 
-# --- what is no request ----------------------------------------------------------------------------------------------
+# --- invalid requests ------------------------------------------------------------------------------------------------
 
 A = b"Host: x\r\n"
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"

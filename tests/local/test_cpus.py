@@ -1,4 +1,4 @@
-"""How many CPUs count: those of the affinity, less what control groups forbid."""
+"""The number of usable CPUs: by affinity and the quotas of control groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def machine(root: Path, cgroup: str, **files: str) -> int:
-    """The number on a machine with these files; `__` in a name is a /, the folders are below /sys/fs/cgroup."""
+    """The number of CPUs on a machine with these files below /sys/fs/cgroup; `__` in a name stands for a slash."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroup)
     for name, content in files.items():
@@ -40,7 +40,7 @@ def machine(root: Path, cgroup: str, **files: str) -> int:
         ("150000 100000\n", 2),  # half a CPU counts as one
         ("10000 100000\n", 1),
         ("50000 50000\n", 1),
-        ("1600000 100000\n", 8),  # more than there are
+        ("1600000 100000\n", 8),  # more than the machine has
         ("", 8),
         ("nonsense", 8),
         ("1 0\n", 8),

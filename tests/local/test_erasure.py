@@ -1,4 +1,4 @@
-"""What is left of a user after an erasure: nothing that tells who it was, not even by a digest."""
+"""After an erasure, nothing identifies the user, not even a digest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAITS = {
             {"step": "a", "async": {"event": "paid", "match": "async.data.email == event.data.email", "ttl": "2d"}}
         ]
     },
-    "c": {  # found by name: the wait keeps what its match names
+    "c": {  # found by name: the wait stores the values that its match refers to
         "after": [
             {"step": "a", "async": {"event": "called", "match": "async.data.email > event.data.email", "ttl": "2d"}}
         ]
@@ -36,7 +36,7 @@ Row = tuple[str, str, Any]
 
 
 async def live(it: Scripted, name: str) -> Person:
-    """Somebody to whom everything happens; ids of events do not say who it is."""
+    """Events and runs of one user, in every state; the ids of events do not identify the user."""
     await it.deploy("once", idempotency="event.data.email", **WAITS)
     await it.deploy("never", on={"event": "go", "expression": "data.nothing.there"})
     await it.deploy("fails", on="fail")
@@ -47,7 +47,7 @@ async def live(it: Scripted, name: str) -> Person:
         await it.send(event[0], user=user, data=of, id=f"e{event[1]}")
     it.runner.release(Outcome(output=orjson.dumps({"said": name})))
     await until(lambda: it.count("waits") == 4)
-    await it.send("paid", user=user, data=data, id="e4")  # which ends one wait; the other stays open
+    await it.send("paid", user=user, data=data, id="e4")  # ends one wait; the other one stays open
     await it.send("fail", user=user, data=data, id="e5")
     it.runner.release(Outcome(error=Error("exit", f"no {name}"), retryable=False))
     await it.send("stepwell/identify", user={"id": f"browser-{name}"}, data={"previous_id": f"old-{name}"}, id="e6")
@@ -58,7 +58,7 @@ async def live(it: Scripted, name: str) -> Person:
 
 
 def rows(it: Scripted) -> list[Row]:
-    """All that the database holds, without times and what was drawn by lot for the whole server."""
+    """All rows of the database, without times and random values of the server."""
     execute = it.platform.store.connection.execute
     tables = [name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     found: list[Row] = []
@@ -82,8 +82,8 @@ def _without_times(value: Any) -> Any:
 
 @pytest.mark.parametrize("is_erased", [True, False])
 def test_after_an_erasure_nothing_tells_who_it_was(tmp_path: Path, is_erased: bool) -> None:
-    """Of two people to whom the same happened, the same is left: so there is no text of theirs, and no digest of any
-    kind. Their names are equally long, and too long to stand in an id or a digest by chance."""
+    """Two people have the same history; after the erasure, the same is left of both. So no text or digest of theirs is
+    left. Their names are equally long, and too long to occur in an id or a digest by coincidence."""
 
     async def left(folder: Path, name: str) -> list[Row]:
         folder.mkdir()

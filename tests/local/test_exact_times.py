@@ -1,4 +1,4 @@
-"""Times exactly at their end, to the millisecond: deadlines of waits, and how long things are kept."""
+"""Limits are exact to the millisecond: deadlines of waits, delays, and retention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, N
 
 
 async def wait_for_payment(it: Scripted) -> None:
-    """Many runs, each of which waits for one event; its deadline is in an hour."""
+    """Start many runs that each wait for one event, with a deadline in an hour."""
     sides = {"paid": PAID, "late": {**PAID, "onTimeout": True}}
     await it.deploy(**{name: {"after": [{"step": "$trigger", "async": edge}]} for name, edge in sides.items()})
     await it.platform.send(it.events(MANY))
@@ -54,7 +54,7 @@ def test_an_event_wakes_in_the_last_millisecond_before_the_deadline(tmp_path: Pa
 
 
 def test_an_event_at_the_very_deadline_wakes_nobody_however_many_deadlines_pass_then(tmp_path: Path) -> None:
-    """A batch takes some of the timers, then the event: the other waits are still open, and are not satisfied."""
+    """The batch takes some of the timers, then the event. The other waits are still open, but not satisfied."""
 
     async def test(it: Scripted) -> None:
         await wait_for_payment(it)
@@ -70,7 +70,7 @@ def test_an_event_at_the_very_deadline_wakes_nobody_however_many_deadlines_pass_
 def test_at_a_deadline_an_event_that_has_not_woken_yet_counts_if_it_came_before(
     tmp_path: Path, before_ms: int, side: str
 ) -> None:
-    """Batches are so small that the deadlines pass while most waits are still to be woken."""
+    """With small batches, the deadlines pass while most waits have yet to be woken."""
 
     async def test(it: Scripted) -> None:
         await wait_for_payment(it)

@@ -1,4 +1,4 @@
-"""Slots, the order of those who queue, and what becomes of them."""
+"""Slots, the order of queued attempts, and how attempts start and stop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log
 from stepwell.local.runners.program import STOPPED
 from stepwell.platform import Attempt, AttemptId, Effects, QueuedAttempt, RunRecord
 
-# These tests look at the queue alone: no attempt is ever executed.
+# These tests cover the queue only: no attempt is executed.
 
 
 ALL = 1_000_000
@@ -69,7 +69,7 @@ def queue(it: Executor, function: str, count: int) -> None:
 
 
 def start(it: Executor, run: str, *, calls: bool = False) -> bool:
-    """Claim an attempt of a new run, if there is a slot."""
+    """Claim an attempt of a new run, if there is a free slot."""
     if not (it.slots().calls if calls else it.slots().programs):
         return False
     it.carry_out(Effects(starts=[Attempt(record_of("f", run, calls=calls), 0, 1, b"{}")]))
@@ -179,7 +179,7 @@ def test_an_attempt_that_was_queued_keeps_its_slot_when_it_is_started() -> None:
     it.carry_out(Effects(starts=[Attempt(record_of("a", run), step, number, b"{}")]))
     assert it.slots().programs == 1
     release(it, (run, step, number))
-    assert it.slots().programs == 1, "it runs: its slot is free when it ends"
+    assert it.slots().programs == 1, "it is running: the slot is free when it ends"
 
 
 def test_an_attempt_queues_once() -> None:
@@ -248,7 +248,7 @@ async def turns(count: int) -> None:
 
 
 def starting() -> tuple[Executor, Started, Listener]:
-    """An executor that lets others have their turn after each attempt."""
+    """An executor that yields to the event loop after each attempt."""
 
     def make_job(attempt: Attempt) -> Job:
         record = attempt.record

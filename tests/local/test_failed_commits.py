@@ -1,4 +1,4 @@
-"""A batch whose commit fails, after all of it was done: nothing of it happened, and what it took is there again."""
+"""Batches whose commit fails after all work was done: they have no effect, and what they took is available again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 class Commits:
-    """Fails the next commits of a platform, as a disk that becomes full in the last moment does."""
+    """Makes the next commits of a platform fail, like a disk that becomes full at the last moment."""
 
     def __init__(self, it: Scripted) -> None:
         self.failing = 0

@@ -1,4 +1,4 @@
-"""Nobody but the server's user reads what it keeps: the database, what SQLite puts beside it, the code of steps."""
+"""Only the server's user can read the server's files: the database, SQLite's files beside it, and the code of steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHERS = 0o077
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """Whatever this shell's umask keeps from others is no merit of ours."""
+    """The umask of the shell must not hide what Stepwell leaves open."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 
 
 def readable_by_others(folder: Path) -> list[str]:
-    """What others can reach: below a folder that is closed to them, nothing."""
+    """Files that other users can reach; nothing below a folder that is closed to them."""
     found = []
     for entry in folder.iterdir():
         if mode(entry) & OTHERS:

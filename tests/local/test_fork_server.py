@@ -1,4 +1,4 @@
-"""Python workers that are forked: each is what a process of its own would be."""
+"""Forked Python workers behave like processes that were started normally."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def indented(text: str) -> str:
 
 
 class Runner(HandlerRunner):
-    """A runner whose interpreter is ready once `ready` has returned."""
+    """A handler runner, and how to wait for its interpreter."""
 
     async def ready(self, job: Job) -> int:
-        """Let it fork workers as this job needs them; the process id of the interpreter."""
+        """Wait until workers for this job can be forked; returns the interpreter's process id."""
         await Attempt(self, job).end()
         await until(lambda: self.forkers)
         return self.forkers[0]
 
     @property
     def has_forkers(self) -> bool:
-        """Also those that are not ready yet, or have just been killed."""
+        """Whether there are interpreters, including those that are starting or being killed."""
         return bool(self._interpreters)
 
     @property
@@ -149,7 +149,7 @@ def test_random_numbers_of_workers_differ(tmp_path: Path) -> None:
 
 
 def test_a_worker_finds_nothing_of_another_in_its_memory(tmp_path: Path) -> None:
-    """Neither variables nor code nor inputs of others pass through the interpreter that workers are forked from."""
+    """Variables, code and inputs of other handlers never pass through the interpreter that workers are forked from."""
     look = """
 import re
 needle = b"needle-" + b"7f3a"
@@ -271,7 +271,7 @@ def test_a_stop_kills_a_forked_worker_and_its_children(tmp_path: Path) -> None:
     async def work(runner: Runner) -> None:
         await runner.ready(py(tmp_path / "first", "pass"))
         at_once = Attempt(runner, py(tmp_path / "a", "return 1"))
-        at_once.running.stop()  # before there is a process
+        at_once.running.stop()  # before the process exists
         assert (await at_once.end()).error[0] == "stopped"
         job = py(tmp_path, body, "import subprocess, time", timeout_ms=500)
         attempt = await Attempt(runner, job).end()
@@ -291,7 +291,7 @@ def test_an_interpreter_that_died_is_started_again_and_its_workers_go_on(tmp_pat
         os.kill(forker, signal.SIGKILL)
         await until(lambda: not runner.forkers)
         assert (await runner.output(py(tmp_path / "a", body)))[0] == worker
-        assert (await runner.output(py(tmp_path / "b", body)))[1] == os.getpid()  # by itself, meanwhile
+        assert (await runner.output(py(tmp_path / "b", body)))[1] == os.getpid()  # a normal process meanwhile
         await until(lambda: runner.forkers)
         assert (await runner.output(py(tmp_path / "c", body)))[1] == runner.forkers[0] != forker
         os.kill(worker, signal.SIGKILL)
@@ -389,7 +389,7 @@ def handler(event, context):
 
 
 def functions_of(folder: Path) -> Path:
-    """Functions `go0` to `go19`, each with a handler of its own."""
+    """Functions `go0` to `go19`, each with its own handler."""
     for number in range(20):
         step: Json = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.handler"}, **QUICK}
         code = folder / f"f{number}"
@@ -400,7 +400,7 @@ def functions_of(folder: Path) -> Path:
 
 
 def forked(http: Api, server: int) -> list[Any]:
-    """What the first worker says whose parent is not the server, and the number of its function."""
+    """The output of the first worker whose parent is not the server, and the number of its function."""
     for number in range(20):
         items: list[Any] = http.ended(http.send(name=f"go{number}"))["steps"]["a"]["output"]
         if items[-1] != server:
@@ -416,7 +416,7 @@ def test_nothing_is_left_of_a_server_that_was_killed(tmp_path: Path) -> None:
         eventually((tmp_path / "flag").exists)
         server.kill()
     eventually(lambda: not is_running(forker))
-    with dev(functions, db):  # it finds the worker by its TMPDIR
+    with dev(functions, db):  # the next server finds the worker by its TMPDIR
         eventually(lambda: not is_running(worker))
 
 

@@ -1,4 +1,4 @@
-"""Versions in the database: what is derived from them."""
+"""Versions in the database, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.local.scripted import scripted
 
 
 def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_awaited(tmp_path: Path) -> None:
-    """The run and the new version are of one batch; the event that the run waits for is indexed all the same."""
+    """The run and the new version belong to one batch; the awaited event is indexed all the same."""
 
     async def main() -> None:
         wait = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}

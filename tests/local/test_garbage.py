@@ -1,5 +1,5 @@
-"""What an attempt leaves in memory once it has ended: nothing that only the collector of cycles would find. It would
-hold large outputs for long, and stop the loop's thread when it comes."""
+"""An attempt that has ended leaves no reference cycles. They would keep large outputs in memory until a garbage
+collection, which blocks the event loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_attempt_leaves_no_cycles_of_objects(tmp_path: Path, make: Callable[[
     async def main() -> None:
         runners = Runners()
         try:
-            assert await execute(runners, job) == b'{"n":1}'  # what is made once may stay
+            assert await execute(runners, job) == b'{"n":1}'  # objects that are made once may stay
             with collector_off():
                 for _ in range(ATTEMPTS):
                     await execute(runners, job)

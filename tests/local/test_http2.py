@@ -1,4 +1,4 @@
-"""HTTP/2 as a client meets it, and as one that wants to do harm does."""
+"""HTTP/2 for normal clients, and for clients that attack the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Client:
-    """A client by the library `h2`, which checks nothing of what it sends. `events` are those of the server."""
+    """A client by the library `h2`, which does not validate what it sends. `events` are received from the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **settings: int) -> None:
         self.reader, self.writer = reader, writer
@@ -101,7 +101,7 @@ class Client:
         return self.status(stream), self.body(stream)
 
     async def code(self) -> ErrorCodes | int | None:
-        """By which the connection is closed."""
+        """The error code with which the connection ended."""
         await self.until(lambda: self.is_closed)
         return next((item.error_code for item in self.of(h2.events.ConnectionTerminated)), None)
 
@@ -250,7 +250,7 @@ def test_a_request_needs_an_authority_and_a_path(headers: Headers, status: int) 
             client.h2.send_headers(1, headers, end_stream=True)
             await client.send()
             await client.until(lambda: client.is_closed or client.of(h2.events.StreamEnded))
-            assert client.status(1) in ((status,) if status == 200 else (status, None))  # `h2` refuses some itself
+            assert client.status(1) in ((status,) if status == 200 else (status, None))  # `h2` itself refuses some
 
     run(main())
 
@@ -291,7 +291,7 @@ def test_what_only_looks_like_the_preface_is_http_1() -> None:
     assert statuses(talk(b"PRI /a HTTP/1.1\r\nHost: a\r\n\r\n")) == [400]
 
 
-# --- ends ------------------------------------------------------------------------------------------------------------
+# --- the end of a connection -----------------------------------------------------------------------------------------
 
 
 def test_a_server_that_ends_answers_what_was_asked_and_takes_nothing_new() -> None:
@@ -313,7 +313,7 @@ def test_a_server_that_ends_answers_what_was_asked_and_takes_nothing_new() -> No
             (goaway,) = client.of(h2.events.ConnectionTerminated)
             assert (goaway.error_code, goaway.last_stream_id) == (ErrorCodes.NO_ERROR, stream)
             gate.set()
-            data = await read(client.reader)  # `h2` as a client reads nothing after it
+            data = await read(client.reader)  # after GOAWAY, `h2` as a client reads nothing
             assert b"done" in data
 
     run(main())
@@ -363,7 +363,7 @@ def test_who_takes_no_answer_is_not_waited_for() -> None:
     run(main())
 
 
-# --- harm ------------------------------------------------------------------------------------------------------------
+# --- attacks ---------------------------------------------------------------------------------------------------------
 
 
 def frames(frame: Frame, times: int) -> bytes:
@@ -389,7 +389,7 @@ def test_frames_that_bring_nothing_have_an_end(kind: str) -> None:
                 if client.is_closed:
                     break
                 await client.send(frames(FLOODS[kind], 1000))
-            assert await client.code() in (ErrorCodes.ENHANCE_YOUR_CALM, None)  # None: it was thrown away unread
+            assert await client.code() in (ErrorCodes.ENHANCE_YOUR_CALM, None)  # None: discarded before it was read
 
     run(main())
 
@@ -432,7 +432,7 @@ def test_streams_beyond_the_limit_are_refused_and_the_others_are_answered() -> N
     async def main() -> None:
         async with connected() as client:
             client.h2.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 1000
-            streams = [client.begin() for _ in range(150)]  # before it has read the server's settings
+            streams = [client.begin() for _ in range(150)]  # before the client has read the server's settings
             await client.send()
             await client.until(lambda: len(client.of(h2.events.StreamReset)) == 50)
             assert {item.error_code for item in client.of(h2.events.StreamReset)} == {ErrorCodes.REFUSED_STREAM}
@@ -510,7 +510,7 @@ def test_who_does_not_read_is_not_read_from() -> None:
     run(main())
 
 
-# --- the server ------------------------------------------------------------------------------------------------------
+# --- a real server ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Which idle workers stay when there are too many, or when they are too large."""
+"""Which idle workers stay if there are too many, or if they use too much memory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ GB = 1024**3
 
 
 class Pool:
-    """Workers that have an id and a handler each, and no process. A use takes no time."""
+    """Workers with an id and a handler, without processes. A use takes no time."""
 
     def __init__(self, most: int, most_bytes: int = GB, always: int = 1) -> None:
-        self.now = 1e9  # seconds, as after years
+        self.now = 1e9  # seconds: a clock that has been running for years
         self.starts: list[str] = []
         self._idle = IdleWorkers[int](most, most_bytes, always)
         self._places: dict[int, Place] = {}
         self._ids = itertools.count()
 
     def take(self, handler: str) -> int:
-        """A worker of this handler, started if none waits."""
+        """A worker of this handler; a new one if none is idle."""
         worker = self._idle.find(handler)
         if worker is None:
             worker = next(self._ids)
@@ -58,7 +58,7 @@ def test_handlers_that_take_turns_keep_their_workers_as_far_as_there_is_room() -
     pool.starts.clear()
     for _ in range(100):
         pool.use(*handlers)
-    assert len(pool.starts) < 150  # one of 13 has no room; all 1,300 uses were starts if the oldest were to go
+    assert len(pool.starts) < 150  # one in 13 has no room; if the oldest were stopped, all 1,300 uses would be starts
 
 
 def test_who_is_used_most_of_late_stays() -> None:
@@ -100,7 +100,7 @@ def test_of_workers_of_one_handler_the_first_is_used_first_and_the_last_goes_fir
 def test_beyond_a_few_workers_may_have_only_so_much_memory_together() -> None:
     pool = Pool(most=100, most_bytes=GB, always=2)
     pool.use("a", "b", size=4 * GB)
-    assert pool.idle == ["a", "b"]  # who loads a large model keeps it
+    assert pool.idle == ["a", "b"]  # a worker that has loaded a large model stays
     pool.use("c")
     assert pool.idle == ["a", "b"]
     small = Pool(most=100, most_bytes=GB, always=2)

@@ -1,5 +1,5 @@
-"""What a server was given and cannot put in service is said: at its start, by `/healthz`, and by not starting at all if
-that is wanted. Nothing is called live that is not."""
+"""Definitions that cannot be put in service are reported: at the start and by `/healthz`; with `--strict` the server
+does not start. A function that is not live is never reported as live."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_server_whose_definitions_all_load_is_ok(functions: Path, tmp_path: Pa
 def test_a_definition_that_is_not_in_service_is_said_by_healthz(
     functions: Path, tmp_path: Path, make_broken: Callable[[Path], str]
 ) -> None:
-    """To strangers by its name alone: why, and where it lies, is for who may manage."""
+    """Without a key, `/healthz` names the definition only: the reason and path need the scope `manage`."""
     name = make_broken(functions)
     keys = {scope: new_key(tmp_path / "db", scope) for scope in ("send", "manage")}
     with serve(functions, tmp_path / "db") as server:
@@ -94,7 +94,7 @@ def test_a_strict_server_does_not_start_without_all_of_its_definitions(
 
 
 def test_a_strict_server_runs_nothing_before_it_knows(functions: Path, tmp_path: Path) -> None:
-    """Nothing of the database has changed, so the old version is still live."""
+    """The database is not changed, so the old version is still live."""
     with serve(functions, tmp_path / "db") as server:
         server.stop()
     broken_definition(functions)

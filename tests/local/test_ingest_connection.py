@@ -1,4 +1,4 @@
-"""Requests that are answered without a task of their own: the same answers, whatever is sent and however it comes."""
+"""Requests that are answered without a task: the responses are the same as the application's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def post(body: bytes = EVENT, path: str = "/e/right", *headers: str, host: str =
 
 
 async def answer(app: App, protocol: type[Connection], *pieces: bytes) -> bytes:
-    """All that is answered, until the server closes the connection after the last request."""
+    """All responses, until the server closes the connection after the last request."""
     async with listening(app, protocol) as (_, address):
         reader, writer = await asyncio.open_connection(*address)
         for piece in (*pieces, post(EVENT, "/e/right", "Connection: close")):
@@ -105,7 +105,7 @@ def test_it_takes_usual_requests_itself(tmp_path: Path) -> None:
                 super()._start_task(cycle, app)
 
         await answer(app, Watched, post(), post(EVENT, "/e/wrong"), post(b"{}", "/e/right?refused"))
-        assert asked == ["/e/wrong", "/e/right", "/e/right"]  # the last one, which ends the connection, too
+        assert asked == ["/e/wrong", "/e/right", "/e/right"]  # also the last request, which ends the connection
 
     on_a_server(tmp_path, work)
 
@@ -145,7 +145,7 @@ def test_what_a_stopping_server_gave_up_is_not_answered_as_accepted(tmp_path: Pa
         sink = EventSink(platform.send, platform.intake.judge, platform.clock.now, lambda: gave_up)
         app = App(refuse_all, server.webhooks, keys, sink, None)
         text = await answer(app, IngestConnection, post())
-        assert re.findall(rb"HTTP/1.1 (\d+)", text) == [b"503", b"200"]  # the last one is the application's
+        assert re.findall(rb"HTTP/1.1 (\d+)", text) == [b"503", b"200"]  # the application answers the last one
         assert b"try again" in text
 
     on_a_server(tmp_path, work)

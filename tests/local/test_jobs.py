@@ -1,4 +1,4 @@
-"""What a runner is given of an attempt: its code, its input, and the variables of its step."""
+"""Jobs for the runners: code, input, and environment variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists and timelines show what a plain query would, in its order, whatever is asked for and in pages of any size."""
+"""Lists and timelines equal the results of plain queries, with any filters and page size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def users_of(path: Path) -> LocalUsers:
 
 
 def plain(history: History, table: str, conditions: dict[str, Any], user: str | None) -> list[str]:
-    """Ids, newest first, by a statement that leaves everything to SQLite."""
+    """Ids, newest first, by a statement without index hints."""
     asked = {sql: value for sql, value in conditions.items() if value is not None}
     names = [] if user is None else names_of(history.connection, user)
     where = ["1", *asked, *([f"user IN ({','.join('?' * len(names))})"] if names else [])]
@@ -138,12 +138,12 @@ def test_a_page_of_a_users_events_with_a_rare_name_reads_none_of_the_others(tmp_
 
 
 def test_a_page_reads_what_it_shows_however_much_there_is_of_a_user(tmp_path: Path) -> None:
-    """Rows that SQLite steps over, counted for histories of two lengths."""
+    """Counts the steps of SQLite's virtual machine, for histories of two lengths."""
     assert steps_of_pages(tmp_path / "long", 1600) < 1.5 * steps_of_pages(tmp_path / "short", 400)
 
 
 def steps_of_pages(folder: Path, events: int) -> int:
-    """For the first pages of a user with most of the events."""
+    """The steps for the first pages of a user with most of the events."""
     return steps_of(folder, events, read_pages)
 
 
@@ -160,7 +160,7 @@ def read_pages(users: LocalUsers) -> None:
 
 
 def steps_of(folder: Path, events: int, read: Callable[[LocalUsers], object]) -> int:
-    """How much SQLite does to read something of a history, in steps of its virtual machine."""
+    """The steps of SQLite's virtual machine for reading something from a history."""
     folder.mkdir()
     history = History(folder / "db", 1, events)
     history.connection.close()

@@ -1,4 +1,4 @@
-"""What is known of the live functions: kept up to date function by function, whatever happens to them."""
+"""The catalog of live functions is updated function by function, and stays correct after any change."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def waiting(event: str, match: str | None = None) -> Wait:
 
 @contextmanager
 def statements(platform: LocalPlatform) -> Iterator[list[str]]:
-    """What the server asks its database meanwhile."""
+    """The statements that the server executes meanwhile."""
     executed: list[str] = []
     platform.store.connection.set_trace_callback(executed.append)
     yield executed
     platform.store.connection.set_trace_callback(None)
 
 
-# --- what it costs ---------------------------------------------------------------------------------------------------
+# --- cost ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_compiles_only_the_functions_that_it_starts(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_a_change_costs_does_not_depend_on_how_many_functions_there_are(tmp
     assert counts[1] <= counts[0] + 2
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- contents --------------------------------------------------------------------------------------------------------
 
 NAMES = ("go", "go.on", "paid", "sent", "stepwell/run.completed")
 EVENTS = [
@@ -106,7 +106,8 @@ EVENTS = [
 
 
 def test_after_any_changes_it_says_what_a_server_says_that_starts_anew(tmp_path: Path) -> None:
-    """But for events that only an ended run of a replaced version has awaited: they are until the function changes."""
+    """One difference: an event that only ended runs of a replaced version awaited stays awaited until the function
+    changes."""
 
     async def test(it: Scripted) -> None:
         choose = random.Random(7)
@@ -120,7 +121,7 @@ def test_after_any_changes_it_says_what_a_server_says_that_starts_anew(tmp_path:
 
 
 async def changed(it: Scripted, choose: random.Random) -> None:
-    """One of many changes, to one of few functions."""
+    """One of many changes, to one of a few functions."""
     function, versions = f"f-{choose.randrange(5)}", it.platform.store.functions
     routing = versions.routing(function)
     kind = choose.randrange(7)
@@ -150,7 +151,7 @@ def other(routing: Routing, versions: Any, now: int, choose: random.Random) -> R
 
 
 def started(catalog: Catalog) -> list[Any]:
-    """All that a catalog says of what events start."""
+    """All that a catalog contains about started functions."""
     is_triggered = [catalog.is_triggered_by(name) for name in NAMES]
     is_paused = [(name, catalog.is_paused(name)) for name in sorted(catalog.live)]
     return [is_paused, catalog.triggers, is_triggered, [started_by(catalog, event) for event in EVENTS]]
@@ -163,7 +164,7 @@ def started_by(catalog: Catalog, event: Event) -> list[Any]:
 
 
 def awaited(catalog: Catalog) -> set[Any]:
-    """All that a catalog says of what is awaited."""
+    """All that a catalog contains about awaited events."""
     keys = {key for event in EVENTS for key in catalog.keys(event)}
     return {
         *filter(catalog.is_awaited, NAMES),

@@ -1,4 +1,4 @@
-"""Logs that are long lie in files beside the database, and whoever reads a run does not notice."""
+"""Long logs are stored in files beside the database; readers of a run see no difference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def on_platform(folder: Path, test: Test) -> None:
 
 
 async def run_that_logs(it: Scripted, *pieces: bytes, user: str = "ann") -> str:
-    """The id of a run whose one attempt has logged this, and ended."""
+    """The id of a run whose only attempt has logged this, and ended."""
     event = await it.send(user={"id": user, "email": f"{user}@example.com"})
     await until(lambda: it.runner.held)
     (attempt,) = it.runner.held
@@ -99,7 +99,7 @@ def test_each_attempt_has_a_log_of_its_own(tmp_path: Path) -> None:
             it.runner.held[0].log("stderr", text * 100_000)
             it.runner.release(Outcome(output=b"1") if text == b"2" else _again())
             await it.platform.until_idle()
-            it.platform.clock.advance(60_000)  # when it is tried again
+            it.platform.clock.advance(60_000)  # until the retry
         (run,) = it.runs(event)
         assert [log_of(it, run.run.id, n) for n in (1, 2)] == [b"1" * 100_000, b"2" * 100_000]
 
@@ -111,7 +111,7 @@ def _again() -> Outcome:
 
 
 def test_when_an_attempt_has_ended_its_log_is_whole_whatever_happens_then(tmp_path: Path) -> None:
-    """As after the server was killed: what the database and the files hold is read by somebody else."""
+    """Like after a kill: another process reads the database and the files."""
 
     async def test(it: Scripted) -> None:
         event = await it.send()
@@ -165,7 +165,7 @@ def test_retention_removes_the_files_of_old_runs(tmp_path: Path) -> None:
 
 
 def test_files_that_no_row_names_go_at_the_next_start(tmp_path: Path) -> None:
-    """As a crash may leave them, and a database that was restored: of the same run, but another file."""
+    """Files that a crash has left, or that belong to a database from before a restore: same run, but another file."""
 
     async def before(it: Scripted) -> None:
         await run_that_logs(it, LONG)
@@ -173,7 +173,7 @@ def test_files_that_no_row_names_go_at_the_next_start(tmp_path: Path) -> None:
     async def after(it: Scripted) -> None:
         await until(lambda: len(files(tmp_path)) == 2)
         assert log_of(it, it.runs()[0].run.id) == LONG
-        assert [path.name for path in files(tmp_path)] == [value.name, "notes.txt"]  # which is not ours
+        assert [path.name for path in files(tmp_path)] == [value.name, "notes.txt"]  # the latter is not Stepwell's
 
     on_platform(tmp_path, before)
     (value,) = files(tmp_path)

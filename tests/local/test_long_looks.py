@@ -1,4 +1,4 @@
-"""A wait whose `match` gives no key looks at all events of its name: of many, a piece at a time."""
+"""A wait whose `match` gives no key scans the events of its name, in pieces if there are many."""
 
 from __future__ import annotations
 

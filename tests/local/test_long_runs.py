@@ -1,4 +1,4 @@
-"""Runs of many steps on one machine: while one is open, a transition writes the part of its state that it changes."""
+"""Runs with many steps on the local server: a transition of an open run writes only the changed part of the state."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 async def begin(it: Scripted, **first: Any) -> None:
-    """Start a chain. `first`: what its first step says."""
+    """Start a chain of steps. `first` is the first step's output."""
     steps = {f"s{n}": {"after": [{"step": f"s{n - 1}"}]} for n in range(1, STEPS)}
     await it.deploy(**{"s0": first, **steps})
     await it.send()
 
 
 async def go_on(it: Scripted, steps: int) -> None:
-    """End so many steps, one after the other, and wait until the next one runs."""
+    """End this many steps, one after the other, and wait until the next one runs."""
     for _ in range(steps):
         await until(lambda: it.runner.held)
         it.runner.release()
@@ -51,13 +51,13 @@ async def finish(it: Scripted) -> None:
 
 
 def statuses(it: Scripted) -> list[StepStatus]:
-    """Of the steps of the only run, as lists show it."""
+    """The statuses of the only run's steps, as in lists."""
     (detail,) = it.runs()
     return [step.status for step in detail.run.steps]
 
 
 def after(steps: int) -> list[StepStatus]:
-    """When so many have ended."""
+    """Call when this many steps have ended."""
     rest = [StepStatus.PENDING] * (STEPS - steps - 1)
     return [*[StepStatus.COMPLETED] * steps, StepStatus.RUNNING, *rest]
 
@@ -75,7 +75,7 @@ def test_a_transition_writes_the_part_that_it_changes(tmp_path: Path) -> None:
         (part,) = [sql for sql in written if "INTO run_parts" in sql]
         at_most = 2 * 50 * PART  # it is written in hexadecimal
         assert len(part) < at_most
-        assert len(row) < at_most  # the row has a digit of each edge, and nothing of steps
+        assert len(row) < at_most  # the row has one digit per edge, and no steps
 
     on_platform(tmp_path, test)
 
@@ -121,7 +121,7 @@ def test_a_long_run_goes_on_after_a_restart(tmp_path: Path, is_old: bool) -> Non
         if is_old:
             it.platform.store.connection.execute("UPDATE runs SET state = ?", (pack(it.runs()[0].run),))
             it.platform.store.connection.execute("DELETE FROM run_parts")
-            it.platform.store.reset()  # what is in memory
+            it.platform.store.reset()  # clear the memory
 
     async def second(it: Scripted) -> None:
         await finish(it)

@@ -1,4 +1,4 @@
-"""Outputs and errors that are long stay whole, and stay out of the rows that are searched by key."""
+"""Long outputs and errors are stored completely, but not in the rows that are searched by key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.local.scripted import Scripted, scripted, until
 
 LONG, SHORT = b'"%b"' % (b"x" * 250_000), b'"short"'
 FAILED = Outcome(error=Error("exit", "no", output=LONG), retryable=False)
-LARGEST_ROW = 1000  # bytes: SQLite keeps as much of a row on its page
+LARGEST_ROW = 1000  # bytes that SQLite stores of a row on its page
 DAY_MS = 86_400_000
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]
@@ -39,7 +39,7 @@ async def end(it: Scripted, outcome: Outcome) -> None:
 
 
 def kept(it: Scripted) -> list[tuple[bytes | None, bytes | None]]:
-    """What of each attempt is read again."""
+    """The stored result of each attempt."""
     (run,) = it.runs()
     return [(attempt.output, attempt.error) for attempt in run.attempts]
 

@@ -1,4 +1,4 @@
-"""What an event names and does not start: of many functions it is kept once for all events, and shown of each."""
+"""Functions that an event names but does not start: if many, they are stored once for all events."""
 
 from __future__ import annotations
 

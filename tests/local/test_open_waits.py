@@ -1,4 +1,4 @@
-"""Waits that are found by their event's name alone: only those that an event may satisfy have their run read."""
+"""Waits that are found by their event's name alone: a run is read only if the event may satisfy the wait."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def start_many(it: Scripted, count: int, **data: Any) -> list[str]:
     [
         "async.data.n > event.data.n",
         "!(async.data.n <= event.data.n)",
-        "async.data.n > data.n && has(async.data.n)",  # comparisons tell a part
-        "[async.data.n].exists(n, n > event.data.n)",  # and here nothing
+        "async.data.n > data.n && has(async.data.n)",  # partly decided by comparing
+        "[async.data.n].exists(n, n > event.data.n)",  # not decided by comparing at all
         "async.data.n > data.n && size(data.text) > 0",
     ],
 )

@@ -1,4 +1,4 @@
-"""The batch and its clock: timers in time, batches that cannot be written, starting where the last process stopped."""
+"""Batches and the clock: timers on time, batches that cannot be written, and restarts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 def test_timers_fire_in_time(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """Within 50 ms on a quiet machine; here with room for a busy one. Never early."""
+    """Within 50 ms on a quiet machine; this test allows more for a busy one. Never early."""
     late: list[int] = []
 
     async def test(it: Scripted) -> None:
@@ -180,7 +180,7 @@ def test_a_version_that_could_not_be_written_is_not_live(tmp_path: Path) -> None
 
 
 def test_failures_do_not_add_up_to_more_tries(tmp_path: Path) -> None:
-    """However many senders were refused, the platform tries again once at a time."""
+    """However many senders were refused, the platform tries again only once at a time."""
 
     async def test(it: Scripted) -> None:
         read_only(it, True)

@@ -1,4 +1,4 @@
-"""What Python handlers return is written as Lambda's own runtime writes it: both are asked about every value."""
+"""Return values of Python handlers are encoded exactly as by Lambda's own runtime, compared for every value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stepwell.testing.lambdas.destinations import as_json
 
 
 def by_lambda(value: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The text of the answer, or of the error."""
+    """The text of the answer or of the error."""
     monkeypatch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.13")
     try:
         text, _ = LambdaMarshaller().marshal_response(value)
@@ -82,7 +82,7 @@ class Order:
 
 
 class AsDict:
-    """Has what named tuples have."""
+    """Has `_asdict`, like named tuples."""
 
     def __init__(self, fields: Any) -> None:
         self.fields = fields
@@ -101,7 +101,7 @@ class Broken:
 
 
 class Listed(list[int]):
-    """The standard library's encoder takes it for a list."""
+    """The standard library's encoder treats it as a list."""
 
     def _asdict(self) -> dict[str, int]:
         return {"first": self[0]}
@@ -129,9 +129,9 @@ VALUES: list[Any] = [
     None, True, False, 0, -1, 1.5, 1e100, 1e-7, 5e-324, -0.0, 10**20, -(2**63), "", "text", "é世😀", [], {}, [[]],
     [1, [2, {}]],
     {"a": {"b": [None]}}, "\x00\x1f\x7f\x80\u2028\u2029\\\"/\b\f\n\r\t", {"é\n": 1}, [[[[[[0]]]]]], [SHARED, SHARED],
-    # numbers that JSON has not
+    # numbers that JSON does not have
     math.nan, math.inf, -math.inf, [math.nan], {"a": -math.inf}, 10**400, 10**5000,
-    # Decimal, as boto3 gives it
+    # Decimal, as boto3 returns it
     Decimal("12.50"), Decimal("3"), Decimal("-0"), Decimal("1E+2"), Decimal("1E-10"), Decimal("1e400"),
     Decimal("0E-8"),
     Decimal("123456789012345678901234567890.123"), Decimal("NaN"), Decimal("-NaN"), Decimal("sNaN"),
@@ -164,9 +164,9 @@ VALUES: list[Any] = [
     uuid.UUID(int=0), pathlib.PurePosixPath("/x"), fractions.Fraction(1, 2), 1j, print, len, lambda: 0, int,
     types, Ellipsis,
     NotImplemented, ValueError("x"), {"a": {"b": object()}},
-    # what is in itself
+    # values that contain themselves
     circular_list(), circular_dict(), [circular_dict()],
-    # deep in what JSON has
+    # nested in what JSON has
     {"a": [1, {"b": (Point(1, {"c": [Point(2, 3)]}),)}]}, [[{"a": Listed([1])}]], {"a": [Members(b=1)]},
     {"a": [Decimal("1.50")]},
 ]  # fmt: skip
@@ -174,11 +174,11 @@ VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_return_value_is_written_as_lambda_writes_it(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = by_us(value), by_lambda(value, monkeypatch)
+    actual, expected = by_us(value), by_lambda(value, monkeypatch)
     if value == b"NaN" or isinstance(value, bytes):
-        assert ours == theirs or json.loads(ours) == json.loads(theirs)
+        assert actual == expected or json.loads(actual) == json.loads(expected)
     else:
-        assert ours == theirs
+        assert actual == expected
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}, {"\ud800": 1}])

@@ -1,4 +1,4 @@
-"""What people read of the database: pages, the newest first, filters, and what is shown of an event and a run."""
+"""Queries for the API: pages, newest first, filters, and details of events and runs."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_texts_of_runs_are_those_of_now_in_the_order_of_the_list(runs: Runs, que
     expected = [b"three RUNNING", b"two COMPLETED", b"one RUNNING"]
     assert list(queries.read_run_texts(view).items) == expected
     assert list(queries.read_run_texts(view).items) == expected
-    assert asked.count("two") == 1, "what has ended is encoded once"
+    assert asked.count("two") == 1, "an ended run is encoded once"
     runs.fold("one", AttemptEnded(0, 1, OK))
     assert list(queries.read_run_texts(view).items) == [b"three RUNNING", b"two COMPLETED", b"one COMPLETED"]
 

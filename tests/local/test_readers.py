@@ -1,4 +1,4 @@
-"""Reads in a process of their own: the same answers, whatever becomes of the process."""
+"""Reads in a process of their own: the answers are the same, whatever happens to the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIRST, SECOND = Question(1, "/v1/runs", "limit=1"), Question(2, "/v1/events/é",
 
 
 class Rest:
-    """The application that the server itself has; counts what it answers, and can be held up."""
+    """The server's own application. Counts its answers, and can be held."""
 
     def __init__(self, it: Scripted, folder: Path) -> None:
         self.answered = 0
@@ -69,7 +69,7 @@ class Site:
         return messages[0]["status"], orjson.loads(messages[1]["body"])
 
     async def become_busy(self) -> None:
-        """Two read at once, so that the process is started."""
+        """Read twice at the same time, so that the process is started."""
         self.rest.go_on.clear()
         reads = [asyncio.create_task(self.get("/v1/runs")) for _ in range(2)]
         await until(lambda: self.rest.answered >= 2)
@@ -169,7 +169,7 @@ def test_a_process_that_cannot_answer_is_not_started_again_and_again(
     async def test() -> None:
         process = ReaderProcess(tmp_path / "no-database", URL)
         process.start_soon()
-        await until(lambda: "has ended with" in caplog.text)
+        await until(lambda: "ended with code" in caplog.text)
         assert (process.is_up, process.pid) == (False, None)
         assert await process.ask("/v1/runs", "") is None
         assert not process.may_start(asyncio.get_running_loop().time() + 30)
@@ -204,14 +204,14 @@ def test_the_process_gets_nothing_of_the_servers_environment_that_it_does_not_ne
     async def test() -> None:
         async with site(tmp_path) as value:
             await value.become_busy()
-            with contextlib.suppress(PermissionError):  # it hides its memory; root may look all the same
+            with contextlib.suppress(PermissionError):  # its memory is hidden, but root may read it
                 assert b"hidden" not in Path(f"/proc/{value.process.pid}/environ").read_bytes()
 
     run(test())
 
 
 def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path: Path) -> None:
-    """Also where Linux groups processes by session, and looks at a process's own nice value within its group only."""
+    """Also where Linux groups processes by session, and uses a process's own nice value within the group only."""
 
     async def test() -> None:
         own = Path("/proc/self/autogroup")
@@ -221,7 +221,7 @@ def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path
             pid = value.process.pid
             assert pid is not None
             assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
-            if before:  # on Linux, where there are such groups
+            if before:  # only on Linux with such groups
                 assert Path(f"/proc/{pid}/autogroup").read_text().endswith(f"nice {NICE}\n")
                 assert own.read_text() == before
 
@@ -231,13 +231,13 @@ def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path
 def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> None:
     async def test() -> None:
         async with scripted(tmp_path):
-            ours, theirs = socket.socketpair()
-            arguments = [str(theirs.fileno()), str(tmp_path / "db"), URL]
+            own_end, process_end = socket.socketpair()
+            arguments = [str(process_end.fileno()), str(tmp_path / "db"), URL]
             command = [sys.executable, "-m", "stepwell.local.reading.process", *arguments]
-            with subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as process:
-                theirs.close()
-                await asyncio.to_thread(ours.recv, 100)  # it is ready
-                ours.close()
+            with subprocess.Popen(command, pass_fds=(process_end.fileno(),)) as process:
+                process_end.close()
+                await asyncio.to_thread(own_end.recv, 100)  # the process is ready
+                own_end.close()
                 assert await asyncio.to_thread(process.wait, 20) == 0
 
     run(test())

@@ -1,4 +1,4 @@
-"""What steps leave behind never stays a zombie, and nobody is robbed of the exit status of a child."""
+"""Processes that steps leave behind never stay zombies, and exit statuses of the server's children are not taken."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def children(pid: int) -> list[tuple[int, str]]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it is gone
+        except OSError:  # the process is gone
             continue
         if int(parent) == pid:
             found.append((int(stat.parent.name), state))
@@ -79,7 +79,7 @@ def test_a_server_that_is_process_1_leaves_no_zombies(tmp_path: Path) -> None:
         pytest.skip("this machine makes no namespaces")
     words = made.stdout.split()
     assert words[:3] == ["zombies", "0", "of"], (made, (tmp_path / "log").read_text())
-    assert int(words[3]) > 5  # the daemons are there
+    assert int(words[3]) > 5  # the daemons are running
 
 
 OTHERS_CHILDREN = """

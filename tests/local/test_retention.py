@@ -1,4 +1,4 @@
-"""What is old goes, and what is still needed stays."""
+"""Old data is deleted, and needed data stays."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_values_of_idempotency_are_forgotten_once_their_day_is_over(tmp_path: Pa
 
 
 def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> None:
-    """An event that satisfied a wait is read again when the step starts: also months later."""
+    """The event that satisfied a wait is read again when the step starts, even months later."""
 
     async def test(it: Scripted) -> None:
         delayed = {"after": [{"step": "b", "wait": "200d"}]}
@@ -211,10 +211,10 @@ def test_versions_without_runs_go_but_the_newest_and_the_live_one_stay(tmp_path:
                 await it.send()
                 await it.platform.until_idle()
         await clean(it.platform, 30)
-        assert versions(it, "f") == [1, 2, 3, 4]  # they are young
+        assert versions(it, "f") == [1, 2, 3, 4]  # they are too young
         it.platform.clock.advance(31 * DAY_MS)
         await clean(it.platform, 30)
-        assert versions(it, "f") == [4]  # its run ended long ago
+        assert versions(it, "f") == [4]  # the run ended long ago
         assert versions(it, "waiting") == [1]
 
     on_platform(tmp_path, test)
@@ -299,7 +299,7 @@ def test_pieces_are_farther_apart_while_others_write(tmp_path: Path) -> None:
 
 
 def test_a_run_that_failed_stays_while_one_of_its_attempts_goes_on(tmp_path: Path) -> None:
-    """Its outcome is still to be recorded."""
+    """The attempt's outcome has yet to be recorded."""
 
     async def test() -> None:
         async with scripted(tmp_path, hold=True) as it:
@@ -322,7 +322,7 @@ def test_a_run_that_failed_stays_while_one_of_its_attempts_goes_on(tmp_path: Pat
 
 
 def test_versions_that_get_new_runs_stay_however_old_they_are(tmp_path: Path) -> None:
-    """The live one, after a rollback, and the one that is tried beside it."""
+    """The live version after a rollback, and the canary."""
 
     async def test(it: Scripted) -> None:
         for n in range(5):

@@ -1,4 +1,4 @@
-"""Lists of runs: what they cost, and that they never show what is not so any more."""
+"""Lists of runs: their cost, and that they never show outdated data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_platform(folder: Path, test: Test, *, hold: bool = False) -> None:
 
 
 class Shown:
-    """Shows runs as the API does, and notes which it showed."""
+    """Shows runs as the API does, and records which ones."""
 
     def __init__(self) -> None:
         self.runs: list[str] = []
@@ -55,12 +55,12 @@ def test_the_attempts_of_a_page_are_read_by_one_statement(tmp_path: Path) -> Non
             await it.send()
         await it.platform.until_idle()
         statements: list[str] = []
-        it.queries.read_runs(limit=1)  # which reads the version
+        it.queries.read_runs(limit=1)  # loads the version
         it.queries.connection.set_trace_callback(statements.append)
         page = it.queries.read_runs(limit=20)
         assert [len(run.attempts) for run in page.items] == [2] * 20
         assert sum("FROM attempts" in statement for statement in statements) == 1
-        assert len(statements) == 4  # with the list, BEGIN and COMMIT
+        assert len(statements) == 4  # the list, the attempts, BEGIN and COMMIT
 
     on_platform(tmp_path, test)
 
@@ -154,9 +154,9 @@ def test_texts_take_a_bounded_number_of_bytes() -> None:
 def test_who_began_to_read_before_an_erasure_neither_adds_texts_nor_gets_later_ones() -> None:
     texts = RunTexts()
     texts.put("a", b"before", 0)
-    assert texts.get("a", 1) is None  # somebody was erased, so all is dropped
+    assert texts.get("a", 1) is None  # there was an erasure, so all texts are dropped
     assert texts.bytes == 0
-    texts.put("a", b"before", 0)  # by a reader that had begun to read
+    texts.put("a", b"before", 0)  # by a reader that began before the erasure
     assert texts.get("a", 1) is None
     texts.put("a", b"after", 1)
     assert texts.get("a", 0) is None

@@ -1,4 +1,4 @@
-"""Steps that are containers, for real, with docker or podman."""
+"""Steps in real containers, with docker or podman."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _built: list[str] = []
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A working engine, and an environment in which it works."""
+    """A working engine, and the environment that it needs."""
     if not Path("/bin/busybox").exists():
         pytest.skip("there is no static busybox to make an image of")
     config = tmp_path_factory.mktemp("containers") / "containers.conf"
@@ -57,7 +57,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def image(folder: Path, script: str, dockerfile: str = _DOCKERFILE, **options: Any) -> Job:
     put(folder, step__sh=script, Dockerfile=dockerfile)
-    if Path("/bin/busybox").is_file():  # else no container is made of it
+    if Path("/bin/busybox").is_file():  # otherwise no image can be built
         shutil.copy("/bin/busybox", folder / "busybox")
     fields = {name: options.pop(name) for name in ("entrypoint", "cpu", "memory", "image") if name in options}
     value = job(folder, Runtime("docker", **fields), **options)
@@ -71,7 +71,7 @@ def containers(engine: str) -> list[str]:
 
 
 def left_over(engine: str) -> set[str]:
-    """The containers that do not go: those of tests beside this one do."""
+    """Containers that are not removed; those of parallel tests are removed soon."""
     left, deadline = set(containers(engine)), time.monotonic() + 20
     while left and time.monotonic() < deadline:
         left &= set(containers(engine))
@@ -87,7 +87,7 @@ def test_the_input_is_the_last_argument_stdin_and_a_file(engine: str, tmp_path: 
 
 
 def test_an_input_above_96_kib_is_named_not_given(engine: str, tmp_path: Path) -> None:
-    """It reads its stdin: podman may lose what a container prints that ends while more than a pipe's fill is unread."""
+    """The step reads its stdin: podman may lose output if a container ends with more unread input than a pipe holds."""
     content = b'"' + b"x" * 600_000 + b'"'
     script = '/bin/busybox cat >/dev/null; printf \'["%s", %s]\' "$1" "$(/bin/busybox wc -c <"$STEPWELL_INPUT")"'
     assert run(image(tmp_path, script, content=content)).output == ["@/stepwell/input.json", 600_002]
@@ -112,7 +112,7 @@ def test_what_podmans_client_loses_is_found_with_its_monitor(
     if Path(engine).name != "podman":
         pytest.skip("docker's client loses nothing")
     job, printed = image(tmp_path, PRINTS[case]), tmp_path / "printed"
-    run(job)  # and builds the image
+    run(job)  # also builds the image
     driver = ["--log-driver", "k8s-file", "--log-opt", f"path={printed}"]
     done = subprocess.run([engine, "run", "--rm", *driver, image_of(job)[0]], capture_output=True, check=True)
     found = {"stdout": b"", "stderr": b""}
@@ -186,7 +186,7 @@ def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pyt
     assert options == ["-e", "TOKEN", "-e", "SHARED", "--env-file", str(tmp_path / "env")]
     assert (env["TOKEN"], env["SHARED"], env.get("DOCKER_HOST")) == ("t0ken", "step", os.environ.get("DOCKER_HOST"))
     assert (tmp_path / "env").read_text() == "DOCKER_HOST=tcp://x\n"
-    assert "STRIPE_SECRET" not in env  # of the server's, a client gets what it reads
+    assert "STRIPE_SECRET" not in env  # a client gets only what it needs of the server's environment
     assert env["PATH"] == os.environ["PATH"]
 
 

@@ -1,4 +1,4 @@
-"""Native Lambda handlers in warm workers."""
+"""Lambda handlers in warm workers."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_an_exception_is_a_failure_with_its_traceback_in_the_log(tmp_path: Path)
         assert first.error == ("exception", True, "ValueError: no\nway")
         assert 'app.py", line 4, in handler' in first.log("stderr")
         assert "python_worker" not in first.log("stderr")
-        assert first.log("stdout") == second.log("stdout")  # the worker lives on
+        assert first.log("stdout") == second.log("stdout")  # the same worker
 
     on_runners(work)
 
@@ -337,7 +337,7 @@ def test_large_inputs_and_outputs_pass(tmp_path: Path) -> None:
 
 
 def test_inputs_and_outputs_pass_that_come_in_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the system gives sockets little memory."""
+    """As on systems whose sockets have small buffers."""
     monkeypatch.setattr(channel, "_SEND_BYTES", 1)
     monkeypatch.setattr(worker, "_PIECE", 3)
     job = py(tmp_path, "return [len(event), event[:2000]]", content=b'"' + b"x" * 640_000 + b'"')

@@ -1,4 +1,4 @@
-"""Steps that are web addresses, against a real server."""
+"""Steps that call a URL, against a real server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.local.attempts import INPUT, Start, job, on_runners, run
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers every request with what `answer` says, and keeps what it got."""
+    """Answers every request with the result of `answer`, and records the requests."""
 
     daemon_threads = True
     answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")

@@ -1,4 +1,4 @@
-"""Steps that are programs: what they get, what they say, and that they end as they should."""
+"""Steps that are programs: their input, output, environment and end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_ends_are_noticed_where_there_are_no_pidfds(tmp_path: Path, monkeypatch:
 
 @pytest.fixture(params=["posix_spawn", "Popen"])
 def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way in which programs are started; where one of them does not exist, the other one twice."""
+    """Each way in which programs are started; if one of them is not available here, the other one twice."""
     if request.param == "Popen":
         monkeypatch.setattr(posix_spawn, "is_possible", lambda: False)
 
@@ -76,7 +76,7 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_program_is_started_the_same_in_each_way(tmp_path: Path) -> None:
     script = 'printf "%s|%s|%s|%s" "$PWD" "$(ps -o sid= -p $$ | tr -d " ")" $$ "$ODD"; kill -PIPE $$; echo alive'
     attempt = run(sh(tmp_path, script, env={"ODD": "a=\n\udcff"}))
-    assert attempt.error[2].startswith("killed by SIGPIPE")  # which Python itself ignores
+    assert attempt.error[2].startswith("killed by SIGPIPE")  # Python itself ignores SIGPIPE
     folder, session, pid, odd = attempt.logged[0][1].split(b"|")
     assert (folder, session, odd) == (os.fsencode(tmp_path), pid, b"a=\n\xff")
 
@@ -92,7 +92,7 @@ def test_no_file_of_the_server_is_open_in_a_program_or_worker(tmp_path: Path) ->
         assert str(tmp_path / "secret") not in found
         assert "socket:" not in found
         put(tmp_path / "b", app__py="import os\ndef handler(event, context): return len(os.listdir('/proc/self/fd'))")
-        assert run(job(tmp_path / "b", Runtime("lambda", handler="app.handler"))).output == 5  # 4 and that of the list
+        assert run(job(tmp_path / "b", Runtime("lambda", handler="app.handler"))).output == 5  # 4, and one for the list
 
 
 @pytest.mark.usefixtures("each_way")

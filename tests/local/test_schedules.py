@@ -1,4 +1,4 @@
-"""Cron triggers in SQLite: when each ticks next, and which ticks are taken."""
+"""Cron triggers in SQLite: their next ticks, and which ticks are taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepwell.local.database.schema import connect, migrate
 from stepwell.local.store.schedules import Schedules
 
 HOUR = 3_600_000
-NOW = 1_780_002_000_000  # 21:00 UTC: a full hour
+NOW = 1_780_002_000_000  # 21:00 UTC, a full hour
 NEXT = NOW + HOUR
 HOURLY, DAILY = Trigger(cron="0 * * * *"), Trigger(cron="0 12 * * *")
 
@@ -37,7 +37,7 @@ def taken(schedules: Schedules, now: int) -> list[tuple[str, int]]:
 
 def test_a_trigger_ticks_at_its_very_time_and_then_at_the_next(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY], False, NOW)
-    assert taken(schedules, NOW) == [], "the tick of now is past"
+    assert taken(schedules, NOW) == [], "the current minute's tick is over"
     assert taken(schedules, NEXT - 1) == []
     assert taken(schedules, NEXT) == [("f", NEXT)]
     assert taken(schedules, NEXT) == []
@@ -51,7 +51,7 @@ def test_of_the_ticks_that_were_missed_the_latest_is_taken(schedules: Schedules)
 
 
 def test_a_trigger_that_stays_keeps_its_next_tick(schedules: Schedules) -> None:
-    """Also one that is due: it was missed while the server was down."""
+    """Also if that tick is due: it was missed while the server was down."""
     schedules.set("f", [HOURLY], False, NOW)
     schedules.set("f", [HOURLY, DAILY], False, NEXT + 1)
     assert taken(schedules, NEXT + 1) == [("f", NEXT)]

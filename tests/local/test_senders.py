@@ -1,4 +1,4 @@
-"""What senders do to a server's HTTP API: go away, send slowly, send without a key, and what is left of it."""
+"""Senders of the HTTP API that disconnect, send slowly, or have no key, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_who_goes_away_in_the_middle_has_sent_nothing(server: Server, key: str, 
         before = http.get("/v1/events").json()
         with connect(server) as client:
             client.sendall(head(path, key, 100).replace(b"Host: a", b"Host: a\r\nExpect: 100-continue"))
-            assert b"100 Continue" in client.recv(1000)  # it waits for the body
+            assert b"100 Continue" in client.recv(1000)  # the server waits for the body
             client.sendall(sent)
         assert http.get("/healthz").status_code == 200
         assert http.get("/v1/events").json() == before

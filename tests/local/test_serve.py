@@ -1,4 +1,4 @@
-"""`stepwell serve` as somebody who runs it meets it: its logs, its keys, its end and its next start."""
+"""`stepwell serve` for its operator: logs, API keys, shutdown and restart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_line_of_its_output_is_json(tmp_path: Path, db: Path) -> None:
         http.ended(http.send())
         assert http.http.post("/e", content=b"nonsense").status_code == 400
         assert server.stop() == 0
-    for line in server.lines:  # `Server` has parsed each
+    for line in server.lines:  # `Server` has parsed each line
         assert {"time", "level", "logger", "message"} <= set(line)
         assert datetime.fromisoformat(line["time"]).tzinfo is not None
     messages = [line["message"] for line in server.lines]
@@ -191,7 +191,7 @@ def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, db: Path) -
 
 
 def test_a_second_signal_does_not_wait_for_slow_clients_either(tmp_path: Path, db: Path) -> None:
-    """One that is in the middle of its request, while a step runs."""
+    """The client has sent half of a request, and a step is running."""
     began = tmp_path / "began"
     write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
     key = new_key(db)
@@ -210,7 +210,7 @@ def test_a_second_signal_does_not_wait_for_slow_clients_either(tmp_path: Path, d
 def test_without_a_word_about_grace_all_is_over_in_ten_seconds(
     tmp_path: Path, db: Path, number: signal.Signals
 ) -> None:
-    """As `docker stop` has it: with a step that ends for nothing, and a client that never completes its request."""
+    """As with `docker stop`: a step that never ends, and a client that never completes a request."""
     pid = tmp_path / "pid"
     write_function(tmp_path / "f", a=program(f"trap '' TERM INT; echo $$ > {pid}; while :; do sleep 1; done"))
     key = new_key(db)
@@ -225,7 +225,7 @@ def test_without_a_word_about_grace_all_is_over_in_ten_seconds(
 
 
 def test_requests_and_steps_end_in_one_and_the_same_time(tmp_path: Path, db: Path) -> None:
-    """A client that does not end its request takes nothing from it, and adds nothing."""
+    """A client with an incomplete request does not shorten or prolong the grace period."""
     began = tmp_path / "began"
     write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
     key = new_key(db)
@@ -239,7 +239,7 @@ def test_requests_and_steps_end_in_one_and_the_same_time(tmp_path: Path, db: Pat
 
 
 def test_a_server_that_hangs_ends_all_the_same_and_says_so(tmp_path: Path) -> None:
-    """What nobody thought of, here a thread that has the loop for itself, must not wait for SIGKILL."""
+    """If a thread blocks the event loop, the server must end without waiting for SIGKILL."""
     script = (
         "import asyncio, time, logging\n"
         "from stepwell.cli.server import ending\n"
@@ -279,7 +279,7 @@ def _is_refused(server: Server) -> bool:
 
 
 def test_a_request_that_is_being_answered_is_answered(tmp_path: Path, db: Path) -> None:
-    """What was accepted just before the end is there at the next start."""
+    """An event that was accepted just before the end exists after the restart."""
     key = new_key(db)
     write_function(tmp_path / "f")
     with serve(tmp_path / "f", db) as server, api(server, key) as http:

@@ -1,7 +1,7 @@
-"""No statement reads more of a table that grows than it needs: SQLite says of each how it finds its rows.
+"""No statement scans a table that grows: SQLite's query plan shows how each statement finds rows.
 
-Statements are collected while everything happens once to a server, and compared with the SQL in the source files. So
-none is overlooked: a new statement must be executed in `everything.py`.
+Statements are recorded while everything happens once to a server, and compared with the SQL in the source files. So
+none is overlooked: `everything.py` must execute each new statement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepwell.local.database.schema import MIGRATIONS, connect, migrate
 from tests.local.everything import everything
 from tests.local.history import History
 
-# These grow with events and runs, the others with what is deployed.
+# Tables that grow with events and runs; the others grow with deployed functions only.
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
     "kept", "unrouted", "long_texts", "run_parts",
@@ -32,7 +32,7 @@ DEPLOYED = {
     "counters", "trigger_tables",
 }  # fmt: skip
 
-# Statements that read a whole table all the same, and why.
+# Statements that scan a whole table, and why they may.
 EXCEPTIONS = {
     "SELECT seq FROM events WHERE accepted_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
     "SELECT seq FROM runs WHERE created_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
@@ -46,7 +46,7 @@ _SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE|AND|ORDER BY|INDEX
 
 
 class Noting(sqlite3.Connection):
-    """A connection that notes what it executes, as it was written: with `?`."""
+    """A connection that records the statements that it executes, with `?` for parameters."""
 
     executed: set[str] = set()  # noqa: RUF012
 
@@ -69,14 +69,14 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 @pytest.fixture(scope="module")
 def planned(executed: set[str]) -> list[str]:
-    """Without those of migrations, which are executed once in the life of a database."""
+    """Executed statements without those of migrations, which run once per database."""
     migrations = "".join(MIGRATIONS)
     return sorted(sql for sql in executed if not _NO_PLAN.match(sql) and sql.strip() not in migrations)
 
 
 @pytest.fixture(scope="module", params=["new", "used"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    """SQLite plans by statistics, if it has some: those of a database in which a user has nearly everything."""
+    """A database with statistics, which SQLite uses for plans: one user has nearly everything."""
     path = tmp_path_factory.mktemp("database") / "db"
     connection = History(path, 1, 1000).connection if request.param == "used" else connect(path)
     migrate(connection)
@@ -107,7 +107,7 @@ def problems_of(database: sqlite3.Connection, sql: str) -> list[str]:
 
 
 def is_dear(step: str, grows: bool) -> bool:
-    """Whether a step of a plan reads, or sorts, what grows."""
+    """Whether a step of a plan reads or sorts a table that grows."""
     if step.startswith("USE TEMP B-TREE") or "AUTOMATIC" in step:
         return grows
     found = re.fullmatch(
@@ -124,7 +124,7 @@ def is_dear(step: str, grows: bool) -> bool:
         ("SCAN runs", True),
         ("SCAN runs USING COVERING INDEX runs_version", True),
         ("SCAN functions", False),
-        ("SEARCH runs USING INDEX runs_open_version", True),  # as of min() without an index of its own
+        ("SEARCH runs USING INDEX runs_open_version", True),  # as for min() without an index of its own
         ("SEARCH runs USING INDEX runs_open_after", False),
         ("SEARCH runs USING INDEX runs_user (user=? AND rowid<?)", False),
         ("SEARCH events USING INTEGER PRIMARY KEY (rowid=?)", False),
@@ -150,7 +150,7 @@ def test_all_sql_of_a_file_was_executed(file: Path, executed: set[str]) -> None:
 
 
 def texts_of(tree: ast.AST) -> list[str]:
-    """The texts of a source file but for docstrings; `\\0` is where a value is filled in."""
+    """The strings of a source file except docstrings; `\\0` stands for a value that is filled in."""
     found = []
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

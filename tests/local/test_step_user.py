@@ -1,4 +1,4 @@
-"""Steps that run as another user: what they can reach, and what they cannot. And what no step can, whoever it is."""
+"""Steps that run as another user: what they can and cannot reach. Some limits hold for every user of steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "nobody"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that everybody can reach, as those of tests are not."""
+    """A folder that every user can enter; those of pytest are private."""
     folder = Path(tempfile.mkdtemp(prefix="stepwell-test-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -35,7 +35,7 @@ def run(http: Api, **data: Any) -> Json:
 
 
 def tell(http: Api) -> Any:
-    """What the step of a run printed."""
+    """The output of a run's step."""
     value = run(http)["steps"]["a"]
     assert value["status"] == "completed", value
     return value["output"]
@@ -149,7 +149,7 @@ def test_the_processes_of_another_user_are_killed_with_their_attempt(folder: Pat
 @pytest.mark.parametrize(
     ("user", "says"),
     [
-        ("no-such-user", "there is no user 'no-such-user'; make one"),
+        ("no-such-user", "there is no user 'no-such-user'; create it"),
         ("4294967294", "there is no user"),
         ("root", "is root"),
         ("0", "is root"),
@@ -180,7 +180,7 @@ def test_who_is_not_root_can_become_nobody_else(folder: Path) -> None:
         "except CannotBecome as reason: print(reason)"
     )
     if not all(parent.stat().st_mode & 0o001 for parent in Path(sys.executable).resolve().parents):
-        code = code.replace("os.setuid(65534)", "os.geteuid = lambda: 65534")  # it could import nothing
+        code = code.replace("os.setuid(65534)", "os.geteuid = lambda: 65534")  # otherwise it could not import anything
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout == (
         "only root can run steps as another user, such as daemon: start the server as root, or without --step-user\n"
@@ -216,7 +216,7 @@ def test_steps_see_nothing_of_the_servers_environment(tmp_path: Path, monkeypatc
 @needs_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
 def test_the_memory_of_a_server_is_hidden_from_other_processes_of_its_user(folder: Path) -> None:
-    """Of its user, and without the rights that root has beside."""
+    """From processes of the same user without root's capabilities."""
 
     plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 

@@ -1,4 +1,4 @@
-"""The database file: its schema and migrations, its numbers, and who may open it."""
+"""The database file: schema, migrations, row numbers, and who may open it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
 
 
 def test_attempts_of_an_older_file_get_the_users_of_their_runs(tmp_path: Path) -> None:
-    """By which a user's timeline finds them."""
+    """A user's timeline finds attempts by their user."""
     connection = connect(tmp_path / "db")
     migrate(connection, MIGRATIONS[: next(n for n, script in enumerate(MIGRATIONS) if "attempts_user" in script)])
     for seq, user in ((1, "ada"), (2, None)):
@@ -104,7 +104,7 @@ def test_times_of_an_older_file_grow_with_the_numbers_of_rows(tmp_path: Path) ->
     connection.close()
 
 
-@pytest.mark.parametrize("file", range(20))  # it takes luck to be in the way of another
+@pytest.mark.parametrize("file", range(20))  # several tries, since a collision is a matter of luck
 def test_many_may_open_a_new_file_at_once(tmp_path: Path, file: int) -> None:
     problems = []
 
@@ -160,7 +160,7 @@ def test_a_database_has_one_holder(tmp_path: Path) -> None:
 
 
 def test_statistics_of_a_smaller_past_are_forgotten(tmp_path: Path) -> None:
-    """SQLite plans by them: a list that was short would be read as a whole for ever."""
+    """SQLite uses them for plans: it would scan a table forever that was short once."""
     LocalStore(tmp_path / "db").close()
     connection = connect(tmp_path / "db")
     connection.execute("INSERT INTO people (record) VALUES ('')")

@@ -1,4 +1,4 @@
-"""Functions in SQLite, batch by batch: which versions there are, which is live, and what goes with one that is not."""
+"""Functions in SQLite: their versions, which one is live, and what is removed with a function that is not live."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_what_is_registered_starts_with_the_next_event(store: LocalStore) -> Non
 def test_a_definition_that_is_changed_is_a_new_version_and_one_that_is_not_is_none(store: LocalStore) -> None:
     register(store)
     assert register(store) == Registered("f", 1, is_new=False)
-    assert register(store, code="other") == Registered("f", 2, is_new=True), "its code is another"
+    assert register(store, code="other") == Registered("f", 2, is_new=True), "the code has changed"
     assert register(store, definition(step="b"), code="other") == Registered("f", 3, is_new=True)
-    assert register(store) == Registered("f", 4, is_new=True), "as it was before: its newest version says another thing"
+    assert register(store) == Registered("f", 4, is_new=True), "as at first, but different from the newest version"
     assert starts(store) == [("f", 4)]
 
 
@@ -120,7 +120,7 @@ def test_what_a_push_says_in_its_env_counts_although_its_version_is_live_already
     assert store.functions.dotenv("f", "a") == {"KEY": "two"}
 
 
-# --- what files say, and what was pushed -----------------------------------------------------------------------------
+# --- files and pushes ------------------------------------------------------------------------------------------------
 
 
 def routing(store: LocalStore) -> Routing:
@@ -130,13 +130,13 @@ def routing(store: LocalStore) -> Routing:
 
 
 def test_a_file_that_says_what_it_said_before_changes_nothing(store: LocalStore) -> None:
-    """Else a restart would undo a rollback."""
+    """Otherwise a restart would undo a rollback."""
     register(store, code="one")
     register(store, code="two")
     store.functions.change("f", lambda routing, versions, now: Routing(1, previous=2), NOW)
     assert register(store, code="two") == Registered("f", 1, is_new=False)
     assert routing(store) == Routing(1, previous=2)
-    assert register(store, code="one") == Registered("f", 3, is_new=True), "it says another thing than before"
+    assert register(store, code="one") == Registered("f", 3, is_new=True), "the file has changed"
     assert routing(store) == Routing(3, previous=1)
 
 
@@ -155,7 +155,7 @@ def test_what_was_pushed_is_found_again_in_no_file_and_a_push_is_not_undone_by_o
     assert register(store, code="two", release=Release()) == Registered("f", 2, is_new=True)
     assert store.functions.live() == {}
     assert register(store, code="one") == Registered("f", 2, is_new=False)
-    assert (routing(store).live, store.functions.live()) == (2, {}), "the file says what it said before the push"
+    assert (routing(store).live, store.functions.live()) == (2, {}), "the file is the same as before the push"
 
 
 def test_a_function_that_moved_to_another_file_is_found_there(store: LocalStore) -> None:
@@ -180,7 +180,7 @@ def test_a_function_that_somebody_deleted_stays_so_while_its_file_says_the_same(
     assert starts(store) == []
 
 
-# --- what goes with a function ---------------------------------------------------------------------------------------
+# --- what is removed with a function ---------------------------------------------------------------------------------
 
 
 def count(store: LocalStore, table: str) -> int:
@@ -306,8 +306,8 @@ def guarded(store: LocalStore) -> None:
 def test_a_guarded_canary_whose_runs_fail_is_rolled_back_and_told_of_once(store: LocalStore) -> None:
     guarded(store)
     insert_runs(store, 2, RunStatus.FAILED, 20)
-    (told,) = store.functions.guard(NOW + GUARD_EVERY_MS)
-    assert (told.name, told.data["version"], told.data["to"]) == ("stepwell/function.rolled_back", 2, 1)
+    (event,) = store.functions.guard(NOW + GUARD_EVERY_MS)
+    assert (event.name, event.data["version"], event.data["to"]) == ("stepwell/function.rolled_back", 2, 1)
     assert (routing(store).live, routing(store).canary) == (1, None)
     assert set(chosen(store)) == {1}
     assert store.functions.guard(NOW + 2 * GUARD_EVERY_MS) == []
@@ -321,13 +321,13 @@ def test_runs_that_people_made_say_nothing_of_a_canary(store: LocalStore, column
     assert routing(store).canary is not None
 
 
-# --- what is awaited -------------------------------------------------------------------------------------------------
+# --- awaited events --------------------------------------------------------------------------------------------------
 
 BY_NUMBER = {"event": "paid", "ttl": "1h", "match": "async.data.n == event.data.n"}
 
 
 def keys(store: LocalStore) -> int:
-    """Under how many keys an event is stored."""
+    """The number of keys under which an event is stored."""
     return len(store.catalog().keys(event_of("paid", data={"n": 1})))
 
 
@@ -366,7 +366,7 @@ def test_what_an_open_run_of_an_older_version_awaits_is_found_also_after_a_resta
     again.close()
 
 
-# --- a batch that is not to be ---------------------------------------------------------------------------------------
+# --- rolled back batches ---------------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_is_rolled_back_leaves_nothing_in_memory(store: LocalStore) -> None:
@@ -388,7 +388,7 @@ def test_a_batch_that_is_rolled_back_leaves_nothing_in_memory(store: LocalStore)
     (accepted,) = again.put_events([NewEvent(event_of(id="lost", user=user), (), (), ())])
     again.flush()
     assert getattr(accepted, "position", None) == 2, "the position is free again"
-    assert count(store, "person_ids") == 2, "who the event is about is written although it was known before"
+    assert count(store, "person_ids") == 2, "the user is written, since the rollback has cleared the cache"
 
 
 def test_types_of_a_batch_that_is_rolled_back_are_not_known(store: LocalStore) -> None:

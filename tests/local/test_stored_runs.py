@@ -1,4 +1,4 @@
-"""Runs in SQLite: which of them a server looks at when it starts, and which it keeps in memory."""
+"""Runs in SQLite: which ones a server loads when it starts, and which ones it keeps in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OK, FAILED = Outcome(b"1"), Outcome(error=Error("exit", "exit code 1"), retryabl
 
 
 class Runs:
-    """A store with one function, whose runs are moved on by facts."""
+    """A store with one function, whose runs are advanced by facts."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "db"
@@ -81,13 +81,13 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     runs.store.close()
 
 
-# --- what a start looks at -------------------------------------------------------------------------------------------
+# --- loaded at the start ---------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_has_not_begun_is_active_until_it_has_ended(runs: Runs) -> None:
     plan = runs.deploy()
     runs.add(plan, "r")
-    assert runs.store.active() == ["r"], "it was stored, and its start could not be folded"
+    assert runs.store.active() == ["r"], "it was stored, but the start could not be folded"
     runs.fold("r", RunStarted(), slots=NONE)
     assert runs.store.active() == ["r"], "its attempt is queued"
     runs.fold("r", AttemptStarted(0, 1))
@@ -102,7 +102,7 @@ def test_a_run_that_waits_is_active_once_the_event_has_come(runs: Runs) -> None:
     assert runs.store.active() == []
     runs.reopen()
     runs.fold("r", EventArrived(0, "e"))
-    assert runs.store.active() == ["r"], "else a crash would lose its attempt for ever"
+    assert runs.store.active() == ["r"], "otherwise a crash would lose the attempt forever"
 
 
 def test_a_run_that_waits_for_its_next_try_is_not_active(runs: Runs) -> None:
@@ -203,7 +203,7 @@ def test_of_more_bytes_than_may_be_in_memory_the_oldest_go_until_it_is_enough(
     found = runs.store.load(["a", "b", "c"])
     assert [found[run_id] is first[run_id] for run_id in ("a", "b", "c")] == [False, True, True]
     runs.store.cache.evict(())
-    assert runs.store.load(["b"])["b"] is first["b"], "what is gone is not counted"
+    assert runs.store.load(["b"])["b"] is first["b"], "dropped runs are not counted"
 
 
 def test_bytes_of_runs_that_were_read_from_the_database_are_counted(

@@ -1,4 +1,4 @@
-"""Timers in SQLite: which are due, in which order, and when the next one is."""
+"""Timers in SQLite: which ones are due, in which order, and when the next one is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DELAY, RETRY = Timer(TimerKind.DELAY, 0), Timer(TimerKind.RETRY, 1, 2)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A database with runs of the numbers 1 to 3, whose ids are r1 to r3."""
+    """A database with three runs: row numbers 1 to 3, ids r1 to r3."""
     connection = connect(tmp_path / "db")
     migrate(connection)
     for seq in (1, 2, 3):
@@ -95,7 +95,7 @@ def test_the_next_time_is_that_of_a_timer_a_tick_or_a_look_at_a_canary(connectio
 
 
 def test_a_tick_of_a_paused_function_is_nothing_to_wait_for(connection: sqlite3.Connection) -> None:
-    """It may be long due: whoever waited for it would look again and again."""
+    """The tick may have been due long ago: waiting for it would never end."""
     row = "INSERT INTO schedules (function, cron, timezone, next_at, paused) VALUES (?, '* * * * *', 'UTC', ?, ?)"
     connection.execute(row, ("paused", 10, True))
     assert Timers(connection).next_due() is None

@@ -1,4 +1,4 @@
-"""HTTPS: HTTP/1.1 and HTTP/2 behind one certificate, and what becomes of clients that do not speak TLS."""
+"""HTTPS: HTTP/1.1 and HTTP/2 with one certificate, and clients that do not use TLS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def authority() -> trustme.CA:
 
 
 def issue(authority: trustme.CA, folder: Path, name: str = "server") -> Files:
-    """The files of a certificate for this machine, and of its key."""
+    """The files of a certificate for this machine, and of the key."""
     issued = authority.issue_cert("localhost", "127.0.0.1")
     files = folder / f"{name}.pem", folder / f"{name}.key"
     files[0].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -80,18 +80,19 @@ def test_who_speaks_plain_http_is_told_so(server: Server, sent: bytes) -> None:
         answer = b"".join(iter(lambda: client.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"https://" in answer
-    assert server.line(lambda line: line["message"] == "TLS handshake with 127.0.0.1 failed: http request")["level"] == "warning"
+    message = "TLS handshake with 127.0.0.1 failed: http request"
+    assert server.line(lambda line: line["message"] == message)["level"] == "warning"
 
 
 def test_a_handshake_that_fails_is_one_line(server: Server, trust: ssl.SSLContext) -> None:
     old = ssl.create_default_context()
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     with pytest.raises(ssl.SSLError), socket.create_connection(address(server)) as client:
-        ssl.create_default_context().wrap_socket(client, server_hostname="localhost")  # trusts it not
+        ssl.create_default_context().wrap_socket(client, server_hostname="localhost")  # does not trust the certificate
     with socket.create_connection(address(server)) as client:
         client.sendall(b"\x16\x03\x01" + b"\0" * 100)
         client.recv(100)
-    socket.create_connection(address(server)).close()  # as a load balancer looks whether it is there
+    socket.create_connection(address(server)).close()  # like a load balancer's check
     with httpx.Client(verify=trust, base_url=server.url) as http:
         assert http.get("/healthz").status_code == 200
     server.line(lambda line: "unknown ca" in line["message"])

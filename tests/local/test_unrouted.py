@@ -1,4 +1,4 @@
-"""What accepted events start and wake beyond the bounds of a batch: later batches go on with it, also after a crash."""
+"""Events that start and wake more than a batch may: later batches continue, also after a crash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 class Batches:
-    """How much each batch of a platform has written, as it is committed."""
+    """The amount of work in each batch of a platform, recorded at the commit."""
 
     def __init__(self, it: Scripted) -> None:
         self.runs: list[int] = []
@@ -59,7 +59,7 @@ class Batches:
 
 
 def crash(it: Scripted, folder: Path) -> Path:
-    """What a process that dies now would leave behind."""
+    """The files that a process would leave if it died now."""
     assert not it.platform.store.connection.in_transaction
     folder.mkdir()
     for file in it.platform.store.path.parent.glob("db*"):
@@ -259,7 +259,7 @@ def test_a_crash_between_batches_loses_no_wake_up(tmp_path: Path, batches: int) 
 
 
 def left_behind(tmp_path: Path, count: int = 400) -> Path:
-    """The database of a process that has died with events that have not started all of their runs."""
+    """The database of a process that died before events had started all of their runs."""
 
     async def test(it: Scripted) -> None:
         await it.deploy()

@@ -1,4 +1,4 @@
-"""What batches leave of events for later ones: names take turns, and nothing of an event is forgotten or done twice."""
+"""Rows of unrouted events: names take turns, and no part of an event is forgotten or done twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 def accept(store: LocalStore, *names: str, **data: Any) -> list[Event]:
-    """Events with these names, by position."""
+    """Accept events with these names; returns them by position."""
     found = []
     for name in names:
         number = store.events.newest + 1

@@ -1,4 +1,4 @@
-"""The write-ahead log is bounded, whoever reads for how long, and what was erased is in no file of the database."""
+"""The write-ahead log stays bounded despite long readers, and erased data is in no file of the database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MB = 1024 * 1024
 
 @contextmanager
 def long_reader(database: Path) -> Iterator[None]:
-    """Somebody who looks at the database and does not end."""
+    """A read transaction that does not end."""
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("BEGIN")
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -45,7 +45,7 @@ def long_reader(database: Path) -> Iterator[None]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Path]:
-    """One that is open, with a log of a megabyte."""
+    """An open database with a log of one megabyte."""
     connection = connect(tmp_path / "db")
     connection.execute("CREATE TABLE t (x)")
     connection.executemany("INSERT INTO t VALUES (?)", [(b"x" * MB,)])
@@ -120,7 +120,7 @@ def test_while_the_log_is_looked_after_no_commit_writes_it_back(database: Path) 
 
 
 def test_a_log_that_grows_is_written_back_and_its_file_is_written_over(tmp_path: Path) -> None:
-    """Although events come all the time."""
+    """While events come all the time."""
 
     async def test(it: Scripted) -> None:
         wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
@@ -138,7 +138,7 @@ def test_a_log_that_grows_is_written_back_and_its_file_is_written_over(tmp_path:
 
 
 def test_readers_that_never_all_pause_do_not_let_the_log_grow(tmp_path: Path) -> None:
-    """The writer is held until each of them has ended what it reads, so that all begin to read behind the log."""
+    """The writer waits until all current readers have finished, so that the next ones read after the restart."""
     ended = threading.Event()
 
     def read() -> None:
@@ -164,7 +164,7 @@ def test_readers_that_never_all_pause_do_not_let_the_log_grow(tmp_path: Path) ->
 
 
 def test_writers_cut_what_a_long_reader_made_grow(tmp_path: Path) -> None:
-    """Without anybody who looks after it, as where the server is busy."""
+    """Without the checkpointing task, as if the server were too busy for it."""
 
     async def test(it: Scripted) -> None:
         size = it.platform.wal
@@ -183,7 +183,7 @@ def test_a_server_that_ends_leaves_nothing_in_the_log(tmp_path: Path) -> None:
         await it.deploy()
         await it.send()
         await it.platform.until_idle()
-        assert len(it.runs()) == 1  # on a connection that stays open
+        assert len(it.runs()) == 1  # by a connection that stays open
         assert it.platform.wal.size > 0
 
     on_platform(tmp_path, test)
@@ -220,7 +220,7 @@ VICTIM = "victim@example.com"
 
 
 class Says:
-    """A runner whose steps print what their event says, in some lengths, and fail now and then."""
+    """A runner whose steps print data of the event, of several lengths, and sometimes fail."""
 
     def __init__(self) -> None:
         self._random = random.Random(1)
@@ -233,14 +233,14 @@ class Says:
         return self
 
     def stop(self) -> None:
-        """It has ended."""
+        """Does nothing: the attempt has ended."""
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """Does nothing."""
 
 
 async def _history(it: Scripted, events: int) -> None:
-    """Events of some users in a random order, with runs of three steps in which rows grow and move."""
+    """Events of some users in random order, with runs of three steps whose rows grow and move."""
     it.platform.executor._runner = Says()
     after = {"after": [{"step": "a"}]}
     await it.deploy(a={}, b=after, c=after)
@@ -309,7 +309,7 @@ def test_events_that_come_during_the_wiping_are_accepted(tmp_path: Path) -> None
 
 
 def test_who_asks_how_much_is_left_gives_up_no_lock(database: Path) -> None:
-    """Another process would find the log's index unused, and cut it while it is mapped here, which is a SIGBUS."""
+    """Otherwise another process would consider the log unused and cut it while it is mapped here (SIGBUS)."""
     program = f"""
 import fcntl
 with open({str(database.with_name(f"{database.name}-shm"))!r}, "r+b") as file:

@@ -1,4 +1,4 @@
-"""The web server of this machine with an application that tells what it saw, for tests of what comes over the wire."""
+"""A web server with an application that reports what it received, for tests of the wire protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Impatient(Connection):
 
 
 class Backend:
-    """Answers how many bytes a request had and where it went. What it refuses, it refuses without reading the body."""
+    """Answers with the size and path of each request. Refuses some requests without reading the body."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, bytes]] = []
@@ -50,7 +50,7 @@ class Backend:
 
 
 def run(main: Coroutine[Any, Any, T], within: float = 30) -> T:
-    """On the loop that the server has."""
+    """Run a coroutine on the kind of event loop that the server uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(asyncio.wait_for(main, within))
 
@@ -77,7 +77,7 @@ def talk(
     protocol: type[Connection] = Connection,
     until: Callable[[bytes], bool] = lambda answer: False,
 ) -> bytes:
-    """What the server answers until it closes the connection, or until this holds."""
+    """The server's responses until it closes the connection, or until the condition holds."""
 
     async def main() -> bytes:
         async with listening(app or Backend(), protocol) as (_, address):

@@ -1,4 +1,4 @@
-"""The stores that the suite beside this file runs on: in memory, in SQLite, in DynamoDB."""
+"""The stores that the conformance suite runs on: in memory, in SQLite, in DynamoDB."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NOW = 1_780_000_000_000
 
 class StoreUnderTest(Protocol):
     def deploy(self, definition: dict[str, Any]) -> Plan:
-        """Make a function live; its plan."""
+        """Make a function live, and return its plan."""
 
     def begin(self, now: int = NOW) -> Batch: ...
 
     def end(self, batch: Batch) -> None:
-        """What the batch has written is durable then."""
+        """End the batch: what it has written is durable then."""
 
     def reopen(self) -> None:
-        """As after a restart: only what is durable is known."""
+        """Open the store again, as after a restart: only durable data is left."""
 
 
 class InMemory:

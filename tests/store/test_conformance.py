@@ -1,4 +1,4 @@
-"""What the engine relies on in every store: the rules of `platform.Batch`."""
+"""What the engine requires of every store: the rules of `platform.Batch`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def new(batch: Batch, event: Event, **fields: Any) -> NewEvent:
 
 
 def put(store: StoreUnderTest, *events: Event, now: int = NOW, **fields: Any) -> list[Event]:
-    """Accept events in a batch of their own; answers them with their positions."""
+    """Accept events in a batch of their own. Returns them with their positions."""
     batch = store.begin(now)
     accepted = batch.put_events([new(batch, event, **fields) for event in events])
     store.end(batch)
@@ -66,7 +66,7 @@ def start(batch: Batch, plan: Plan, event: Event, run_id: str = "a" * 26, **fiel
 
 
 def commit(batch: Batch, run_id: str, *facts: Fact) -> RunRecord:
-    """The record that these facts have made of a run."""
+    """Fold facts into a run and commit the record. Returns the record."""
     record = batch.load([run_id])[run_id]
     transition = fold(record, [RunFact(run_id, fact) for fact in facts], batch.now, FREE)
     assert batch.commit([transition]) == [None]
@@ -74,7 +74,7 @@ def commit(batch: Batch, run_id: str, *facts: Fact) -> RunRecord:
 
 
 def essence(record: RunRecord) -> tuple[Any, ...]:
-    """What every store must give back of a run."""
+    """The part of a run that every store must preserve."""
     return (
         record.run,
         record.plan.function_id,
@@ -97,7 +97,7 @@ def reloaded(store: StoreUnderTest, run_id: str = "a" * 26) -> RunRecord:
     store.reopen()
     batch = store.begin(NOW + 1)
     record = batch.load([run_id])[run_id]
-    essence(record)  # what is read late is read now
+    essence(record)  # loads what is read lazily
     store.end(batch)
     return record
 
@@ -153,7 +153,7 @@ def test_events_are_found_by_name_or_key_after_a_position_and_before_a_time(
     others = [] if edge is BY_KEY else ["other"]
     assert found(batch, "paid", key, 0, NOW + 11) == ["p1", "p2", *others, "p3"]
     assert found(batch, "paid", key, first.position, NOW + 11) == ["p2", *others, "p3"]
-    assert found(batch, "paid", key, second.position, NOW + 10) == others, "time is exclusive"
+    assert found(batch, "paid", key, second.position, NOW + 10) == others, "the time is exclusive"
     assert found(batch, "unknown", key and b"x", 0, NOW + 11) == []
     store.end(batch)
 
@@ -229,7 +229,7 @@ def test_only_the_last_word_of_a_step_that_was_tried_again_is_read(store: StoreU
     commit(batch, "a" * 26, AttemptEnded(0, 1, failed), AttemptEnded(1, 1, failed))
     store.end(batch)
     record = reloaded(store)
-    assert (dict(record.outputs), dict(record.errors)) == ({}, {}), "they are tried again"
+    assert (dict(record.outputs), dict(record.errors)) == ({}, {}), "the steps are retried"
     batch = store.begin(NOW + 1)
     commit(batch, "a" * 26, RetryDue(0, 1), RetryDue(1, 1))
     last = Outcome(error=Error("timeout", "too late", status=500))
@@ -393,7 +393,7 @@ def test_the_first_run_for_a_value_counts_for_a_day(store: StoreUnderTest) -> No
     (late,) = put(store, event_of(id="e3"), now=NOW + DAY - 1)
     (next_day,) = put(store, event_of(id="e4"), now=NOW + DAY)
     assert claim(store, "r1", first) == "r1"
-    assert claim(store, "r1", first) == "r1", "as when its message comes again"
+    assert claim(store, "r1", first) == "r1", "as after a redelivered message"
     assert claim(store, "r2", second) == "r1"
     assert claim(store, "r3", late) == "r1"
     assert claim(store, "r4", next_day) == "r4"

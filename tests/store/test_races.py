@@ -1,4 +1,4 @@
-"""Stores that several write to: whoever commits second learns what the run is now."""
+"""Stores with several writers: the writer that commits second gets the current record of the run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_who_commits_second_gets_the_current_record(store: StoreUnderTest) -> No
     batch = store.begin()
     start(batch, plan, event)
     store.end(batch)
-    mine, other = store.begin(), store.begin()
-    transition = fold(mine.load([RUN])[RUN], [RunFact(RUN, ended(0, 1))], mine.now, FREE)
-    commit(other, RUN, CancelRequested())
-    store.end(other)
-    (current,) = mine.commit([transition])
+    slow, fast = store.begin(), store.begin()
+    transition = fold(slow.load([RUN])[RUN], [RunFact(RUN, ended(0, 1))], slow.now, FREE)
+    commit(fast, RUN, CancelRequested())
+    store.end(fast)
+    (current,) = slow.commit([transition])
     assert isinstance(current, RunRecord)
     assert current.run.status is RunStatus.CANCELLED
-    assert commit(mine, RUN, CancelRequested()).run == current.run
-    store.end(mine)
+    assert commit(slow, RUN, CancelRequested()).run == current.run
+    store.end(slow)
