@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests import commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -37,6 +40,13 @@ def test_the_generated_pages_are_current() -> None:
 
     stale = [name for name, text in pages().items() if (DOCS / name).read_text("utf-8") != text]
     assert stale == [], "run `make docs`"
+
+
+def test_the_picture_of_a_run_is_current() -> None:
+    from run_picture import EVENT, EXAMPLE, FILE, THEN, picture
+
+    done = commands.run(["run", str(EXAMPLE), "--json", "--event", json.dumps(EVENT), "--then", json.dumps(THEN)])
+    assert picture(json.loads(done.stdout)) == FILE.read_text("utf-8"), "run `python docs/generate/run_picture.py`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
