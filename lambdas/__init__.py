@@ -1,1 +1,1 @@
-"""The engine's Lambdas: a file is a function. `stepwell/aws/lambdas` is a link to here, so that a package has them."""
+"""The engine's Lambdas, one file each. `stepwell/aws/lambdas` is a symlink to here, so that wheels contain them."""

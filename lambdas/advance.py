@@ -1,4 +1,4 @@
-"""Outcomes and timers from the queue `outcomes`: what ended, and what starts next."""
+"""`advance`: folds outcomes and timers from the queue `outcomes` into runs, and starts the next steps."""
 
 from stepwell.aws.engine.queue_consumer import queue_consumer
 from stepwell.aws.observability import observed

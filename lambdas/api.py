@@ -1,4 +1,4 @@
-"""`/v1`, `/openapi.json` and `/healthz`: what exists and what happened, cancel and rerun."""
+"""`api`: answers `/v1`, `/openapi.json` and `/healthz`."""
 
 from stepwell.aws.api.app import api_of
 from stepwell.aws.engine.control import control

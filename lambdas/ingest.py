@@ -1,4 +1,4 @@
-"""`POST /e`: events from outside, answered once they are durable."""
+"""`ingest`: answers `POST /e` and `/webhooks` once the events are durable."""
 
 from stepwell.aws.api.ingest import ingest_of
 from stepwell.aws.observability import observed

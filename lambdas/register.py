@@ -1,4 +1,4 @@
-"""Functions that CloudFormation stacks hold: made live with their stack, and taken out of service with it."""
+"""`register`: registers the functions, event types and webhooks of CloudFormation stacks, and retires functions."""
 
 from stepwell.aws.functions.custom_resource import handle
 from stepwell.aws.observability import observed

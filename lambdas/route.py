@@ -1,4 +1,4 @@
-"""Events from the queue `events`: stored once, start runs, wake waits."""
+"""`route`: accepts events from the queue `events`, starts runs, and wakes waits."""
 
 from stepwell.aws.engine.queue_consumer import queue_consumer
 from stepwell.aws.observability import observed

@@ -1,4 +1,4 @@
-"""Steps of runtime `http`: one call each."""
+"""`step_http`: runs the steps with the runtime `http`, one request for each invocation."""
 
 from stepwell.aws.observability import observed
 from stepwell.aws.resources import Resources

@@ -1,4 +1,4 @@
-"""Every minute: far timers and cron triggers that are due soon, and runs that stand still."""
+"""`tick`: every minute, sends far timers and cron ticks, judges canaries, and finds stuck runs."""
 
 from stepwell.aws.engine.scheduler import scheduler
 from stepwell.aws.observability import observed

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stepwell.aws.engine.sweep import LATE_MS, from_rows, next_look, overdue, to_rows
+from stepwell.aws.engine.sweep import LATE_MS, from_rows, next_check_at, overdue, to_rows
 from stepwell.aws.queues.messages import MAX_DELAY_MS
 from stepwell.core.plan import Plan
 from stepwell.core.run.messages import (
@@ -77,7 +77,7 @@ def test_an_attempt_counts_as_lost_after_a_silence_that_somebody_else_chooses() 
 @pytest.mark.parametrize("status", [StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.CANCELLED])
 def test_nothing_is_late_of_a_step_that_nothing_is_expected_of(status: StepStatus) -> None:
     assert overdue(Open(with_step(0, status)), NOW + 10**12, AGE_MS) == []
-    assert next_look(Open(with_step(0, status)), NOW, AGE_MS) is None
+    assert next_check_at(Open(with_step(0, status)), NOW, AGE_MS) is None
 
 
 @pytest.mark.parametrize("name", LATE)
@@ -85,9 +85,9 @@ def test_a_run_is_looked_at_when_the_first_fact_is_late_and_a_far_timer_needs_no
     """A far timer is an item of its own, that is sent until the run has acted upon it."""
     record, _, late_at = LATE[name]
     due_at = FAR.get(name, late_at)
-    assert next_look(record, due_at - MAX_DELAY_MS, AGE_MS) == late_at
+    assert next_check_at(record, due_at - MAX_DELAY_MS, AGE_MS) == late_at
     expected = None if name in FAR else late_at
-    assert next_look(record, due_at - MAX_DELAY_MS - 1, AGE_MS) == expected
+    assert next_check_at(record, due_at - MAX_DELAY_MS - 1, AGE_MS) == expected
 
 
 def test_the_first_of_what_may_be_late_decides_when_a_run_is_looked_at() -> None:
@@ -95,7 +95,7 @@ def test_the_first_of_what_may_be_late_decides_when_a_run_is_looked_at() -> None
     steps[2] = StepState(StepStatus.RETRYING, 1, at=NOW + 1000)
     run = with_pause(PauseStatus.DELAYED)._replace(steps=tuple(steps))
     record = Open(run)
-    assert next_look(record, NOW, AGE_MS) == NOW + LATE_MS
+    assert next_check_at(record, NOW, AGE_MS) == NOW + LATE_MS
     assert len(overdue(record, NOW + 10**9, AGE_MS)) == 3
 
 

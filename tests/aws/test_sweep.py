@@ -186,7 +186,7 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     def look(self: Sweeper, ids: list[str], **_: Any) -> None:
         rounds[-1] += ids
 
-    monkeypatch.setattr(Sweeper, "_look_at", look)
+    monkeypatch.setattr(Sweeper, "_check", look)
     for _ in range(10):
         batches.start()
         rounds.append([])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from stepwell.aws.engine.session import now_ms
-from stepwell.aws.engine.sweep import LATE_MS, next_look, overdue
+from stepwell.aws.engine.sweep import LATE_MS, next_check_at, overdue
 from stepwell.aws.engine.watches import KEPT_MS, YOUNG_MS, Watches, due_watches, watch_item
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items, read_item
@@ -397,7 +397,7 @@ def test_before_the_next_look_nothing_but_far_timers_can_be_late(batches: Batche
         batches.drain()
         now, until_far = now_ms(), now_ms() + 14 * MINUTE_MS + 120_000
         for record in stored_runs(batches):
-            at = next_look(record, now, AGE_MS)
+            at = next_check_at(record, now, AGE_MS)
             until = now + 300 * MINUTE_MS if at is None else at - 1
             assert overdue(record, min(until, until_far), AGE_MS) == []
             assert not any(isinstance(fact, AttemptLost | RunStarted) for fact in overdue(record, until, AGE_MS))

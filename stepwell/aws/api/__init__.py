@@ -1,1 +1,1 @@
-"""The HTTP API on AWS: ingest and `/v1`."""
+"""The HTTP API on AWS: ingest of events, and `/v1`."""

@@ -1,6 +1,7 @@
-"""`/v1` behind an HTTP API: the ASGI application of every platform, with this platform's reads and its engine.
+"""`/v1` in a Lambda behind API Gateway: the ASGI application of all platforms, with the reads and the engine of AWS.
 
-One rule: an answer that AWS would not let through is refused in words. Large ones are compressed for who takes that.
+Large answers are compressed for clients that accept gzip. An answer that is too large for Lambda is replaced by an
+error that says so.
 """
 
 from __future__ import annotations
@@ -42,14 +43,16 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 _WORTH_COMPRESSING = 100_000  # bytes
-_IN_PATHS = "/:@!$&'()*+,;="  # characters that paths have as they are
-_MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
-_TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
+_IN_PATHS = "/:@!$&'()*+,;="  # characters that are not percent-encoded in paths
+_MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of the body in a Lambda's answer; the rest is for headers
+_TOO_LARGE = "the answer is larger than the 6 MB that a Lambda can return; use a smaller limit=, or accept gzip"
 
 
 class HttpControl:
-    """Implements `api.v1.runs.Control`, and with what reads `api.v1.routing.Lifecycle`. The engine is made when it is
-    first needed: most requests only read."""
+    """Implements `api.v1.runs.Control` and `api.v1.routing.Lifecycle`.
+
+    The engine is created when it is first needed, because most requests only read.
+    """
 
     def __init__(self, control: Callable[[], Control], queries: AwsUsers) -> None:
         self._control, self._queries = control, queries
@@ -79,7 +82,7 @@ class HttpControl:
         return self._control().change_routing(function_id, change)
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:
-        raise Problem(409, "an environment in AWS is pushed to with `stepwell push --env NAME`, not over HTTP")
+        raise Problem(409, "pushes to AWS do not go through the HTTP API; use `stepwell push --env NAME`")
 
     def cancel_runs(self, function_id: str) -> None:
         self._control().cancel_runs(function_id)
@@ -87,7 +90,7 @@ class HttpControl:
 
 @contextmanager
 def _unavailable() -> Iterator[None]:
-    """HTTP requests are not redelivered: answer 503."""
+    """Turns errors after which the client must send the request again into a 503."""
     try:
         yield
     except (NotWritten, KeysUnreadable) as reason:
@@ -95,8 +98,10 @@ def _unavailable() -> Iterator[None]:
 
 
 def api_of(resources: Resources, engine_control: Callable[[], Control]) -> Callable[[Request, Any], Answer]:
-    """The function that answers requests in the format 2.0 of HTTP APIs. `engine_control`: called when a request needs
-    the engine."""
+    """The function that answers API Gateway requests (payload format 2.0).
+
+    `engine_control`: called when a request needs the engine.
+    """
     registry = Registry(resources)
     users = AwsUsers(resources, registry, lambda run_id: engine_control().cancel(run_id))
     control = HttpControl(engine_control, users)
@@ -112,7 +117,7 @@ def api_of(resources: Resources, engine_control: Callable[[], Control]) -> Calla
     def handle(request: Request, context: Any) -> Answer:
         with _event_loop():
             answered: Answer = answer(_with_quoted_path(request), context)
-        size = len(orjson.dumps(answered["body"]))  # in the quotes and escapes of the Lambda's own answer
+        size = len(orjson.dumps(answered["body"]))  # as a JSON string, which is how Lambda returns it
         if size <= _MOST_BYTES:
             return answered
         problem = Problem(500, _TOO_LARGE)
@@ -123,22 +128,23 @@ def api_of(resources: Resources, engine_control: Callable[[], Control]) -> Calla
 
 
 def _refuse_throttled(request: Any, error: Exception) -> Response:
-    """An answer to who asked when AWS was asked too much, also after boto3's own tries."""
+    """A 503 for the client when AWS throttles requests, even after boto3's own retries."""
     assert isinstance(error, ClientError)
     problem = throttled(error)
     return Response(problem.body(), problem.status, headers=problem.headers, media_type=CONTENT_TYPE)
 
 
 def _with_quoted_path(request: Request) -> Request:
-    """HTTP APIs decode the path, and Mangum decodes it once more: quoted before, no name becomes another."""
-    about = request["requestContext"]
-    http = {**about["http"], "path": quote(request["rawPath"], safe=_IN_PATHS)}
-    return {**request, "requestContext": {**about, "http": http}}
+    """The request with a percent-encoded path. API Gateway decodes the path and Mangum decodes it again, which would
+    change names that contain a percent sign."""
+    request_context = request["requestContext"]
+    http = {**request_context["http"], "path": quote(request["rawPath"], safe=_IN_PATHS)}
+    return {**request, "requestContext": {**request_context, "http": http}}
 
 
 @contextmanager
 def _event_loop() -> Iterator[None]:
-    """Mangum uses the thread's event loop; so that none is left over, each request has one of its own."""
+    """Sets an event loop for Mangum, which uses the loop of the thread, and closes it after the request."""
     with asyncio.Runner() as runner:
         runner.get_loop()
         yield

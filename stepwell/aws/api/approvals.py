@@ -1,4 +1,4 @@
-"""Approvals on AWS: which are open, how one stands, and the end that people make of it."""
+"""Approvals on AWS: lists open approvals, and records decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepwell.reader import Page, RunDetail
 
 
 class AwsApprovals:
-    """Implements `api.approvals.approvals.Approvals`. `decide` does so with the engine."""
+    """Implements `api.approvals.approvals.Approvals`. `decide`: ends an approval through the engine."""
 
     def __init__(self, resources: Resources, queries: Queries, decide: Callable[[Link, Outcome], bool]) -> None:
         self._url, self._tokens, self._queries, self.decide = resources.api_url, Tokens(resources), queries, decide

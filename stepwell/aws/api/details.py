@@ -1,4 +1,4 @@
-"""A run as people see it: its item, with what stands elsewhere: results, the plan, logs, the events it compared."""
+"""Builds the details of a run for the API, from the run's item, results in other items, the plan, and logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stepwell.aws.table.items import read_item, read_items
 from stepwell.aws.table.keys import event_key
 from stepwell.aws.table.list_layout import EVENTS, of_name
 from stepwell.aws.table.lists import Lists
-from stepwell.aws.table.pending_outcomes import may_have_waiting, read_outcomes
+from stepwell.aws.table.pending_outcomes import may_have_pending, read_outcomes
 from stepwell.aws.table.positions import first_of
 from stepwell.aws.table.runs import StoredRun
 from stepwell.aws.table.stored_attempts import StoredAttempt
@@ -29,29 +29,29 @@ from stepwell.reader import AttemptRow, RunDetail
 
 
 class Details:
-    """May be used from several threads."""
+    """Builds details of runs. Thread-safe."""
 
     def __init__(self, resources: Resources, registry: Registry, lists: Lists, logs: Logs) -> None:
         self._table, self._step_http = resources.table, resources.step_http
         self._registry, self._lists, self._logs = registry, lists, logs
 
     def summary(self, stored: StoredRun) -> RunDetail:
-        """A run as lists show it."""
-        stored = self._with_waiting(stored)
+        """A run for lists: without logs and approvals."""
+        stored = self._with_pending(stored)
         return self._detail(stored, self._attempts(stored), {}, {})
 
-    def asked(self, stored: StoredRun) -> RunDetail:
-        """A run with what people are asked in it, and without logs."""
-        return self._detail(stored, self._attempts(stored), {}, {}, with_asked=True)
+    def with_approvals(self, stored: StoredRun) -> RunDetail:
+        """A run with the messages of the approvals in it, and without logs."""
+        return self._detail(stored, self._attempts(stored), {}, {}, with_approvals=True)
 
-    def whole(self, stored: StoredRun) -> RunDetail:
-        """A run with its logs, and why events it waits for did not match."""
-        stored = self._with_waiting(stored)
+    def complete(self, stored: StoredRun) -> RunDetail:
+        """A run with logs, approvals, and why events did not match the waits of the run."""
+        stored = self._with_pending(stored)
         attempts = self._attempts(stored)
         version = self._registry.version(stored.function, stored.version)
         sources = {(a.step, a.attempt): source for a in attempts if (source := self._source(version, a)) is not None}
         mismatches = self._mismatches(version, stored, attempts)
-        return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_asked=True)
+        return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_approvals=True)
 
     def _detail(
         self,
@@ -60,19 +60,20 @@ class Details:
         logs: dict[tuple[int, int], bytes],
         mismatches: dict[int, str],
         *,
-        with_asked: bool = False,
+        with_approvals: bool = False,
     ) -> RunDetail:
         plan, run = self._registry.version(stored.function, stored.version).plan, stored.run
         rows = [_row(attempt) for attempt in attempts]
-        messages = messages_of(plan, run, rows, partial(self._event, stored)) if with_asked else {}
+        messages = messages_of(plan, run, rows, partial(self._event, stored)) if with_approvals else {}
         return RunDetail(
             run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay, messages
         )
 
-    def _with_waiting(self, stored: StoredRun) -> StoredRun:
-        """A run of many steps as if the successes that wait to be folded were: nothing else waits for long."""
+    def _with_pending(self, stored: StoredRun) -> StoredRun:
+        """The run with pending successes shown as completed. Other pending outcomes are folded soon, so they are left
+        out."""
         run = stored.run
-        if not may_have_waiting(run, stored.revision, stored.wide_at):
+        if not may_have_pending(run, stored.revision, stored.wide_at):
             return stored
         steps, attempts = list(run.steps), list(stored.attempts)
         read = partial(read_items, self._table, consistent=True)
@@ -91,7 +92,7 @@ class Details:
         return sorted(attempts, key=lambda stored_attempt: (stored_attempt.step, stored_attempt.attempt))
 
     def _source(self, version: Version, stored_attempt: StoredAttempt) -> Source | None:
-        """Where its log is; None if it never began, or nobody knows where."""
+        """Where the log of an attempt is; None if the attempt never began, or the place is not known."""
         step = version.plan.steps[stored_attempt.step]
         if stored_attempt.request_id is None:
             return None
@@ -103,10 +104,13 @@ class Details:
             return of_invocation(target["lambda"], stored_attempt.request_id, since, until)
         return of_task(target["log_group"], stored_attempt.request_id, since, until) if "log_group" in target else None
 
-    # --- why an event is no match ----------------------------------------------------------------------------------
+    # --- why an event does not match a wait ------------------------------------------------------------------------
 
     def _mismatches(self, version: Version, stored: StoredRun, attempts: Sequence[StoredAttempt]) -> dict[int, str]:
-        """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
+        """For each wait that compared events without success: why the newest event did not match.
+
+        It is evaluated when a run is shown. To store it would cost a write for each compared event.
+        """
         found = {}
         outputs = {a.step: a.output for a in attempts if a.output is not None}
         errors = {a.step: a.error for a in attempts if a.error is not None}
@@ -124,7 +128,7 @@ class Details:
         return found
 
     def _newest(self, name: str, after: int, before_ms: int) -> Any:
-        """The newest event of this name that was accepted after a position and before a time."""
+        """The newest event of this name after a position and before a time (ms); None if there is none."""
         entries = self._lists.entries(EVENTS, of_name(name), first_of(before_ms), page=1)
         position, event_id = next(entries, (0, ""))
         item = read_item(self._table, event_key(event_id)) if position > after else None

@@ -1,8 +1,8 @@
-"""Erasing a person on AWS: what runs for it is cancelled, then what is kept of it goes, one row of its lists after
-another.
+"""Erases a person on AWS: cancels the person's open runs, then redacts runs and events, list row by list row.
 
-One rule: a row of a list goes when all that it names is erased, and the person when no row is left: who is interrupted
-goes on where it stopped. Items stay, without what they say: an event that comes again is known.
+A row is deleted once all events and runs in it are erased, and the person once no row is left. So an interrupted
+erasure continues where it stopped. The items of events and runs stay, without data, so that an event that is delivered
+again is still known.
 """
 
 from __future__ import annotations
@@ -31,24 +31,27 @@ from stepwell.core.routing.idempotency import claimed_value
 from stepwell.core.run.run import RunStatus, pack, without_data
 from stepwell.platform import NotWritten
 
-_ENOUGH_S = 15.0  # of one request, which has 30; the next goes on
+_ENOUGH_S = 15.0  # after which a request, which has 30 s, stops; the next request continues
 _TRIES = 5
 _PARALLEL = 8
 
 
 class Erasure:
+    """Erases persons. `cancel`: cancels a run."""
+
     def __init__(
-        self, resources: Resources, lists: Lists, people: UserIndex, registry: Registry, cancel: Callable[[str], None]
+        self, resources: Resources, lists: Lists, users: UserIndex, registry: Registry, cancel: Callable[[str], None]
     ) -> None:
-        self._table, self._lists, self._people = resources.table, lists, people
+        self._table, self._lists, self._users = resources.table, lists, users
         self._registry, self._cancel = registry, cancel
-        self._once = DynamoIdempotency(resources.table)
+        self._idempotency = DynamoIdempotency(resources.table)
         self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
 
     def erase(self, person: Person) -> Erased:
+        """Erases a person, or as much as there is time for in one request. Raises NotWritten."""
         counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
         deadline = time.monotonic() + _ENOUGH_S
-        self._people.keep(person)
+        self._users.keep(person)
         for name in sorted({user_id.text for user_id in person.ids}):
             for row in self._lists.rows(of_user(name)):
                 self._erase_runs_of(person, row, counts)
@@ -56,36 +59,36 @@ class Erasure:
                     delete_items(self._table, [row.key])
                     if time.monotonic() > deadline:
                         return Erased(counts, is_done=False)
-        self._people.forget(person)
+        self._users.forget(person)
         return Erased(counts, is_done=True)
 
     def _erase_runs_of(self, person: Person, row: Row, counts: ErasedCounts) -> None:
         runs = [run for run in self._runs(row.runs) if run.user is not None]
         triggers = self._events([run.event_id for run in runs])
-        own = [run for run in runs if run.event_id in triggers and _is_of(person, triggers[run.event_id][1])]
-        for owned in own:
-            if owned.run.status is RunStatus.RUNNING:
-                self._cancel(owned.run.id)
+        owned = [run for run in runs if run.event_id in triggers and _is_of(person, triggers[run.event_id][1])]
+        for run in owned:
+            if run.run.status is RunStatus.RUNNING:
+                self._cancel(run.run.id)
                 counts["runs_cancelled"] += 1
-        for owned in own:
-            self._take_claim_back(owned, triggers[owned.event_id][1])
-        counts["attempts"] += sum(self._pool.map(self._redact, [owned.run.id for owned in own]))
-        counts["runs"] += len(own)
+        for run in owned:
+            self._forget_claim(run, triggers[run.event_id][1])
+        counts["attempts"] += sum(self._pool.map(self._redact, [run.run.id for run in owned]))
+        counts["runs"] += len(owned)
 
-    def _take_claim_back(self, run: StoredRun, event: Event) -> None:
-        """That of a value of `idempotency`, whose digest is kept."""
+    def _forget_claim(self, run: StoredRun, event: Event) -> None:
+        """Deletes the claim of the run's value of `idempotency`, because it contains a digest of the value."""
         plan = self._registry.version(run.function, run.version).plan
         if (value := claimed_value(plan.idempotency, event)) is not None:
-            self._once.forget(run.function, value, run.run.id)
+            self._idempotency.forget(run.function, value, run.run.id)
 
     def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> bool:
-        """Whether the row names nothing that is left."""
+        """Erases the person's events in a row. Returns whether everything in the row is erased."""
         events = self._events(row.events)
-        mine = [(item, event) for item, event in events.values() if _is_of(person, event)]
-        left = [(item, event) for item, event in mine if not event.erased]
+        owned = [(item, event) for item, event in events.values() if _is_of(person, event)]
+        left = [(item, event) for item, event in owned if not event.erased]
         list(self._pool.map(self._erase_event, left))
         counts["events"] += len(left)
-        return len(mine) == len(events) and all(run.user is None for run in self._runs(row.runs))
+        return len(owned) == len(events) and all(run.user is None for run in self._runs(row.runs))
 
     def _events(self, ids: Sequence[str]) -> dict[str, tuple[Item, Event]]:
         items = read_items(self._table, map(event_key, ids), consistent=True)
@@ -102,13 +105,13 @@ class Erasure:
         keys = self._registry.catalog().keys(event)
         entries = [event_entry(event_entry_partitions(event.name, key)[0], event.position, event.id) for key in keys]
         delete_items(self._table, [{"pk": entry["pk"], "sk": entry["sk"]} for entry in entries])
-        kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}
-        self._put({**kept, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)
+        attributes = {name: value for name, value in item.items() if name not in ("ms", "iv")}
+        self._put({**attributes, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)
 
     def _redact(self, run_id: str) -> int:
-        """How many attempts it had."""
+        """Removes the data from a run's item and deletes all other items. Returns the number of attempts."""
         db = client("dynamodb")
-        for _ in range(_TRIES):  # an attempt of a run that has failed may end at any time
+        for _ in range(_TRIES):  # attempts of a failed run may still end at any time
             (item,) = read_items(self._table, [run_key(run_id)], consistent=True)
             value = stored_run(item)
             attempts = all_attempts(value, partial(read_items, self._table, consistent=True))
@@ -120,10 +123,10 @@ class Erasure:
                 )
             except db.exceptions.ConditionalCheckFailedException:
                 continue
-            others = read_partition(self._table, item["pk"]["S"], ConsistentRead=True)
-            delete_items(self._table, [{"pk": o["pk"], "sk": o["sk"]} for o in others if o["sk"] != item["sk"]])
+            parts = read_partition(self._table, item["pk"]["S"], ConsistentRead=True)
+            delete_items(self._table, [{"pk": p["pk"], "sk": p["sk"]} for p in parts if p["sk"] != item["sk"]])
             return len(attempts)
-        raise NotWritten(f"run {run_id} changes all the time")
+        raise NotWritten(f"run {run_id} was changed by other processes {_TRIES} times in a row")
 
     def _put(self, item: Item, condition: str, values: Item | None = None) -> None:
         more = {} if values is None else {"ExpressionAttributeValues": values}
@@ -131,10 +134,10 @@ class Erasure:
 
 
 def _redacted(item: Item, stored_run: StoredRun, history: bytes) -> Item:
-    """A run's item without what it says: its event, which may be in it, its user, and why expressions were no match."""
-    kept = {name: value for name, value in item.items() if name not in ("e", "u", "hp")}
+    """A run's item without data: without the event, the user, results, and reasons why expressions did not match."""
+    attributes = {name: value for name, value in item.items() if name not in ("e", "u", "hp")}
     return {
-        **kept,
+        **attributes,
         "v": {"N": str(stored_run.revision + 1)},
         "s": {"B": pack(without_data(stored_run.run))},
         "h": {"B": history},
@@ -143,5 +146,5 @@ def _redacted(item: Item, stored_run: StoredRun, history: bytes) -> Item:
 
 
 def _is_of(person: Person, event: Event) -> bool:
-    """Whoever's it was before it was erased."""
+    """Whether the event belongs to the person. An erased event no longer contains a user and counts as theirs."""
     return event.erased or owner(event.user) in person.ids

@@ -1,7 +1,7 @@
-"""`POST /e` and `/webhooks` behind an HTTP API: what `api.asgi` does on a machine, for requests that come as Lambda
-events.
+"""`POST /e` and `/webhooks` in a Lambda behind API Gateway, the counterpart of `api.asgi` on the local server.
 
-One rule: the answer comes once every event is on the bus (or in the queue). A cold start pays for every import here.
+A request is answered once all of its events are on the bus, or in the queue. Every import here makes cold starts
+slower.
 """
 
 from __future__ import annotations
@@ -41,20 +41,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stepwell.aws")
 
-_LONGEST_TYPE = 128  # characters that EventBridge takes for a detail-type; the detail has the whole name
-_number = count()  # of events that this process has sent on
-_AT_ONCE = 100  # events that one thread sends
+_LONGEST_TYPE = 128  # characters that EventBridge allows in a detail-type; the detail contains the whole name
+_number = count()  # numbers the events of this process
+_AT_ONCE = 100  # events that one thread sends at a time
 _PARALLEL = 8
 
 Accept = Callable[[Sequence[Event]], None]
 Answer = dict[str, Any]
 Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
-"""What types of events have against some that they refuse. Events by their places in the request."""
+"""The errors of the events that do not match their schemas, if the type rejects such events. Input: events with their
+indexes in the request."""
 
 
 class Ingest:
-    """Answers requests in the format 2.0 of HTTP APIs. `accept` makes events durable, and raises if it cannot; `judge`
-    says what their types have against them; `hooks` is called when the first webhook comes."""
+    """Answers API Gateway requests (payload format 2.0).
+
+    `accept`: makes events durable, or raises. `judge`: checks events against their schemas. `hooks`: called for the
+    first webhook request.
+    """
 
     def __init__(self, keys: Keys, accept: Accept, judge: Judge, hooks: Callable[[], Hooks]) -> None:
         self._keys, self._accept, self._judge, self._hooks = keys, accept, judge, hooks
@@ -74,15 +78,15 @@ class Ingest:
         self, request: Mapping[str, Any], headers: Mapping[str, str], cors: Mapping[str, str], *, is_webhook: bool
     ) -> Answer:
         if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
-            asked = headers.get("access-control-request-headers")
-            return _answer(204, b"", preflight(asked) if cors else {})
+            requested = headers.get("access-control-request-headers")
+            return _answer(204, b"", preflight(requested) if cors else {})
         if is_webhook:
             return self._take_delivery(request, headers)
         content = self._accept_all(self._events(request, headers))
         return _answer(200, content, {"content-type": "application/json", **cors})
 
     def _accept_all(self, events: Sequence[Event]) -> bytes:
-        """The answer once they are durable."""
+        """Checks events and makes them durable. Returns the body of the answer. Raises Problem."""
         if not events:
             return accepted([])
         if errors := self._judge(enumerate(events)):
@@ -105,7 +109,7 @@ class Ingest:
             raise refusal(bad.with_more(self._judge(bad.others))) from None
 
     def _take_delivery(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
-        from stepwell.api.webhooks import webhooks  # with what knows CEL; few come here
+        from stepwell.api.webhooks import webhooks  # imports CEL, which most requests do not need
 
         method: str = request["requestContext"]["http"]["method"]
         if method not in webhooks.ALLOWED:
@@ -114,7 +118,7 @@ class Ingest:
         hooks = self._hooks()
         webhooks.rule_of(hooks, name)
         body = _body(request) if method == "POST" else b""
-        domain = request["requestContext"].get("domainName")  # API Gateway's own word, not the sender's
+        domain = request["requestContext"].get("domainName")  # set by API Gateway, not by the sender
         base_url = f"https://{domain}" if domain else ""
         delivery = webhooks.Delivery(name, headers, query, body, method, base_url)
         received = webhooks.receive(hooks, delivery, _now())
@@ -130,10 +134,10 @@ def _now() -> int:
 
 
 def ingest_of(resources: Resources) -> Ingest:
-    """Sends events to the environment's bus, or straight to its queue, as it is set."""
+    """The Ingest of an environment. It sends events to the bus or, with `ingest: direct`, to the queue."""
     is_direct = resources.ingest == "direct"
     for service in ("dynamodb", "sqs" if is_direct else "events"):
-        client(service)  # while the sandbox begins it has a whole processor, later a share of one
+        client(service)  # created now, because Lambda gives a starting sandbox a whole processor, later only a share
     send = _to_queue if is_direct else _to_bus
     pool = ThreadPoolExecutor(_PARALLEL, "ingest")
 
@@ -148,9 +152,9 @@ def ingest_of(resources: Resources) -> Ingest:
     types = TypeStore(resources)
 
     def judge(events: Iterable[tuple[int, Event]]) -> list[EventError]:
-        refused = types.current().refused(events, only=Policy.REJECT)  # the others are looked at by `route`
+        refused = types.current().refused(events, only=Policy.REJECT)  # `route` checks the types of other policies
         if refused:
-            _tell(lambda items: send(resources, items, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
+            _report(lambda items: send(resources, items, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
         return errors_of(refused)
 
     @cache
@@ -162,12 +166,12 @@ def ingest_of(resources: Resources) -> Ingest:
     return Ingest(KeyStore(resources), accept, judge, hooks)
 
 
-def _tell(send: Accept, events: Sequence[Event]) -> None:
-    """Let `route` know of events that were refused: it knows which functions want to."""
+def _report(send: Accept, events: Sequence[Event]) -> None:
+    """Sends refused events to `route`, which starts the functions that react to refused events. Never raises."""
     try:
         send(events)
     except Exception:
-        log.exception("nobody is told of %s events that were refused", len(events))
+        log.exception("%s refused events could not be reported", len(events))
 
 
 def _to_bus(resources: Resources, events: Sequence[Event], source: str = INGEST) -> None:
@@ -186,7 +190,7 @@ def _to_bus(resources: Resources, events: Sequence[Event], source: str = INGEST)
 
 
 def _to_queue(resources: Resources, events: Sequence[Event], source: str = INGEST) -> None:
-    """In the envelope that EventBridge would put around them."""
+    """Sends events to the queue, in the same envelopes that EventBridge would create."""
     sent_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     messages = []
     for event in events:
@@ -204,6 +208,7 @@ def _to_queue(resources: Resources, events: Sequence[Event], source: str = INGES
 
 
 def _resources(event: Event) -> list[str]:
+    """The `resources` of an envelope: a unique origin, if the event's id was created here."""
     return [f"{ORIGIN}{new_event_id()}:{next(_number)}"] if event.fresh else []
 
 
@@ -212,7 +217,7 @@ def _detail_type(event: Event, source: str) -> str:
 
 
 def _text(body: bytes) -> str:
-    """JSON text that SQS takes: it refuses two characters, which can only stand in texts, where escapes can."""
+    """The JSON with two characters escaped that SQS refuses. In JSON they can only be in strings."""
     return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
@@ -223,7 +228,7 @@ def _body(request: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise Problem(400, f"the body is not what the HTTP API says it is: {error}") from None
+        raise Problem(400, f"the body is not valid base64, which API Gateway says it is: {error}") from None
 
 
 def _refusal(problem: Problem, cors: Mapping[str, str]) -> Answer:

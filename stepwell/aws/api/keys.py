@@ -1,7 +1,7 @@
-"""API keys in the table: shown once, stored as SHA-256 (they are random and long, so a slow hash would add nothing).
+"""API keys in the table. A key is shown once and stored as SHA-256; a slow hash is unnecessary, as keys are random.
 
-One rule: guessing costs nothing. What cannot be a key is refused without a look, and answers are remembered a while,
-those for unknown keys apart from the others.
+Requests with wrong keys cost next to nothing. A text that does not have the form of a key is refused without a read.
+Results are cached; those for unknown keys in a separate cache, so that guessing does not displace valid keys.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from stepwell.aws.table.items import read_partition
 
 _PARTITION = {"S": "KEY"}
 _FORM = re.compile(r"sw_(send|manage)_[A-Za-z0-9_-]{32}")
-_MOST = 10_000  # keys that are remembered
+_MOST = 10_000  # keys in each cache
 
 
 class KeyStore:
-    """Implements `api.access.Keys`. That a key was made or revoked counts everywhere `Resources.keys_cache_s` later."""
+    """Implements `api.access.Keys`. New and revoked keys take effect everywhere after `Resources.keys_cache_s`."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._clock = resources.table, clock
         self._cache_s = resources.keys_cache_s
-        self._known: dict[str, tuple[KeyScope, float]] = {}  # with the time until which it counts
+        self._known: dict[str, tuple[KeyScope, float]] = {}  # the scope by hash, and until when it is valid
         self._unknown: dict[str, tuple[None, float]] = {}
 
     def create(self, scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
-        """A new key, and its secret, which nobody can read again."""
+        """A new key and the secret, which is not stored and cannot be read again."""
         key, secret = new_key(scope, name, now)
         item = {
             "pk": _PARTITION,
@@ -50,7 +50,7 @@ class KeyStore:
         return sorted(keys, key=lambda key: (key.created_at, key.id))
 
     def revoke(self, key_id: str, now: int) -> bool:
-        """False if there is no such key, or it was revoked before."""
+        """Revokes a key. False if it does not exist or was already revoked."""
         db = client("dynamodb")
         sort_key = next((item["sk"] for item in self._items() if item["id"]["S"] == key_id), None)
         if sort_key is None:
@@ -84,7 +84,7 @@ class KeyStore:
         return scope
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: there are no connections to close."""
 
     def _read(self, hashed: str) -> KeyScope | None:
         name = {"pk": _PARTITION, "sk": {"S": hashed}}
@@ -96,7 +96,7 @@ class KeyStore:
 
 
 def _remember(cache: dict[str, Any], hashed: str, answer: tuple[Any, float]) -> None:
-    cache.pop(hashed, None)  # what is put in again stands last
+    cache.pop(hashed, None)  # moves the key to the end, so that the least recently read one is dropped
     if len(cache) >= _MOST:
         cache.pop(next(iter(cache), ""), None)
     cache[hashed] = answer

@@ -1,7 +1,7 @@
-"""What people ask: lists and details for the API, from the table. Reads only.
+"""Lists and details for the API, read from the table.
 
-One rule: a request reads a bounded number of items, however many a filter refuses, and answers a bounded number of
-bytes. A page that ends there is short, and its `next` says where to go on.
+Each request reads a bounded number of items, however many of them a filter excludes, and returns a bounded number of
+bytes. A page that reaches such a bound is shorter than `limit`, and `next` is where the following page begins.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from stepwell.core.run.run import RunStatus
 from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 T = TypeVar("T")
-Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
+Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to details, without those that the filter excludes
 
-_RUNS = 50  # that a list shows, if nobody says how many
-_AT_ONCE = 50  # items that are read with one request
-_MOST = 2000  # entries that a page looks at
-_MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page: a Lambda's answer has at most 6 MB
+_RUNS = 50  # default limit of a list of runs
+_AT_ONCE = 50  # items read with one request
+_MOST = 2000  # entries read for one page
+_MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page; the answer of a Lambda has at most 6 MB
 _PARALLEL = 8
 _NEWEST = first_of(1 << 44)
 
 
 class Queries:
-    """Implements `platform.Reader`; may be used from any thread."""
+    """Implements `reader.Reader`. Thread-safe."""
 
     def __init__(self, resources: Resources, registry: Registry) -> None:
         self._table, self._registry = resources.table, registry
         self._lists = Lists(resources)
-        self._people = UserIndex(resources.table)
+        self._users = UserIndex(resources.table)
         self._details = Details(resources, registry, self._lists, Logs())
         self._pool = ThreadPoolExecutor(_PARALLEL, "queries")
 
     def _names(self, user: str | None) -> Sequence[str]:
-        """All that lists may call somebody; nothing for nobody."""
-        return () if user is None else self._people.names(user)
+        """All ids under which lists may contain the user; empty if `user` is None."""
+        return () if user is None else self._users.names(user)
 
     def _of_users(
         self, kind: str, names: Sequence[str], before: int | None, limit: int, since: int | None = None
@@ -116,12 +116,12 @@ class Queries:
 
     def read_run(self, run_id: str) -> RunDetail | None:
         item = read_item(self._table, run_key(run_id))
-        return None if item is None else self._details.whole(stored_run(item))
+        return None if item is None else self._details.complete(stored_run(item))
 
     def read_asked(self, run_id: str) -> RunDetail | None:
-        """A run with what people are asked in it, and without logs."""
+        """A run with the messages of the approvals in it, and without logs."""
         item = read_item(self._table, run_key(run_id))
-        return None if item is None else self._details.asked(stored_run(item))
+        return None if item is None else self._details.with_approvals(stored_run(item))
 
     def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
         """Runs with open approvals, newest first."""
@@ -137,31 +137,33 @@ class Queries:
             positions[partition[2:]] = position
         items = read_items(self._table, map(run_key, positions), consistent=True)
         runs = sorted(map(stored_run, items), key=lambda stored_run: -stored_run.position)
-        return Page(list(self._pool.map(self._details.asked, runs)), following)
+        return Page(list(self._pool.map(self._details.with_approvals, runs)), following)
 
     def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
         return self._pool.map(self._details.summary, runs)
 
     def _run_entries(self, query: RunQuery, names: Sequence[str]) -> tuple[Iterator[Entry], bool]:
-        """The list that holds the fewest others besides those that are asked for; and whether it may hold others.
-        `names`: those of the query's user."""
+        """The entries of the list that fits the query best, and whether it may contain runs that the query excludes.
+
+        `names`: the ids of the query's user.
+        """
         function, status, replay = query.get("function"), query.get("status"), query.get("replay")
         first, before = _between(query.get("since"), query.get("until"), query.get("before"))
         limit, event = query.get("limit", _RUNS), query.get("event")
         if event is not None:
             return self._runs_of_event(event, before), True
-        others = sum(item is not None for item in (function, status, names or None, replay)) > 1
+        has_others = sum(item is not None for item in (function, status, names or None, replay)) > 1
         if replay is None and not names and status not in (None, RunStatus.COMPLETED):
-            return self._lists.runs_of_status(status.name.lower(), before, limit, first), others
-        others = others or status is not None
+            return self._lists.runs_of_status(status.name.lower(), before, limit, first), has_others
+        has_others = has_others or status is not None
         if names and replay is None:
-            return self._of_users(RUNS, names, before, limit, first), others
+            return self._of_users(RUNS, names, before, limit, first), has_others
         dimension = ALL if function is None else of_function(function)
         dimension = dimension if replay is None else of_replay(replay)
-        return self._lists.entries(RUNS, dimension, before, limit, first), others
+        return self._lists.entries(RUNS, dimension, before, limit, first), has_others
 
     def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
-        """Its item says which functions it started, and beside it stand the reruns."""
+        """The runs of an event: those of the functions in the event's item, and reruns, which are items beside it."""
         ids = []
         for item in read_partition(self._table, event_key(event_id)["pk"]["S"]):
             ids += [run_id(function["S"], event_id) for function in item.get("st", {}).get("L", ())]
@@ -189,7 +191,7 @@ class Queries:
         return read_samples(self._table, self._lists, function_id, limit)
 
     def _versions(self, function_id: str) -> list[VersionDetail]:
-        """The oldest first."""
+        """All versions of a function, oldest first."""
         items = read_partition(
             self._table,
             f"V#{function_id}",
@@ -207,27 +209,30 @@ class Queries:
 
 
 def _page(entries: Iterator[Entry], show: Show[T], size: Callable[[T], int], limit: int, is_filtered: bool) -> Page[T]:
-    """It never ends between two entries that share a position, as two Lambdas may happen to give."""
+    """A page of a list. It never ends between two entries with the same position, which two Lambdas may create."""
     found: list[T] = []
     room, last = _MOST_BYTES, None
     shown = _shown(entries, show, limit, is_filtered)
-    for looked_at, (position, thing) in enumerate(shown):
-        if position != last and (len(found) >= limit or looked_at >= _MOST or room <= 0):
+    for number, (position, detail) in enumerate(shown):
+        if position != last and (len(found) >= limit or number >= _MOST or room <= 0):
             return Page(found, last)
         last = position
-        if thing is not None:
-            found.append(thing)
-            room -= size(thing)
+        if detail is not None:
+            found.append(detail)
+            room -= size(detail)
     return Page(found, None)
 
 
 def _shown(entries: Iterator[Entry], show: Show[T], limit: int, is_filtered: bool) -> Iterator[tuple[int, T | None]]:
-    """What is to be shown of each entry. Where nothing is refused, no more is read than one behind the page."""
+    """The position and the details of each entry; None for those that the filter excludes.
+
+    Without a filter, only one entry more than `limit` is read.
+    """
     left = _MOST if is_filtered else limit + 1
     while chunk := list(islice(entries, min(_AT_ONCE, left) if left > 0 else _AT_ONCE)):
         left -= len(chunk)
-        things = show([its_id for _, its_id in chunk])
-        yield from ((position, things.get(its_id)) for position, its_id in chunk)
+        details = show([entry_id for _, entry_id in chunk])
+        yield from ((position, details.get(entry_id)) for position, entry_id in chunk)
 
 
 def _event(item: Item) -> EventDetail:
@@ -239,7 +244,7 @@ def _event(item: Item) -> EventDetail:
 
 
 def _between(since: int | None, until: int | None, before: int | None) -> tuple[int | None, int | None]:
-    """The positions of a time: the first one, and where it ends."""
+    """The first position from `since` (ms) on, and the position before which the page ends; None: no bound."""
     end = None if until is None else first_of(until)
     first = None if since is None else first_of(since)
     return first, min((number for number in (end, before) if number is not None), default=None)

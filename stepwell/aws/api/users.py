@@ -1,7 +1,7 @@
-"""`/v1/users` on AWS: who they are, and what happened to them.
+"""`/v1/users` on AWS: persons and their timelines.
 
-One rule: lists are found by the text of an id, and what they hold counts only if its event belongs to the person by its
-kind as well. Of each request, the reads are bounded.
+Lists are found by the text of an id, whatever the kind of the id. So an entry belongs to a person only if the event's
+user has an id of the same kind and text. The reads of each request are bounded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stepwell.core.events.users import Person, alone, owner
 from stepwell.reader import Page
 
 _AT_ONCE = 100
-_MOST = 2000  # runs in which a page looks for steps that ended then
+_MOST = 2000  # runs that are read for a page of a timeline
 _NEWEST = first_of(1 << 44)
 
 
@@ -44,27 +44,28 @@ class _Ended(NamedTuple):
 
 
 class AwsUsers(Queries):
-    """Implements `api.v1.users.Users`. `cancel`: cancels a run, when a person is erased."""
+    """Implements `api.v1.users.Users`. `cancel`: cancels a run of a person who is erased."""
 
     def __init__(self, resources: Resources, registry: Registry, cancel: Callable[[str], None]) -> None:
         super().__init__(resources, registry)
-        self._erasure = Erasure(resources, self._lists, self._people, registry, cancel)
+        self._erasure = Erasure(resources, self._lists, self._users, registry, cancel)
 
     def read_users(self, *, before: int | None, limit: int) -> Page[Person]:
         partitions = [people_partition(shard) for shard in range(STATUS_SHARDS)]
         entries = self._lists.indexed(partitions, 0, _NEWEST if before is None else before, limit)
         page = list(islice(entries, limit))
-        behind = None
+        following = None
         for position, partition in entries:
             if position != page[-1][0]:
-                behind = page[-1][0]
+                following = page[-1][0]
                 break
             page.append((position, partition))
-        people = self._people.listed(partition for _, partition in page)
-        return Page([people[partition] for _, partition in page if partition in people], behind)
+        persons = self._users.listed(partition for _, partition in page)
+        return Page([persons[partition] for _, partition in page if partition in persons], following)
 
     def find(self, text: str) -> Person | None:
-        person = self._people.find(text)
+        """The person with this id; if none is recorded, the user of the newest event that is listed under it."""
+        person = self._users.find(text)
         if person is not None:
             return person
         for _, event_id in self._lists.entries(EVENTS, of_user(text), None, 1):
@@ -84,7 +85,7 @@ class AwsUsers(Queries):
     def erase(self, person: Person) -> Erased:
         return self._erasure.erase(person)
 
-    # --- what happened ---------------------------------------------------------------------------------------------
+    # --- timelines -------------------------------------------------------------------------------------------------
 
     def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
         until = None if before is None else first_of(before[0] + 1)
@@ -124,8 +125,8 @@ class AwsUsers(Queries):
         while chunk := list(islice(entries, _AT_ONCE)):
             items = read_items(self._table, [run_key(run_id) for _, run_id in chunk], consistent=False)
             found = [stored_run for stored_run in map(stored_run, items) if stored_run.user is not None]
-            elsewhere = self._read_events(stored_run.event_id for stored_run in found if stored_run.event_body is None)
-            runs += [stored_run for stored_run in found if _owner_of(stored_run, elsewhere) in person.ids]
+            events = self._read_events(stored_run.event_id for stored_run in found if stored_run.event_body is None)
+            runs += [stored_run for stored_run in found if _owner_of(stored_run, events) in person.ids]
         return runs
 
     def _ended(self, runs: Sequence[StoredRun]) -> Iterator[_Ended]:
@@ -135,7 +136,7 @@ class AwsUsers(Queries):
                 yield _Ended((attempt.ended_at, 2, run.position, attempt.step, attempt.attempt), run, attempt)
 
     def _errors(self, ended: Sequence[_Ended]) -> dict[tuple[str, str], bytes]:
-        """Those that stand in items of their own."""
+        """The long errors of failed attempts, which are in other items, by partition key and sort key."""
         keys = [
             item_key(ended.run.run.id, ended.attempt.ref)
             for ended in ended

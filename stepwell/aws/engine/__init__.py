@@ -1,1 +1,1 @@
-"""The engine on AWS: its store in DynamoDB, the consumers of the queues, timers and the sweeper."""
+"""The engine on AWS: the store in DynamoDB, the consumer of the queues, timers and the sweeper."""

@@ -1,4 +1,4 @@
-"""Handlers of the messages about attempts: how they ended, that they never started, and what must be stopped."""
+"""Handlers of messages about attempts: outcomes, failed starts, and containers that must be stopped."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from stepwell.platform import Cause, RunFact, RunRecord
 
 log = logging.getLogger("stepwell.aws")
 _REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")
-_OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
+_AGE_SHARE = 10  # an expired invocation is started again after a tenth of the time for which it waited
 
 
 class AttemptMessages:
+    """One method for each kind of message about attempts."""
+
     def __init__(self, session: EngineSession) -> None:
         self._store, self._tokens, self._dispatcher = session.store, session.tokens, session.dispatcher
 
@@ -41,10 +43,9 @@ class AttemptMessages:
             return NOTHING
         record, step = found
         request_ids = {}
-        if isinstance(message.request_id, str) and _REQUEST_ID.fullmatch(
-            message.request_id
-        ):  # it must be readable again
-            request_ids[attempt.run_id, step, attempt.number] = message.request_id
+        request_id = message.request_id
+        if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id):  # stored in a format for ids only
+            request_ids[attempt.run_id, step, attempt.number] = request_id
         if message.is_expired:
             facts = self._try_again(batch, record, step, attempt, cause)
         else:
@@ -79,35 +80,35 @@ class AttemptMessages:
 
     def stop_containers(self, batch: DynamoBatch, message: StopContainers, cause: Cause) -> MessageFacts:
         record = batch.load([message.run_id]).get(message.run_id)
-        if record is not None and record.run.status is RunStatus.CANCELLED:  # nobody can have others stopped
+        if record is not None and record.run.status is RunStatus.CANCELLED:  # a forged message must not stop containers
             self._dispatcher.containers.stop(message.run_id)
         return NOTHING
 
     def _find(self, batch: DynamoBatch, attempt: AttemptName) -> tuple[RunRecord, int] | None:
-        """The run of an attempt, and its step's index; None if the message's token is not this attempt's, or the run is
-        gone."""
+        """The run of an attempt and the index of the step; None if the token is not valid or the run is deleted."""
         if not self._tokens.is_valid(attempt.token, attempt.run_id, attempt.step_id, attempt.number):
             count("OutcomesRefused")
-            log.error("an outcome for step %r of run %r without its token is refused", attempt.step_id, attempt.run_id)
+            log.error("outcome refused, token not valid: run %r, step %r", attempt.run_id, attempt.step_id)
             return None
         record = batch.load([attempt.run_id]).get(attempt.run_id)
         if record is None:
-            log.warning("an outcome of run %s comes after the run was deleted", attempt.run_id)
+            log.warning("outcome dropped, run deleted: run %s", attempt.run_id)
             return None
         return record, _index(record.plan.steps, attempt.step_id)
 
     def _try_again(
         self, batch: DynamoBatch, record: RunRecord, step: int, attempt: AttemptName, cause: Cause
     ) -> list[RunFact]:
-        """The invocation waited too long in Lambda's queue and was never started: neither a loss nor a failure. What is
-        written down is when the attempt is claimed next: the sweeper waits from then on."""
+        """Schedules a new start of an attempt whose invocation expired in Lambda's queue and was never executed.
+
+        This is not counted as a loss or as a failure. The fact records when the attempt will be claimed again, and the
+        sweeper measures silence from that time on.
+        """
         state = record.run.steps[step]
         if state.status is not StepStatus.RUNNING or state.attempt != attempt.number:
             return []
-        log.warning(
-            "attempt %s of step %s of run %s was never started", attempt.number, attempt.step_id, attempt.run_id
-        )
-        due = batch.now + min(MAX_DELAY_MS, max(1000, (batch.now - state.at) // _OLDEST))
+        log.warning("attempt not started: run %s, step %s, attempt %s", attempt.run_id, attempt.step_id, attempt.number)
+        due = batch.now + min(MAX_DELAY_MS, max(1000, (batch.now - state.at) // _AGE_SHARE))
         message = start_again_message(attempt.run_id, attempt.step_id, attempt.number, str(attempt.token), due)
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, batch.now))])
         postponed = AttemptPostponed(step, attempt.number, due)

@@ -1,8 +1,8 @@
 """One batch of the engine on DynamoDB: one conditional write for each transition of a run.
 
-What a run refers to is written before the run, and what it asks for (near timers, waits) after it, so that a crash
-between any two requests leaves what the redelivered message finds and completes. What brings the run on if no message
-ever does is written before it too: far timers, and watches.
+Items to which a run refers are written before the run. Near timers and waits are written after it. After a crash
+between two requests, the redelivered message finds what is missing and completes it. Far timers and watches are written
+before the run as well, because they bring the run on if messages are lost.
 """
 
 from __future__ import annotations
@@ -44,47 +44,55 @@ log = logging.getLogger("stepwell.aws")
 
 
 class DynamoBatch:
-    """Implements `platform.Batch`. Others change the same runs meanwhile: nothing is known of an earlier batch.
+    """Implements `platform.Batch`. It keeps nothing of earlier batches, because other processes change the same runs.
 
-    `request_ids`: of the attempts whose outcomes came with this batch.
+    `request_ids`: request ids of the attempts whose outcomes are in this batch.
     """
 
-    most_events: int | None = 5000  # ten messages with as many have to be done within `advance`'s minute
+    most_events: int | None = 5000  # so that ten messages with as many events finish within the minute of `advance`
 
     def __init__(self, store: DynamoStore, now: int) -> None:
         self.now, self._store, self._table = now, store, store.table
         self.request_ids: dict[AttemptId, str] = {}
         self._catalog: Catalog | None = None
         self._records: dict[str, Record] = {}
-        self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
-        self._released: list[tuple[Key, str | None]] = []  # what paused events need no longer, once a run is written
-        self._sent_timers: list[tuple[Key, str | None, Timer]] = []  # whose messages came, with their runs
-        self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
+        self._added: set[str] = set()  # runs that this batch creates, or that the same message created before
+        self._released: list[tuple[Key, str | None]] = []  # items of kept events, to delete once the run is written
+        self._sent_timers: list[tuple[Key, str | None, Timer]] = []  # far timers whose messages arrived, with runs
+        self._obsolete: list[Key] = []  # waits and timers; deleted last, so that a redelivered event finds them
         self._listed_runs: dict[str, Listed] = {}
         self._events = StoredEvents(store.table, store.registry, store.retention_s, now)
         self._outcomes = SharedOutcomes(store.table, self.request_ids, store.retention_s, now)
         self._writer = RunWriter(store.table, store.resources, store.registry, store.timers, self.request_ids, now)
 
     def flush(self) -> None:
-        """Write persons and lists, and send the timers of this batch. Raises NotWritten."""
+        """Completes the batch: writes users and lists, sends timers and messages, and deletes obsolete items.
+
+        Raises NotWritten, NotSent.
+        """
         store, accepted = self._store, self._events.accepted
         store.users.record([event for new, event in accepted if new.replay is None], self.now)
         listed = {event.id: Listed(event.position, event.id, event.name, user_key(event.user)) for _, event in accepted}
         store.lists.add(list(listed.values()), list(self._listed_runs.values()), self.now)
         store.timers.send(self.now)
-        store.waking.send()
+        store.wait_pages.send()
         store.paused_events.send()
         released = [key for key, run in self._released if run is None or self._records[run].stored.revision]
         settled = [key for key, run, timer in self._sent_timers if self._is_settled(run, timer)]
-        delete_items(self._table.name, [*self._over, *released, *settled])
+        delete_items(self._table.name, [*self._obsolete, *released, *settled])
 
     def forget_timer(self, item: Key, run_id: str | None, timer: Timer) -> None:
-        """Let the item of a far timer go, whose message has come, as soon as its run does not wait for it. `run_id`:
-        None if the run is gone."""
+        """Deletes the item of a far timer whose message has arrived, once the run no longer waits for the timer.
+
+        `run_id`: None if the run is deleted.
+        """
         self._sent_timers.append((item, run_id, timer))
 
     def _is_settled(self, run_id: str | None, timer: Timer) -> bool:
-        """By what is written: a run whose change was not is not known any more, and its message comes again."""
+        """Whether the stored run no longer waits for the timer.
+
+        False if the change of the run could not be written: the message is delivered again.
+        """
         if run_id is None:
             return True
         record = self._records.get(run_id)
@@ -97,12 +105,12 @@ class DynamoBatch:
         return self._store.idempotency
 
     def catalog(self) -> Catalog:
-        if self._catalog is None:  # one for the whole batch
+        if self._catalog is None:  # the whole batch uses the same catalog
             self._catalog = self._store.registry.catalog()
         return self._catalog
 
     def expire(self) -> None:
-        """Let the next catalog be made from what the table says then."""
+        """Makes the next call of `catalog` check the table for changes."""
         self._store.registry.expire()
         self._catalog = None
 
@@ -116,12 +124,15 @@ class DynamoBatch:
         try:
             self._store.paused_events.put(function_id, event, self.now)
         except self._table.errors.ClientError as error:
-            log.warning("event %s is not kept yet: %s", event.id, error)
+            log.warning("event of a paused function not stored, will be redelivered: %s: %s", event.id, error)
             return False
         return True
 
     def forget_held(self, key: Key, run_id: str | None) -> None:
-        """An event need not be kept any longer for a function: as soon as its run is written, if it has one."""
+        """Deletes the item of an event that was kept for a paused function, once the run that it starts is written.
+
+        `run_id`: None if it starts no run.
+        """
         self._released.append((key, run_id))
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
@@ -131,14 +142,14 @@ class DynamoBatch:
         return self._events.find(name, key, after, before)
 
     def continue_scan(self, run_id: str, pause: int, after: int) -> None:
-        self._store.waking.continue_scan(run_id, pause, after)
+        self._store.wait_pages.continue_scan(run_id, pause, after)
 
     def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
-        """A page of each partition; `Waking` sees to the others."""
+        """The first page of each partition. `WaitPages` sends messages for the further pages."""
         partitions = [partition for key in keys for partition in wait_partitions(event.name, key)]
         if self.catalog().is_awaited_by_name(event):
             partitions += wait_partitions(event.name, None)
-        pages = self._table.each(lambda partition: self._store.waking.page(event.id, partition), partitions)
+        pages = self._table.each(lambda partition: self._store.wait_pages.page(event.id, partition), partitions)
         return FoundWaits([wait for page in pages for wait in page])
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -151,8 +162,8 @@ class DynamoBatch:
         return {run_id: self._records[run_id] for run_id in wanted if run_id in self._records}
 
     def _read(self, items: Sequence[Item]) -> list[Record]:
-        elsewhere = [item["ei"]["S"] for item in items if "e" not in item]
-        events = self.events(elsewhere) if elsewhere else {}
+        event_ids = [item["ei"]["S"] for item in items if "e" not in item]  # of events that are not copied into runs
+        events = self.events(event_ids) if event_ids else {}
         return [record_of(item, events, self._store.registry, self._table.get_many) for item in items]
 
     def add(self, record: RunRecord) -> None:
@@ -171,16 +182,16 @@ class DynamoBatch:
         run_id = record.run.id
         try:
             self._writer.prepare(transition)
-            may_wait = self._outcomes.may_wait(transition, record)
-            current = self._wait(record) if may_wait else self._write(transition, record)
+            may_stay_pending = self._outcomes.may_stay_pending(transition, record)
+            current = self._leave_pending(record) if may_stay_pending else self._write(transition, record)
             if current is not None:
                 self._records[run_id] = current
                 return current
-            if may_wait:
-                self._records.pop(run_id)  # what is written does not hold the outcomes
+            if may_stay_pending:
+                self._records.pop(run_id)  # the stored run does not contain the outcomes
                 return None
             self._records[run_id] = record
-            self._over += self._writer.follow(transition, record, is_new=run_id in self._added)
+            self._obsolete += self._writer.complete(transition, record, is_new=run_id in self._added)
         except self._table.errors.ClientError as error:
             self._records.pop(run_id, None)
             return NotWritten(str(error))
@@ -190,7 +201,7 @@ class DynamoBatch:
         return None
 
     def _write(self, transition: Transition, record: Record) -> Record | None:
-        """Write the run, if it has changed; the current record if somebody else did meanwhile."""
+        """Writes the run if it has changed. Returns the current record if another process changed it meanwhile."""
         if not self._writer.must_write(transition, record):
             return None
         item = self._writer.write(transition, record)
@@ -200,30 +211,33 @@ class DynamoBatch:
         record.count_write()
         return None
 
-    def _wait(self, record: Record) -> Record | None:
-        """Leave outcomes to who folds next; the current record if somebody changed the run meanwhile. Who does so
-        later looks for outcomes after it (`overtaken`), so that one of the two sees both."""
+    def _leave_pending(self, record: Record) -> Record | None:
+        """Leaves stored outcomes to the next batch that folds the run.
+
+        Returns the current record if another process changed the run meanwhile. A process that changes it later reads
+        pending outcomes after the change (`missed_outcomes`), so one of the two processes folds them.
+        """
         (current,) = self._read(self._table.get_many([run_key(record.run.id)]))
         return current if current.stored.revision != record.stored.revision else None
 
     # --- wide runs -------------------------------------------------------------------------------------------------
 
-    def keep_outcomes(self, facts: Sequence[RunFact]) -> list[RunFact]:
-        """Write down the outcomes of runs of which many attempts run, before anything is folded."""
+    def store_outcomes(self, facts: Sequence[RunFact]) -> list[RunFact]:
+        """Stores the outcomes of wide runs before anything is folded. Returns the facts, with the times of outcomes."""
         return self._outcomes.write(facts, self._records)
 
     def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
         assert isinstance(record, Record)
         return self._outcomes.read(record)
 
-    def look_for_outcomes(self, record: RunRecord) -> None:
-        """Let whoever folds this revision of a run look for outcomes, as if it was wide."""
+    def treat_as_wide(self, record: RunRecord) -> None:
+        """Makes the next fold of the run read pending outcomes, as for a wide run."""
         assert isinstance(record, Record)
         record.stored.wide_at = record.stored.revision
 
-    def overtaken(self) -> list[RunFact]:
-        """Outcomes that were left to wait by somebody who did not know what this batch has written."""
-        changed = self._outcomes.take_overtaken()
+    def missed_outcomes(self) -> list[RunFact]:
+        """Outcomes that another process left pending because it had not yet read what this batch has written."""
+        changed = self._outcomes.take_changed()
         records = self.load(changed)
         return [
             RunFact(run_id, fact, changed[run_id])
@@ -234,8 +248,10 @@ class DynamoBatch:
     # --- reruns ----------------------------------------------------------------------------------------------------
 
     def put_reruns(self, run_ids: Sequence[str]) -> None:
-        """Let reruns and replays be found by their events, and in lists; also those that were there before, since
-        nobody knows how far whoever made them came."""
+        """Adds reruns and replays to their events and to lists.
+
+        This is done for existing runs too, because the process that created them may have died before it did so.
+        """
         records = [self._records[run_id] for run_id in run_ids]
         keys = [rerun_key(record.event.id, record.stored.position) for record in records]
         items = [{**key, "r": {"S": run_id}} for key, run_id in zip(keys, run_ids, strict=True)]
@@ -253,7 +269,7 @@ def _measure(transition: Transition) -> None:
         for command in transition.commands:
             if isinstance(command, EmitEnd):
                 count(f"Runs{command.status.capitalize()}")
-            elif isinstance(command, RecordAttempt) and command.attempt:  # attempt 0 was none of this run
+            elif isinstance(command, RecordAttempt) and command.attempt:  # attempt 0 belongs to an earlier run
                 count(f"Attempts{command.status.capitalize()}")
                 if command.started_at is not None:
                     duration("StepDuration", command.ended_at - command.started_at)

@@ -1,7 +1,7 @@
-"""What people ask the engine for through the API: cancel, decide, rerun, replay, and how a function's runs begin.
+"""Operations of the API on the engine: cancel, decide, rerun, replay, and changes of a function's routing.
 
-HTTP requests are not redelivered. One rule: whatever a request must not leave half done is sent as a message first,
-which comes when the request must be over; NotWritten and NotSent mean that the client asks again.
+HTTP requests are not redelivered. So a request that must not stay half done first sends a delayed message, which
+completes the work if the process dies. NotWritten and NotSent mean that the client must send the request again.
 """
 
 from __future__ import annotations
@@ -28,22 +28,24 @@ from stepwell.platform import Cause, NotWritten, Replayed, RunFact
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Link
 
-_ENDED_S = 10  # after which a cancel or a decision whose request died is written, or never will be
-_RELEASED_S = 10  # after which a resume whose request died is written, or never will be
+_ENDED_S = 10  # delay of the message: a cancel or a decision is written by then, or never
+_RELEASED_S = 10  # delay of the message: a resume is written by then, or never
 
 
 class Control:
+    """The operations, each in a batch of the engine."""
+
     def __init__(self, session: EngineSession) -> None:
         self._session, self._store, self._engine = session, session.store, session.engine
         self._queue = session.resources.outcomes_queue
 
     def cancel(self, run_id: str) -> None:
-        """Cancel a run; of a run that is cancelled already, stop what may still run. Raises NotWritten."""
+        """Cancels a run and stops the containers of it, also if it was cancelled before. Raises NotWritten."""
         batch = self._store.batch(now_ms())
         record = batch.load([run_id]).get(run_id)
         if record is not None and record.run.ended_at is None:
             self._send_ended(run_id)
-        cause = cause_of(ended_identity(run_id), redelivered=True)  # the same when it is asked again, or by the message
+        cause = cause_of(ended_identity(run_id), redelivered=True)  # the same for a repeated request and the message
         if self._session.process(batch, MessageFacts(facts=[RunFact(run_id, CancelRequested(), cause)])):
             raise NotWritten(f"run {run_id} could not be cancelled")
         record = batch.load([run_id]).get(run_id)
@@ -51,12 +53,12 @@ class Control:
             self._session.dispatcher.containers.stop(run_id)
 
     def _send_ended(self, run_id: str) -> None:
-        """Have the end of a run told, should this process die between writing it and telling of it."""
+        """Sends a delayed message that completes the end of a run, in case this process dies after writing it."""
         send_messages(self._queue, [queued(ended_message(run_id), _ENDED_S)])
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
-        """End an approval with this outcome; False if it was not open any more. Raises NotWritten, KeysUnreadable."""
-        from stepwell.core.run.approvals import Standing, standing  # most functions ask nobody
+        """Ends an approval with this outcome. False if it is no longer open. Raises NotWritten, KeysUnreadable."""
+        from stepwell.core.run.approvals import Standing, standing  # few functions have approvals
 
         self._session.tokens.require()
         batch = self._store.batch(now_ms())
@@ -65,16 +67,16 @@ class Control:
             return False
         self._send_ended(link.run_id)
         fact = AttemptEnded(link.step, link.attempt, outcome)
-        cause = cause_of(ended_identity(link.run_id), redelivered=False)  # that of the message, if it ends the run
-        undone = self._engine.process(batch, [], [RunFact(link.run_id, fact, cause)])  # it does not wait for others
+        cause = cause_of(ended_identity(link.run_id), redelivered=False)  # the same as the message's
+        undone = self._engine.process(batch, [], [RunFact(link.run_id, fact, cause)])  # never left pending
         if undone or self._session.finish(batch):
             raise NotWritten(f"the decision on run {link.run_id} could not be written")
-        # Somebody else may have been faster: the run took the first.
+        # The run takes the first of two concurrent decisions.
         return batch.load([link.run_id])[link.run_id].outputs.get(link.step) == outcome.output
 
     def rerun(self, run_id: str, restart: Restart | None = None) -> str | None:
-        """Run the same event again, from the start or from a step. Answers the new run's id, or None if the function is
-        not live. Raises NotWritten, CannotResume, KeysUnreadable."""
+        """Runs the same event again, from the start or from a step. Returns the id of the new run, or None if the
+        function is not live. Raises NotWritten, CannotResume, KeysUnreadable."""
         self._session.tokens.require()
         batch = self._store.batch(now_ms())
         record = batch.load([run_id])[run_id]
@@ -91,26 +93,27 @@ class Control:
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        """Run events on a version; None if there is no such version. Raises NotWritten, KeysUnreadable: ask again."""
+        """Runs events on a version. None if the version does not exist. Raises NotWritten, KeysUnreadable."""
         self._session.tokens.require()
         batch = self._store.batch(now_ms())
         try:
             plan = self._session.registry.version(function_id, version).plan
         except KeyError:
             return None
-        cause = cause_of(f"{function_id}/{replay}", redelivered=False)  # its events are its own again
+        # a repeated request has the same cause, so it finds the runs of the first request
+        cause = cause_of(f"{function_id}/{replay}", redelivered=False)
         done = replay_events(self._engine, batch, plan, events, replay, cause)
         batch.put_reruns(list(dict.fromkeys(replayed.run_id for replayed in done if replayed.run_id is not None)))
         self._session.finish(batch)
         return done
 
     def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
-        """Change how new runs choose their version. Raises KeyError, NotPossible."""
+        """Changes how new runs choose a version. Raises KeyError, NotPossible, NotSent."""
         message = release_message(function_id, None)
 
         def change_and_release(old: Routing, versions: Collection[int], now: int) -> Routing:
             new = change(old, versions, now)
-            if old.is_paused and not new.is_paused:  # should this process die, what was kept is routed all the same
+            if old.is_paused and not new.is_paused:  # releases the kept events even if this process dies
                 send_messages(self._queue, [queued(message, _RELEASED_S)])
             return new
 
@@ -120,12 +123,12 @@ class Control:
         return routing
 
     def cancel_runs(self, function_id: str) -> None:
-        """Cancel the open runs of a function, soon."""
+        """Requests that all open runs of a function be cancelled; `advance` does it. Raises NotSent."""
         message = cancel_message(function_id, None, self._session.tokens.of(function_id, CANCEL, 0))
         send_messages(self._queue, [queued(message)])
 
 
 @lru_cache(maxsize=1)
 def control() -> Control:
-    """The process-wide control."""
+    """The process-wide Control."""
     return Control(engine_session())

@@ -1,11 +1,12 @@
 """Far timers: items that `tick` turns into messages shortly before they are due, thousands a second.
 
-A far timer is there until the run has acted upon it: its message names the item, and whoever folds the message deletes
-the item afterwards. So `tick` only reads and sends, and what is lost on the way is sent again. One rule: the most
-urgent first, of all shards together, so that where `tick` stops is one sort key; what is sent twice fires once.
+The item of a far timer exists until the run has handled the timer: the message contains the item's key, and the batch
+that folds the message deletes the item. So `tick` only reads and sends, and a lost message is sent again. Timers of all
+shards are sent in the order of their due times, so one sort key is enough to remember where `tick` stopped. A timer
+that is sent twice fires once.
 
-How many a second: SendMessageBatch takes ten messages (`outbox.MAX_BATCH`) and answers in some 10 to 20 ms, so 32
-requests at a time are 16,000 messages a second or more. Before that the processor is the limit: ADR 6 has the numbers.
+Throughput: SendMessageBatch takes ten messages (`outbox.MAX_BATCH`) and answers in 10 to 20 ms, so 32 parallel requests
+send 16,000 messages a second or more. The processor is the limit before that: ADR 6 has the numbers.
 """
 
 from __future__ import annotations
@@ -30,28 +31,33 @@ from stepwell.aws.table.keys import TIMER_SHARDS, TIMERS_STATE, Item, timer_part
 from stepwell.core.run.messages import Timer, TimerKind
 
 log = logging.getLogger("stepwell.aws")
-IN_PARALLEL = 32  # requests to SQS, and as many connections (`clients`)
-_WAITING = 2 * IN_PARALLEL  # batches that are held at a time
-_PAGE = 500  # timers of a shard that are read at once, and held
-_LATE_AT_ONCE = 10_000  # that are sent again: their messages may only wait in a long queue
+IN_PARALLEL = 32  # requests to SQS, as many as there are connections (`clients`)
+_WAITING = 2 * IN_PARALLEL  # batches in memory
+_PAGE = 500  # timers of a shard that are read at once
+_LATE_AT_ONCE = 10_000  # late timers sent again in one round; more would fill a queue that may only be long
 
 
 class _Batch(NamedTuple):
-    last: str  # sort key
+    last: str  # the sort key of the last timer
     timers: int
     done: Future[None]
 
 
 class FarTimers:
+    """Reads far timers and sends their messages."""
+
     def __init__(self, resources: Resources) -> None:
         self._table, self._queue = resources.table, resources.outcomes_queue
         self._pool = ThreadPoolExecutor(IN_PARALLEL, "timers")
 
     def move(self, now: int, until: int) -> int:
-        """Send what is due within the next ten minutes and was not sent yet, `until` some time; answers how many
-        timers. The next minute goes on where this one stopped. Raises the first error when the others are sent."""
+        """Sends the timers that are due within ten minutes and were not sent yet. Returns the number of timers.
+
+        It stops at the time `until` (ms), and the next call continues from there. Raises the first error after the
+        other timers are sent.
+        """
         before, after = _first_at(now + AHEAD_MS + 1), self._cursor()
-        if after >= before:  # a clock was ahead: what it sent too early is sent once more
+        if after >= before:  # another clock was ahead: timers that it sent too early are sent again
             after = ""
         count, last, errors = self._send(_in_order(self._table, after, before), until)
         if last:
@@ -61,13 +67,15 @@ class FarTimers:
         return count
 
     def send_late(self, shard: int, now: int, until: int) -> int:
-        """Send once more what was sent, should have fired by now, and is still there: its message was lost, or is late
-        itself. Answers how many timers."""
+        """Sends late timers again: they were sent and should have fired, but their items still exist.
+
+        Returns the number of timers. Raises the first error after the other timers are sent.
+        """
         before = min(self._cursor(), _first_at(now - LATE_MS))
         late = islice(_of_shard(self._table, shard, "", before), _LATE_AT_ONCE)
         count, _, errors = self._send(late, until)
         if count:
-            log.warning("%s far timers of shard %s are sent once more", count, shard)
+            log.warning("%s far timers of shard %s sent again", count, shard)
         if errors:
             raise errors[0]
         return count
@@ -77,8 +85,10 @@ class FarTimers:
         return "" if found is None else str(found["k"]["S"])
 
     def _send(self, timers: Iterator[Item], until: int) -> tuple[int, str, list[Exception]]:
-        """How many were sent, the sort key up to which all were, and what went wrong. An item that cannot be read is
-        passed over; when SQS takes no more, nothing behind it is sent."""
+        """The number of sent timers, the sort key up to which all timers are sent, and the errors.
+
+        An item that cannot be read is skipped. After an error of SQS nothing more is sent.
+        """
         count, last, failed, unreadable = 0, "", list[Exception](), list[Exception]()
         batches = deque[_Batch]()
 
@@ -92,7 +102,7 @@ class FarTimers:
 
         while not failed and (items := list(islice(timers, MAX_BATCH))):
             if now_ms() >= until:
-                log.warning("far timers are left for the next minute, the first is %s", items[0]["sk"]["S"])
+                log.warning("time is up, far timers left for the next minute from %s on", items[0]["sk"]["S"])
                 break
             messages = list(_readable(items, unreadable))
             batches.append(_Batch(items[-1]["sk"]["S"], len(messages), self._pool.submit(self._send_batch, messages)))
@@ -103,13 +113,13 @@ class FarTimers:
         return count, last, [*failed, *unreadable]
 
     def _send_batch(self, messages: Sequence[tuple[bytes, int]]) -> None:
-        """Raises NotSent, ClientError."""
-        now = now_ms()  # the batch may have waited
+        """Sends messages with their remaining delays. Raises NotSent, ClientError."""
+        now = now_ms()  # not the time of the round, because the batch may have waited
         send_messages(self._queue, [entry(body, delay_s(due, now)) for body, due in messages])
 
 
 def _readable(items: Sequence[Item], unreadable: list[Exception]) -> Iterator[tuple[bytes, int]]:
-    """The messages of these timers, and when each is due."""
+    """The message of each timer, and when it is due (ms). Items that cannot be read are added to `unreadable`."""
     for item in items:
         try:
             due = int(item["sk"]["S"].partition("#")[0])
@@ -117,12 +127,12 @@ def _readable(items: Sequence[Item], unreadable: list[Exception]) -> Iterator[tu
             timer, shard = Timer(TimerKind(kind), index, attempt), int(item["pk"]["S"].partition("#")[2])
             yield timer_message(item["r"]["S"], timer, due, shard), due
         except Exception as error:
-            log.exception("the far timer %s cannot be read", item["sk"]["S"])
+            log.exception("far timer %s cannot be read", item["sk"]["S"])
             unreadable.append(error)
 
 
 def _in_order(table: str, after: str, before: str) -> Iterator[Item]:
-    """The timers of all shards between two sort keys, the earliest first; of each shard a page is held."""
+    """The timers of all shards between two sort keys, earliest first. One page of each shard is in memory."""
     shards = [_of_shard(table, shard, after, before) for shard in range(TIMER_SHARDS)]
     return heapq.merge(*shards, key=lambda item: str(item["sk"]["S"]))
 
@@ -145,7 +155,7 @@ def _of_shard(table: str, shard: int, after: str, before: str) -> Iterator[Item]
 
 
 def _first_at(ms: int) -> str:
-    """Before the sort keys of all timers that are due then or later."""
+    """A string that sorts before the sort keys of all timers due at `ms` or later."""
     return f"{max(0, ms):015}"
 
 

@@ -1,4 +1,4 @@
-"""Handlers of the messages about functions: cron ticks, the engine's own events, resumed and deleted functions."""
+"""Handlers of messages about functions: cron ticks, the engine's own events, resumed and deleted functions."""
 
 from __future__ import annotations
 
@@ -34,28 +34,30 @@ _CANCELLED_AT_ONCE = 100
 
 
 class FunctionMessages:
+    """One method for each kind of message about functions."""
+
     def __init__(self, session: EngineSession) -> None:
         self._store, self._engine, self._tokens = session.store, session.engine, session.tokens
         self._dispatcher, self._queue = session.dispatcher, session.resources.outcomes_queue
         self._cache_ms = round(session.resources.cache_s * 1000)
 
     def tick_due(self, batch: DynamoBatch, message: TickDue, cause: Cause) -> MessageFacts:
-        """A tick of a cron trigger, unless the function was changed since."""
+        """The event of a cron tick. Nothing if the trigger no longer exists or the function is paused."""
         function_id, cron, timezone, at = message.function_id, message.cron, message.timezone, message.at
         if not self._tokens.is_valid(message.token, *tick_name(function_id, cron, timezone, at)):
             count("OutcomesRefused")
-            log.error("a tick of %r at %r without its token is refused", function_id, at)
+            log.error("tick refused, token not valid: function %r, at %r", function_id, at)
             return NOTHING
         plan = batch.catalog().live.get(function_id)
         is_known = plan is not None and (cron, timezone) in [(t.cron, t.timezone) for t in plan.triggers]
         if batch.catalog().is_paused(function_id):
-            return NOTHING  # once it is resumed, the latest that was missed is sent again
+            return NOTHING  # the latest missed tick is sent when the function is resumed
         if is_known and at <= batch.now:
             event = event_from(tick_event(function_id, cron, at))
             return MessageFacts([IncomingEvent(event, only=function_id, cause=cause)])
-        if is_known:  # the clock here is behind
+        if is_known:  # this clock is behind
             self._tick_later(message, at, batch.now)
-        elif message.due == at:  # once more: what is known here may be older than the newest push
+        elif message.due == at:  # tried once more, because this catalog may be older than the newest push
             self._tick_later(message, max(at, batch.now + min(MAX_DELAY_MS, self._cache_ms + 1000)), batch.now)
         return NOTHING
 
@@ -64,35 +66,35 @@ class FunctionMessages:
         body = tick_message(*name, str(message.token), due)
         send_messages(self._queue, [entry(body, delay_s(due, now))])
 
-    def tell_event(self, batch: DynamoBatch, message: SendEvent, cause: Cause) -> MessageFacts:
-        """One of the engine's own events."""
+    def send_event(self, batch: DynamoBatch, message: SendEvent, cause: Cause) -> MessageFacts:
+        """Sends one of the engine's own events to the bus."""
         event = event_from(orjson.loads(message.text), message.text.encode())
         if not self._tokens.is_valid(message.token, *send_event_name(event.id, message.text)):
-            log.error("an event %r of the engine without its token is refused", event.id)
+            log.error("event of the engine refused, token not valid: event %r", event.id)
             return NOTHING
         own_event = Effects(events=[IncomingEvent(event, cause=cause)])
         return MessageFacts(self._dispatcher.carry_out(own_event))
 
     def release_events(self, batch: DynamoBatch, message: ReleaseEvents, cause: Cause) -> MessageFacts:
-        """Start the events that were kept for a function that was resumed; if it is not live, forget them."""
+        """Starts runs for the events that were kept while a function was paused. Drops them if it is not live."""
         function_id = message.function_id
-        is_live, kept = self._store.paused_events.page(function_id, message.after)
-        events = batch.events([event_id for event_id, _ in kept])
-        found = [events[event_id] for event_id, _ in kept if event_id in events] if is_live else []
-        batch.expire()  # a stale catalog would drop them: by it the function is still paused
+        is_live, entries = self._store.paused_events.page(function_id, message.after)
+        events = batch.events([event_id for event_id, _ in entries])
+        found = [events[event_id] for event_id, _ in entries if event_id in events] if is_live else []
+        batch.expire()  # with a stale catalog, in which the function is still paused, the events would be dropped
         facts = resume(batch, function_id, found, cause)
         started = {fact.run_id for fact in facts}
-        for event_id, key in kept:
+        for event_id, key in entries:
             text = run_id(function_id, event_id)
             batch.forget_held(key, text if text in started else None)
         return MessageFacts(facts=facts)
 
     def cancel_runs(self, batch: DynamoBatch, message: CancelRuns, cause: Cause) -> MessageFacts:
-        """Cancel those runs of a deleted function that are among a page of the open runs, and ask for the next page."""
+        """Cancels the runs of a deleted function in one page of the open runs, and requests the next page."""
         function_id = message.function_id
         is_valid = self._tokens.is_valid(message.token, function_id, CANCEL, 0)
         if not is_valid or not self._store.is_deleted(function_id):
-            log.error("a request to cancel the runs of %r is refused", function_id)
+            log.error("cancellation of runs refused, token not valid or function not deleted: function %r", function_id)
             return NOTHING
         page = self._store.lists.runs_of_status("running", message.before, _CANCELLED_AT_ONCE)
         entries = list(islice(page, _CANCELLED_AT_ONCE))

@@ -1,4 +1,4 @@
-"""What messages bring to the engine: a value that the handlers make of a message, and the consumer of a batch."""
+"""The events and facts in messages: the input of the engine on AWS."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from stepwell.platform import IncomingEvent, RunFact
 
 @immutable
 class MessageFacts:
-    """`request_ids`: of the attempts whose outcomes are among the facts, by run, step and attempt; their logs are found
-    by them."""
+    """The events and facts of one message or of a batch.
 
-    arrivals: Sequence[IncomingEvent] = ()
+    `request_ids`: by run, step and attempt, the request ids of the attempts whose outcomes are among the facts. Logs
+    are found by them.
+    """
+
+    events: Sequence[IncomingEvent] = ()
     facts: Sequence[RunFact] = ()
     request_ids: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
 
@@ -22,13 +25,13 @@ class MessageFacts:
 NOTHING = MessageFacts()
 
 
-def together(parts: Iterable[MessageFacts]) -> MessageFacts:
-    """What several messages bring, in their order."""
-    arrivals: list[IncomingEvent] = []
+def combined(parts: Iterable[MessageFacts]) -> MessageFacts:
+    """The events and facts of several messages, in order."""
+    events: list[IncomingEvent] = []
     facts: list[RunFact] = []
     request_ids: dict[tuple[str, int, int], str] = {}
     for part in parts:
-        arrivals += part.arrivals
+        events += part.events
         facts += part.facts
         request_ids |= part.request_ids
-    return MessageFacts(arrivals, facts, request_ids)
+    return MessageFacts(events, facts, request_ids)

@@ -1,8 +1,8 @@
-"""Messages of the queue `outcomes` become facts: a table from each kind of message to its handler.
+"""Turns messages of the queue `outcomes` into facts: a table from each kind of message to a handler.
 
-Every step's role may send such messages, since Lambda sends outcomes with it. One rule for all handlers: what nobody
-but the engine can know, such as an outcome, a tick or what was lost, is believed only with its token, and anything else
-only if it is due by what is stored: so a timer by its run.
+The role of every step may send such messages, because Lambda sends outcomes with that role. So no handler trusts a
+message. Outcomes, ticks and overdue facts must contain a valid token. Other messages have an effect only if it agrees
+with the stored state: a timer, for example, must be due according to the run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Handler = Callable[[DynamoBatch, Any, Cause], MessageFacts]
 
 
 class OutcomeMessageHandlers:
+    """The handler of each kind of message."""
+
     def __init__(self, session: EngineSession) -> None:
         attempts, runs, functions = AttemptMessages(session), RunMessages(session), FunctionMessages(session)
         self._handlers: dict[type[received.Message], Handler] = {
@@ -36,11 +38,11 @@ class OutcomeMessageHandlers:
             received.StopContainers: attempts.stop_containers,
             received.FactsOverdue: runs.facts_overdue,
             received.TimerDue: runs.timer_due,
-            received.ContinueScan: runs.look_further,
+            received.ContinueScan: runs.continue_scan,
             received.RunEnded: runs.run_ended,
             received.WakeMore: runs.wake_more,
             received.TickDue: functions.tick_due,
-            received.SendEvent: functions.tell_event,
+            received.SendEvent: functions.send_event,
             received.ReleaseEvents: functions.release_events,
             received.CancelRuns: functions.cancel_runs,
         }
@@ -50,10 +52,10 @@ class OutcomeMessageHandlers:
         return set(self._handlers)
 
     def load(self, batch: DynamoBatch, messages: Iterable[received.Message]) -> None:
-        """Read the runs that a batch is about with one request."""
+        """Loads all runs that a batch of messages is about, with one request."""
         runs = set(map(received.run_of, messages))
         batch.load(sorted(run for run in runs if isinstance(run, str) and _RUN_ID.fullmatch(run)))
 
     def facts(self, batch: DynamoBatch, message: received.Message, cause: Cause) -> MessageFacts:
-        """What a message brings. Raises whatever keeps it from being read: it must come again."""
+        """The events and facts of a message. Any exception means that the message must be delivered again."""
         return self._handlers[type(message)](batch, message, cause)

@@ -1,7 +1,7 @@
-"""Events that are kept for paused functions, in the order in which they were accepted.
+"""Keeps events for paused functions, in the order in which they were accepted.
 
-One rule, as for waits: `route` stores the event here and then looks whether the function is still paused; a resume
-writes that it is not, and then looks for events here. Whoever comes second finds the first.
+`route` stores the event here and then checks whether the function is still paused. A resume first changes the function
+and then reads the events here. So whichever comes second finds what the first has written.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ _PAGE = 25
 
 
 class PausedEvents:
+    """Stores events for paused functions, and reads them when a function is resumed."""
+
     def __init__(self, resources: Resources) -> None:
         self._table, self._queue = resources.table, resources.outcomes_queue
         self._retention_s = resources.retention_days * 86_400
         self._next: list[bytes] = []
 
     def put(self, function_id: str, event: Event, now: int) -> None:
-        """Keep an event; if its function is not paused any more, see to it that it is routed. Raises ClientError."""
+        """Stores an event. If the function is no longer paused, also requests the release. Raises ClientError."""
         item = {
             **event_entry(paused_events_partition(function_id), event.position, event.id),
             "ttl": {"N": str(now // 1000 + self._retention_s)},
@@ -38,14 +40,16 @@ class PausedEvents:
             self.release(function_id)
 
     def release(self, function_id: str) -> None:
-        """Ask for what is kept to be routed, with the next `send`."""
+        """Adds a message to the next `send` that releases all events of a function."""
         message = release_message(function_id, None)
         if message not in self._next:
             self._next.append(message)
 
     def page(self, function_id: str, after: str | None) -> tuple[bool, list[tuple[str, Item]]]:
-        """Whether the function is live, and a page of what is kept for it: ids of events, and the keys of what is kept.
-        If there is more, a message will ask for the next page. Nothing while it is paused."""
+        """Whether the function is live, and a page of stored events: the event's id and the item's key.
+
+        The page is empty while the function is paused. If there are more, the next `send` requests the next page.
+        """
         routing = self._routing(function_id)
         is_live = routing.live is not None
         if routing.is_paused:
@@ -66,11 +70,11 @@ class PausedEvents:
         return is_live, [(read_event_entry(item)[1], {"pk": item["pk"], "sk": item["sk"]}) for item in answer["Items"]]
 
     def send(self) -> None:
-        """Raises NotSent."""
+        """Sends the messages that were added since the last call. Raises NotSent."""
         following, self._next = self._next, []
         send_messages(self._queue, [entry(body) for body in following])
 
     def _routing(self, function_id: str) -> Routing:
-        """As it is now."""
+        """The current routing of a function, read from the table."""
         item = read_item(self._table, function_key(function_id))
         return Routing(None) if item is None else read_routing(item)

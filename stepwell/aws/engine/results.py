@@ -1,4 +1,4 @@
-"""Results of attempts: what goes into a run's item, what into items of its own, and reading them when needed."""
+"""Stores the results of attempts, in the run's item or in items of their own, and reads them when they are needed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from stepwell.core.run.messages import Command, RecordAttempt
 Read = Callable[[Sequence[Key]], list[Item]]
 
 
-def keep_results(
+def record_results(
     record: Record, commands: Sequence[Command], request_ids: Mapping[tuple[str, int, int], str], ttl: int
 ) -> Iterator[Item]:
-    """Add ended attempts to the run's history; yields the items that must be written before the run refers to them."""
-    run, its_ttl = record.run, {"ttl": {"N": str(ttl)}}
+    """Adds ended attempts to the run's history. Yields the items that must be written before the run."""
+    run, ttl_attribute = record.run, {"ttl": {"N": str(ttl)}}
     for command in commands:
         if not isinstance(command, RecordAttempt):
             continue
@@ -43,24 +43,24 @@ def keep_results(
             content = attempt.output if attempt.output is not None else attempt.error or b""
             key = overflow_key(run.id, attempt.step, attempt.attempt, content)
             attempt.ref = key["sk"]["S"]
-            yield {**key, **_result_item(attempt), **its_ttl}
+            yield {**key, **_result_item(attempt), **ttl_attribute}
         record.stored.attempts.append(attempt)
     if is_long_history(record):
         content = write_attempts(record.stored.attempts, run.created_at)
         key = page_key(run.id, len(record.stored.pages), content)
         record.stored.pages.append(key["sk"]["S"])
         record.stored.attempts = []
-        yield {**key, "h": {"B": content}, **its_ttl}
+        yield {**key, "h": {"B": content}, **ttl_attribute}
 
 
 def erased(attempt: StoredAttempt) -> StoredAttempt:
-    """What is kept of an attempt when its user is erased."""
+    """The attempt without personal data, for a run whose user is erased."""
     error = None if attempt.error is None else erased_error(attempt.error)
     return replace(attempt, output=None, error=error, request_id=None, ref=None)
 
 
 def _result_item(attempt: StoredAttempt) -> Item:
-    """A result in an item of its own: o the output, x the error."""
+    """The attributes of an item that contains a long result: `o` is the output, `x` the error."""
     item: Item = {}
     if attempt.output is not None:
         item["o"] = {"B": attempt.output}
@@ -70,7 +70,7 @@ def _result_item(attempt: StoredAttempt) -> Item:
 
 
 def all_attempts(stored: StoredRun, read: Read, *, results: bool = True) -> list[StoredAttempt]:
-    """Every ended attempt of a run, the earliest first; with the results that stand in items of their own."""
+    """All ended attempts of a run, earliest first. `results`: also read the results that are in other items."""
     run = stored.run
     pages = {item["sk"]["S"]: item for item in read([item_key(run.id, page) for page in stored.pages])}
     attempts = [a for page in stored.pages for a in read_attempts(pages[page]["h"]["B"], run.created_at)]
@@ -87,7 +87,7 @@ def all_attempts(stored: StoredRun, read: Read, *, results: bool = True) -> list
 
 
 def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read: Read) -> Record:
-    """A run as the engine works on it. Results that are not in its item are read when one of them is needed."""
+    """The engine's record of a run. Results in other items are read when one of them is needed."""
     stored = stored_run(item)
     if stored.event_body is not None:
         event = Event.stored(stored.event_position, stored.event_body)

@@ -1,4 +1,4 @@
-"""Handlers of the messages that bring a run on: timers, what the sweeper found, waits, and ends that must be told."""
+"""Handlers of messages about runs: due timers, overdue facts, waits, and ends of runs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,15 @@ log = logging.getLogger("stepwell.aws")
 
 
 class RunMessages:
+    """One method for each kind of message about runs."""
+
     def __init__(self, session: EngineSession) -> None:
         self._store, self._engine, self._tokens = session.store, session.engine, session.tokens
-        self._timers, self._waking, self._containers = session.timers, session.waking, session.dispatcher.containers
+        self._timers, self._wait_pages, self._containers = (
+            session.timers,
+            session.wait_pages,
+            session.dispatcher.containers,
+        )
 
     def timer_due(self, batch: DynamoBatch, message: TimerDue, cause: Cause) -> MessageFacts:
         run_id, timer = message.run_id, message.timer
@@ -42,34 +48,36 @@ class RunMessages:
         return MessageFacts(facts=[RunFact(run_id, timer.fact(), cause)])
 
     def facts_overdue(self, batch: DynamoBatch, message: FactsOverdue, cause: Cause) -> MessageFacts:
-        """What the sweeper found of a run, except timers that are not late by this clock: the sweeper's may be ahead. A
-        container that was given up must not run on."""
+        """The overdue facts that the sweeper found, without timers that are not late by this clock.
+
+        The clock of the sweeper may be ahead. The container of a lost attempt is stopped.
+        """
         run_id, rows = message.run_id, message.rows
         if not self._tokens.is_valid(message.token, *sweep_name(run_id, rows)):
-            log.error("a message that facts of run %r are overdue is refused", run_id)
+            log.error("overdue facts refused, token not valid: run %r", run_id)
             return NOTHING
         record = batch.load([run_id]).get(run_id)
         if record is None:
             return NOTHING
         late = overdue(record, batch.now, 0)
         facts = [fact for fact in from_rows(rows, record.plan) if fact in late or _is_silence(fact, record.plan)]
-        batch.look_for_outcomes(record)  # an earlier version of Stepwell left outcomes to wait in any long run
+        batch.treat_as_wide(record)  # an earlier version of Stepwell left outcomes pending in any run with many steps
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
                 self._containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
         return MessageFacts(facts=[RunFact(run_id, fact, _again(fact, cause)) for fact in facts])
 
-    def look_further(self, batch: DynamoBatch, message: ContinueScan, cause: Cause) -> MessageFacts:
-        """What satisfies a wait, or its end if nothing does and it is over."""
+    def continue_scan(self, batch: DynamoBatch, message: ContinueScan, cause: Cause) -> MessageFacts:
+        """The next event that satisfies a wait, or the passing of the deadline if the wait is over."""
         run_id, pause, after = message.run_id, message.pause, message.after
         if not self._tokens.is_valid(message.token, *scan_name(run_id, pause, after)):
-            log.error("a message that run %r is to look behind %r is refused", run_id, after)
+            log.error("scan for events refused, token not valid: run %r, after %r", run_id, after)
             return NOTHING
         record = batch.load([run_id]).get(run_id)
         if record is None:
             return NOTHING
         deadline = Timer(TimerKind.DEADLINE, pause)
-        if self._timers.is_over(record.plan, record.run, deadline, batch.now):  # or was satisfied
+        if self._timers.is_over(record.plan, record.run, deadline, batch.now):  # or the wait is already satisfied
             return MessageFacts(facts=[RunFact(run_id, DeadlinePassed(pause, after), cause)])
         found = find_matching_event(batch, record, pause, after).found
         return NOTHING if found is None else MessageFacts(facts=[RunFact(run_id, found, cause)])
@@ -77,14 +85,15 @@ class RunMessages:
     def wake_more(self, batch: DynamoBatch, message: WakeMore, cause: Cause) -> MessageFacts:
         name = message.event_id, message.partition, message.after
         if not self._tokens.is_valid(message.token, *wake_name(*name)):
-            log.error("a message that event %r wakes more runs is refused", message.event_id)
+            log.error("waking of runs refused, token not valid: event %r", message.event_id)
             return NOTHING
         events = batch.events([message.event_id])
-        waits = self._waking.page(*name)
+        waits = self._wait_pages.page(*name)
         return MessageFacts(facts=[f for e in events.values() for f in self._engine.wake(batch, e, waits, cause)])
 
     def run_ended(self, batch: DynamoBatch, message: RunEnded, cause: Cause) -> MessageFacts:
-        """The end of a run, which is told again: to cancel what has ended changes nothing."""
+        """Sends what follows from the end of a run again. The cancel request has no effect on the run, because it has
+        ended."""
         record = batch.load([message.run_id]).get(message.run_id)
         if record is None or record.run.ended_at is None:
             return NOTHING
@@ -92,11 +101,11 @@ class RunMessages:
 
 
 def _is_silence(fact: Fact, plan: Plan) -> bool:
-    """Whether no timer is late, but an attempt was silent for too long."""
+    """Whether the fact is about an attempt that was silent for too long, and not about a late timer."""
     return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.approval_steps
 
 
 def _again(fact: Fact, cause: Cause) -> Cause:
-    """The cause of an overdue fact. That a run has started is stale: it asks for what the run is owed, which only a
-    redelivered message may."""
+    """The cause of an overdue fact. `RunStarted` is stale and only makes the engine do again what the run still needs,
+    which requires a redelivered cause."""
     return Cause(cause.id, redelivered=True) if isinstance(fact, RunStarted) else cause

@@ -1,4 +1,4 @@
-"""Writing a transition of a run: one conditional write, what it refers to before it, and what it asks for after it."""
+"""Writes a transition of a run: referenced items first, then the run conditionally, then timers and waits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 
-from stepwell.aws.engine.results import keep_results
+from stepwell.aws.engine.results import record_results
 from stepwell.aws.engine.timers import Timers
 from stepwell.aws.engine.watches import Watches
 from stepwell.aws.functions.registry import Registry
@@ -25,7 +25,7 @@ _DAY_S = 86_400
 
 
 class RunWriter:
-    """Writes at the time `now` of a batch. `request_ids`: of the attempts whose outcomes came with the batch."""
+    """Writes the transitions of one batch. `request_ids`: of the attempts whose outcomes are in the batch."""
 
     def __init__(
         self,
@@ -42,21 +42,21 @@ class RunWriter:
         self._watches = Watches(resources)
 
     def prepare(self, transition: Transition) -> None:
-        """Write what must be there before the run is changed: nothing else may bring it on."""
+        """Writes far timers before the run: without them, a crash after the write could leave the run stuck."""
         for command in transition.commands:
             if isinstance(command, SetTimer):
                 self._timers.set_far(transition.record.run.id, command.timer, command.due_at, self._now)
 
     def must_write(self, transition: Transition, record: Record) -> bool:
-        """Whether the run is not as it is written."""
+        """Whether the run differs from the stored item."""
         is_same = record.run is transition.before.run and record.causes == record.stored.written_causes
         return not (record.stored.revision and is_same) or self._has_late_logs(record)
 
     def write(self, transition: Transition, record: Record) -> Item | None:
-        """Write the run; the item that is there if somebody else did meanwhile."""
+        """Writes the run. Returns the stored item if another process changed it meanwhile."""
         stored = record.stored
         ttl = self._until(self._now, longest_run_ms(record.plan))
-        for item in keep_results(record, transition.commands, self._request_ids, ttl):
+        for item in record_results(record, transition.commands, self._request_ids, ttl):
             self._table.put(item)
         stored.watched = self._watches.of_change(record, self._now)
         item = run_item(record, self._now // 1000 + self._retention_s)
@@ -67,14 +67,18 @@ class RunWriter:
                 self._table.put(item, UNCHANGED, {":before": {"N": str(stored.revision)}})
         except self._table.errors.ConditionalCheckFailedException as lost:
             current: Item = lost.response["Item"]
-            if current != item:  # else it is ours: the answer was lost, and the client asked again
+            if current != item:  # equal if the first answer was lost and boto3 sent the request again
                 if stored.revision:
-                    time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))  # others try again as well
+                    # a random delay, because other processes try again too
+                    time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))
                 return current
         return None
 
     def _has_late_logs(self, record: Record) -> bool:
-        """Which log is a cancelled attempt's is known when what it ran has ended, and all that is kept of its end."""
+        """Adds the request ids of cancelled attempts, which arrive after the cancellation. Whether there are any.
+
+        The log of an attempt is found by the request id. Nothing else of such an outcome is stored.
+        """
         found = False
         for attempt in record.stored.attempts if record.run.ended_at is not None and not record.event.erased else ():
             request_id = self._request_ids.get((record.run.id, attempt.step, attempt.attempt))
@@ -82,31 +86,34 @@ class RunWriter:
                 attempt.request_id, found = request_id, True
         return found
 
-    def follow(self, transition: Transition, record: Record, *, is_new: bool) -> list[Key]:
-        """Write what the run asks for besides: each can be done twice. Answers the keys of what is not needed any more.
-        A wait may be opened and closed in one transition, so its key is that of the run as it is now."""
-        run, over = record.run, list[Key]()
+    def complete(self, transition: Transition, record: Record, *, is_new: bool) -> list[Key]:
+        """Writes near timers, waits and approvals after the run. Returns the keys of items that are no longer needed.
+
+        All writes may be repeated. A wait may be opened and closed in one transition, so the key of a closed wait is
+        taken from the new state of the run.
+        """
+        run, obsolete = record.run, list[Key]()
         if is_new and _is_late(record):
-            self._keep_longer(record, self._now)
+            self._extend_retention(record, self._now)
         for command in transition.commands:
             if isinstance(command, SetTimer):
-                self._follow_timer(record, command)
+                self._complete_timer(record, command)
             elif isinstance(command, ClearTimer):
-                over += self._timers.item_of(record.plan, transition.before.run, command.timer, self._now)
+                obsolete += self._timers.item_of(record.plan, transition.before.run, command.timer, self._now)
                 if command.timer.kind is TimerKind.DECISION:
-                    over.append(approval_key(run.id, command.timer.index, command.timer.attempt))
+                    obsolete.append(approval_key(run.id, command.timer.index, command.timer.attempt))
             elif isinstance(command, OpenWait):
                 key = self._wait_key(record, command.pause, command.key)
                 ttl = {"N": str(command.deadline // 1000 + _DAY_S)}
                 self._table.put({**key, "d": {"N": str(command.deadline)}, "ttl": ttl})
             elif isinstance(command, CloseWait):
-                over.append(self._wait_key(record, command.pause, run.pauses[command.pause].key))
-        return over
+                obsolete.append(self._wait_key(record, command.pause, run.pauses[command.pause].key))
+        return obsolete
 
-    def _follow_timer(self, record: Record, command: SetTimer) -> None:
+    def _complete_timer(self, record: Record, command: SetTimer) -> None:
         self._timers.set_near(record.run.id, command.timer, command.due_at, self._now)
-        if command.due_at > record.run.created_at + longest_run_ms(record.plan):  # as a step's `retry_after` may be
-            self._keep_longer(record, command.due_at)
+        if command.due_at > record.run.created_at + longest_run_ms(record.plan):  # possible with a long `retry_after`
+            self._extend_retention(record, command.due_at)
         if command.timer.kind is TimerKind.DECISION:
             self._table.put(approval_item(record, command.timer, command.due_at))
 
@@ -115,11 +122,11 @@ class RunWriter:
         return wait_key(name, key, record.run.id, pause, self._registry.wait_shards)
 
     def _until(self, now: int, needed_ms: int) -> int:
-        """In s since the epoch: the retention counts from when a thing is not needed any more."""
+        """The ttl (s since the epoch) of an item that is needed for `needed_ms`; the retention begins after that."""
         return (now + needed_ms) // 1000 + self._retention_s
 
-    def _keep_longer(self, record: Record, until: int) -> None:
-        """Let what a run needs be there still when it takes longer than its plan says, or its event is an old one."""
+    def _extend_retention(self, record: Record, until: int) -> None:
+        """Extends the ttl of the items that a run needs, if it takes longer than usual or the event is old."""
         stored = record.stored
         refs = [*stored.pages, *(attempt.ref for attempt in stored.attempts if attempt.ref is not None)]
         keys = [item_key(record.run.id, ref) for ref in refs]
@@ -130,6 +137,6 @@ class RunWriter:
 
 
 def _is_late(record: Record) -> bool:
-    """Whether a new run's event was stored for less than the run may take: a rerun, a replay, what a pause kept."""
+    """Whether the event of a new run may expire before the run ends: in reruns, replays and after a long pause."""
     is_old = record.run.created_at - ms_of(record.event.position) > _DAY_S * 1000
     return is_old or record.rerun_of is not None or record.replay is not None

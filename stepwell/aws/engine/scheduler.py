@@ -1,6 +1,6 @@
-"""The work of every minute: cron triggers, guarded canaries, far timers, and runs that may stand still.
+"""The work of every minute: cron triggers, guarded canaries, far timers, and runs that may be stuck.
 
-One rule: the parts of a minute's work are independent. An error of one holds up none of the others.
+The parts are independent: an error in one does not stop the others.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from stepwell.core.routing.guard import judge, rollback_event
 from stepwell.core.routing.versions import Routing
 
 log = logging.getLogger("stepwell.aws")
-_GUARDED_BY = 500  # of the newest runs
-_TIMERS_MS, _SWEEP_MS = 40_000, 50_000  # of the 55 s that `tick` has, until which it sends timers, and sweeps
+_GUARDED_BY = 500  # newest runs by which a guard judges a canary
+_TIMERS_MS, _SWEEP_MS = 40_000, 50_000  # when sending timers and sweeping stop; `tick` has a timeout of 55 s
 
 
 class Scheduler:
+    """Does the work of `tick`."""
+
     def __init__(self, session: EngineSession) -> None:
         self._session, resources = session, session.resources
         self._table, self._queue = resources.table, resources.outcomes_queue
@@ -35,8 +37,10 @@ class Scheduler:
         self.sweeper = Sweeper(resources, session.registry, session.tokens)
 
     def tick(self) -> None:
-        """Do the minute's work: send cron triggers and far timers that are due soon, judge guarded canaries, and look
-        at runs that may stand still. Raises the first error when all is done."""
+        """Does all work of a minute. Raises the first error after all parts are done.
+
+        The parts: cron triggers that are due soon and guarded canaries, far timers, late timers, the sweep.
+        """
         now = now_ms()
         minute = now // 60_000
         errors: list[Exception] = []
@@ -49,13 +53,13 @@ class Scheduler:
             try:
                 work()
             except Exception as error:
-                log.exception("a part of the minute's work failed")
+                log.exception("a part of tick failed")
                 errors.append(error)
         if errors:
             raise errors[0]
 
     def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
-        """Go on with all open runs of these shards that stand still; `silence_ms` as for `overdue`."""
+        """Checks all open runs of these shards, for tests. `silence_ms`: see `overdue`."""
         self.sweeper.sweep_all(shards, silence_ms)
 
     def _ticks_and_guards(self, now: int) -> None:
@@ -63,15 +67,17 @@ class Scheduler:
             self._guard(function_id, now)
 
     def _guard(self, function_id: str, now: int) -> None:
-        """Judge a guarded canary, and write its routing if that changes. The event that tells of a rollback is sent
-        first: sent again, it is the same event."""
+        """Judges a guarded canary, and writes the routing if it changes.
+
+        The event about a rollback is sent before the write. If it is sent again, it has the same id.
+        """
         routing = self._session.registry.routing(function_id)
         if routing is None:
             return
         verdict = judge(routing, read_samples(self._table, self._session.store.lists, function_id, _GUARDED_BY), now)
         event = rollback_event(function_id, routing, verdict, now)
         if event is not None:
-            log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
+            log.warning("rolled back: function %s, version %s: %s", function_id, event.data["version"], verdict.reason)
             text = event.body.decode()
             message = send_event_message(text, self._session.tokens.of(*send_event_name(event.id, text)))
             send_messages(self._queue, [queued(message)])
@@ -85,5 +91,5 @@ class Scheduler:
 
 @lru_cache(maxsize=1)
 def scheduler() -> Scheduler:
-    """The process-wide scheduler."""
+    """The process-wide Scheduler."""
     return Scheduler(engine_session())

@@ -1,7 +1,7 @@
-"""One Lambda's engine: its store, dispatcher and engine, and the course of a batch.
+"""The objects of the engine in one Lambda: store, dispatcher, engine, and the processing of a batch.
 
-The consumer of the queues, the scheduler and the API's control share this object, and nothing else. What is read of
-runs is read through a batch, and forgotten with it: others may have changed them since.
+QueueConsumer, Scheduler and Control share this object and nothing else. Runs are read through a batch and not kept
+after it, because other processes may have changed them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import MessageFacts
 from stepwell.aws.engine.store import DynamoStore
 from stepwell.aws.engine.timers import Timers
-from stepwell.aws.engine.wait_pages import Waking
+from stepwell.aws.engine.wait_pages import WaitPages
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.releases import Releases
 from stepwell.aws.queues.messages import delay_s, stop_message
@@ -31,46 +31,52 @@ from stepwell.platform import Cause
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Links
 
-_LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
+_LISTED_MS = 30_000  # after which ECS lists a container that started while the run was cancelled
 
 
 class EngineSession:
+    """The store, dispatcher and engine of this process."""
+
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.registry = Registry(resources)
         self.releases = Releases(resources, self.registry)
         self.timers = Timers(resources)
         self.tokens = Tokens(resources)
-        self.waking = Waking(resources, self.tokens)
-        self.store = DynamoStore(resources, self.registry, self.timers, self.waking, Lists(resources))
+        self.wait_pages = WaitPages(resources, self.tokens)
+        self.store = DynamoStore(resources, self.registry, self.timers, self.wait_pages, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
         self.engine = Engine(self.dispatcher, resources.env, self.links)
 
     def links(self) -> Links:
-        """The links by which people decide on approvals."""
-        from stepwell.core.run.approvals import Links  # most functions ask nobody
+        """Creates the links of approvals."""
+        from stepwell.core.run.approvals import Links  # few functions have approvals
 
         return Links(self.resources.api_url, self.tokens)
 
-    def process(self, batch: DynamoBatch, brought: MessageFacts) -> set[str]:
-        """Do a batch with everything that follows from it. Answers the ids of the causes to redeliver. Raises NotSent,
-        NotWritten."""
-        batch.request_ids.update(brought.request_ids)
-        undone = self.engine.process(batch, brought.arrivals, batch.keep_outcomes(brought.facts))
+    def process(self, batch: DynamoBatch, messages: MessageFacts) -> set[str]:
+        """Processes a batch and everything that follows from it. Returns the ids of the causes to redeliver.
+
+        Raises NotSent, NotWritten.
+        """
+        batch.request_ids.update(messages.request_ids)
+        undone = self.engine.process(batch, messages.events, batch.store_outcomes(messages.facts))
         return undone.causes | self.finish(batch)
 
     def finish(self, batch: DynamoBatch) -> set[str]:
-        """Send and write what a batch leaves until its end. Answers the ids of the causes to redeliver. Raises NotSent,
-        NotWritten."""
-        late = batch.overtaken()
-        undone = self.engine.process(batch, [], late).causes if late else set()
+        """Sends and writes what a batch postpones to the end. Returns the ids of the causes to redeliver.
+
+        Raises NotSent, NotWritten.
+        """
+        missed = batch.missed_outcomes()
+        undone = self.engine.process(batch, [], missed).causes if missed else set()
         self.dispatcher.finish(batch.now)
         self._stop_containers(batch)
         batch.flush()
         return undone
 
     def _stop_containers(self, batch: DynamoBatch) -> None:
-        """Not every Lambda may stop containers, so `advance` is asked to. Raises NotSent."""
+        """Sends messages that make `advance` stop containers, because not every Lambda may. Raises NotSent."""
         now, records = batch.now, batch.load(self.dispatcher.take_stopped())
         due = [
             (stop_message(run_id, at), at)
@@ -83,12 +89,12 @@ class EngineSession:
 
 @lru_cache(maxsize=1)
 def engine_session() -> EngineSession:
-    """The process-wide session."""
+    """The process-wide EngineSession."""
     return EngineSession(Resources.from_environment())
 
 
 def cause_of(identity: str, *, redelivered: bool) -> Cause:
-    """The cause that a message with this identity is: runs store its id, so it is short."""
+    """The cause for the message with this identity. Runs store the id of the cause, so it is a short hash."""
     return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), redelivered)
 
 

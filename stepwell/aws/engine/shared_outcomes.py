@@ -1,6 +1,7 @@
-"""Outcomes of wide runs: written down before they are folded, so that one write of the run folds many.
+"""Outcomes of wide runs: stored before they are folded, so that one write of the run folds many.
 
-Whoever folds a wide run takes along what others wrote down. A success from which nothing follows waits for the others.
+A batch that folds a wide run also folds the outcomes that other batches stored. A success that starts nothing new stays
+pending until other outcomes are folded (`table.pending_outcomes`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from stepwell.aws.table.pending_outcomes import (
     LOST_RACES,
     SHORT_OUTCOME,
     Ended,
-    may_have_waiting,
+    may_have_pending,
     outcome_items,
     read_outcomes,
 )
@@ -23,26 +24,26 @@ from stepwell.core.run.messages import AttemptEnded, Command, RecordAttempt
 from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.platform import AttemptId, Cause, RunFact, Transition
 
-_FOLDED_AT_ONCE = 40  # outcomes of a run from which on they wait no longer
+_FOLDED_AT_ONCE = 40  # from this number of outcomes on they do not stay pending
 
 
 class SharedOutcomes:
-    """Of the runs of one batch. `request_ids`: of the attempts whose outcomes are known."""
+    """The outcomes of the wide runs of one batch. `request_ids`: request ids of the attempts with known outcomes."""
 
     def __init__(self, table: Table, request_ids: MutableMapping[AttemptId, str], retention_s: int, now: int) -> None:
         self._table, self._request_ids, self._retention_s, self._now = table, request_ids, retention_s, now
-        self._deferrable: dict[str, int] = {}  # runs that the batch brings only outcomes for, and their revisions
-        self._changed: dict[str, Cause | None] = {}  # wide runs that it has changed otherwise, by what
+        self._deferrable: dict[str, int] = {}  # revisions of the runs for which the batch contains only outcomes
+        self._changed: dict[str, Cause | None] = {}  # other wide runs that the batch has changed, with the last cause
 
     def write(self, facts: Sequence[RunFact], records: Mapping[str, Record]) -> list[RunFact]:
-        """Write down the outcomes of runs of which many attempts run. Answers the facts, with the times of these."""
+        """Stores the outcomes of wide runs. Returns all facts, with the time of storing in these outcomes."""
         timed: list[RunFact] = []
         ended: dict[str, list[Ended]] = defaultdict(list)
-        others: set[str] = set()
+        with_other_facts: set[str] = set()
         for fact in facts:
             record, outcome = records.get(fact.run_id), fact.fact
             if record is None or not _shares_outcomes(record) or not isinstance(outcome, AttemptEnded):
-                others.add(fact.run_id)
+                with_other_facts.add(fact.run_id)
                 timed.append(fact)
                 continue
             outcome = replace(outcome, at=self._now)
@@ -53,13 +54,13 @@ class SharedOutcomes:
             revision, ttl = records[run_id].stored.revision, self._now // 1000 + self._retention_s
             for item in outcome_items(run_id, revision, outcomes, self._now, ttl):
                 self._table.put(item)
-            if run_id not in others:
+            if run_id not in with_other_facts:
                 self._deferrable[run_id] = revision
         return timed
 
     def read(self, record: Record) -> Sequence[AttemptEnded]:
-        """The outcomes of a run that are written down and not folded, the earliest first."""
-        if not _may_have_waiting(record):
+        """The pending outcomes of a run, earliest first."""
+        if not _may_have_pending(record):
             return ()
         found = read_outcomes(self._table.name, record.run, record.stored.revision, self._table.get_many)
         run_id = record.run.id
@@ -67,23 +68,27 @@ class SharedOutcomes:
         return [fact for fact, _ in found]
 
     def run_was_written(self, transition: Transition, record: Record) -> None:
-        """The run was written; its revision is not counted yet."""
-        if _may_have_waiting(record) and not self._is_seen(record):
+        """Notes that the run was written. Called before the revision of the record is incremented."""
+        if _may_have_pending(record) and not self._is_deferrable(record):
             self._changed[record.run.id] = transition.causes[-1] if transition.causes else None
         self._deferrable.pop(record.run.id, None)
 
-    def take_overtaken(self) -> dict[str, Cause | None]:
-        """Runs of which outcomes may have been left to wait by somebody who did not know yet what this batch has
-        written since: now they may have consequences."""
+    def take_changed(self) -> dict[str, Cause | None]:
+        """Runs that this batch has changed, with the last cause of the change.
+
+        Another process that had not read the change may have left outcomes pending. They may start something now.
+        """
         changed, self._changed = self._changed, {}
         return changed
 
-    def may_wait(self, transition: Transition, record: Record) -> bool:
-        """Whether nothing follows from a transition but that some outcomes are known, which are written down already,
-        and others are still to come; but not those of people, who may take a year."""
+    def may_stay_pending(self, transition: Transition, record: Record) -> bool:
+        """Whether the outcomes of a transition may stay pending: it starts nothing, and further outcomes will come.
+
+        Open approvals do not count as further outcomes, because they may take a year.
+        """
         running = (i for i, step in enumerate(record.run.steps) if step.status is StepStatus.RUNNING)
         return (
-            self._is_seen(record)
+            self._is_deferrable(record)
             and any(i not in record.plan.approval_steps for i in running)
             and record.run is not transition.before.run
             and len(transition.commands) < _FOLDED_AT_ONCE
@@ -91,23 +96,23 @@ class SharedOutcomes:
             and all(map(_is_short_success, transition.commands))
         )
 
-    def _is_seen(self, record: Record) -> bool:
-        """Whether this batch has written outcomes down, and nothing else, for the run, under a revision from which
-        everybody reads who folds this revision of the run or the next one."""
-        seen = self._deferrable.get(record.run.id)
-        return seen is not None and record.stored.revision - seen <= LOST_RACES
+    def _is_deferrable(self, record: Record) -> bool:
+        """Whether this batch contains only outcomes for the run, and every fold of this revision or the next one will
+        read them."""
+        stored_under = self._deferrable.get(record.run.id)
+        return stored_under is not None and record.stored.revision - stored_under <= LOST_RACES
 
 
 def _shares_outcomes(record: Record) -> bool:
-    """Whether the outcomes of a run are written down before they are folded. Of an erased event nothing is kept."""
+    """Whether outcomes of the run are stored before they are folded. Runs of erased events store nothing more."""
     goes_on = record.run.status in (RunStatus.RUNNING, RunStatus.FAILED)
     return record.is_wide and goes_on and not record.event.erased
 
 
-def _may_have_waiting(record: Record) -> bool:
-    """Whether outcomes may be written down that are not folded at this revision."""
+def _may_have_pending(record: Record) -> bool:
+    """Whether the run may have pending outcomes at this revision."""
     stored = record.stored
-    return may_have_waiting(record.run, stored.revision, stored.wide_at) and not record.event.erased
+    return may_have_pending(record.run, stored.revision, stored.wide_at) and not record.event.erased
 
 
 def _is_short_success(command: Command) -> bool:

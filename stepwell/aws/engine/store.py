@@ -1,11 +1,11 @@
-"""The engine's store in DynamoDB: what batches share."""
+"""The engine's store in DynamoDB: the objects that all batches share."""
 
 from __future__ import annotations
 
 from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.paused_events import PausedEvents
 from stepwell.aws.engine.timers import Timers
-from stepwell.aws.engine.wait_pages import Waking
+from stepwell.aws.engine.wait_pages import WaitPages
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.idempotency import DynamoIdempotency
@@ -20,9 +20,11 @@ _DAY_S = 86_400
 class DynamoStore:
     """Implements `platform.Store`."""
 
-    def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
+    def __init__(
+        self, resources: Resources, registry: Registry, timers: Timers, wait_pages: WaitPages, lists: Lists
+    ) -> None:
         self.resources, self.retention_s = resources, resources.retention_days * _DAY_S
-        self.registry, self.timers, self.waking, self.lists = registry, timers, waking, lists
+        self.registry, self.timers, self.wait_pages, self.lists = registry, timers, wait_pages, lists
         self.table = Table(resources.table)
         self.paused_events = PausedEvents(resources)
         self.idempotency = DynamoIdempotency(resources.table)

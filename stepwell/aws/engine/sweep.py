@@ -1,8 +1,8 @@
-"""What is late of a run, and when something of it will be.
+"""Finds the facts of a run that are overdue, and when the next fact may become overdue.
 
-Every timer can be derived again from its run, and an attempt that has been silent for longer than it could take was
-lost, or, if its Lambda is not ours, has failed. One rule: what is only late is left alone, so that the sweeper never
-overtakes a message that is on its way.
+All timers can be derived from the run. An attempt that has been silent for longer than it may take is lost, or failed
+if Stepwell did not create the Lambda. A fact counts as overdue only some time after it is due, so that the sweeper does
+not overtake messages that are only slow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stepwell.core.run.messages import (
 from stepwell.core.run.outcome import failure
 from stepwell.core.run.run import PauseStatus, Run, StepStatus
 
-LATE_MS = 120_000  # after which a timer's message is taken to be lost
+LATE_MS = 120_000  # after the due time, the message of a timer counts as lost
 _START_MS = 60_000
 _UNDECIDED = "Undecided"
 _FACTS: dict[str, Callable[..., Fact]] = {
@@ -37,7 +37,7 @@ _FACTS: dict[str, Callable[..., Fact]] = {
 
 
 class OpenRun(Protocol):
-    """What is looked at. `causes`: for each step the message that claimed its attempt, and when."""
+    """A run to check. `causes`: by step, the id of the message that claimed the attempt, and when (ms)."""
 
     @property
     def run(self) -> Run: ...
@@ -48,7 +48,7 @@ class OpenRun(Protocol):
 
 
 class _Expected(NamedTuple):
-    """A fact that should come, the time (ms) from which on it is late, and when its timer is due, if it has one."""
+    """A fact that should arrive, the time (ms) from which it is overdue, and the due time of the timer, if any."""
 
     fact: Fact
     late_at: int
@@ -56,14 +56,18 @@ class _Expected(NamedTuple):
 
 
 def overdue(record: OpenRun, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
-    """The facts that should have come for this run by now. An attempt is lost once it was silent for longer than it may
-    wait and run, or for `silence_ms`."""
+    """The overdue facts of a run.
+
+    An attempt is lost if it was silent for longer than it may wait (`event_age_ms`) and run, or for `silence_ms`.
+    """
     return [expected.fact for expected in _expected(record, event_age_ms, silence_ms) if expected.late_at <= now]
 
 
-def next_look(record: OpenRun, now: int, event_age_ms: int) -> int | None:
-    """When a fact of this run may be late for the first time, if nothing else happens to it; None if only far timers
-    are outstanding. A far timer is an item of its own, which is sent again until the run has acted upon it."""
+def next_check_at(record: OpenRun, now: int, event_age_ms: int) -> int | None:
+    """The time (ms) at which a fact of this run may become overdue if nothing else happens.
+
+    None if the run only waits for far timers: their items are sent again until the run has handled them.
+    """
     expected = _expected(record, event_age_ms, None)
     return min(
         (expected.late_at for expected in expected if expected.timer is None or expected.timer - now <= MAX_DELAY_MS),
@@ -84,7 +88,7 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
         elif step.status is StepStatus.RETRYING:
             yield _Expected(RetryDue(i, step.attempt), step.at + LATE_MS, step.at)
         elif step.status is StepStatus.QUEUED:
-            yield _Expected(RunStarted(), step.at + LATE_MS)  # which is stale, and so asks for what the run is owed
+            yield _Expected(RunStarted(), step.at + LATE_MS)  # stale: the engine does again what the run still needs
     for p, pause in enumerate(record.run.pauses):
         if pause.status is PauseStatus.DELAYED:
             yield _Expected(DelayEnded(p), pause.due_at + LATE_MS, pause.due_at)
@@ -92,12 +96,12 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
             yield _Expected(DeadlinePassed(p), pause.due_at + LATE_MS, pause.due_at)
 
 
-# --- as a message ----------------------------------------------------------------------------------------------------
+# --- facts in messages -----------------------------------------------------------------------------------------------
 
 
 def to_rows(facts: Sequence[Fact]) -> list[list[str | int]]:
     return [
-        [_UNDECIDED, fact.step, fact.attempt]  # the one way to end that takes no outcome
+        [_UNDECIDED, fact.step, fact.attempt]  # an approval without a decision has a fixed outcome
         if isinstance(fact, AttemptEnded)
         else [type(fact).__name__, *(getattr(fact, field.name) for field in fields(fact))]
         for fact in facts
@@ -109,14 +113,17 @@ def from_rows(rows: Sequence[Sequence[Any]], plan: Plan) -> list[Fact]:
 
 
 def _silent(fact: Fact, plan: Plan) -> Fact:
-    """Lambda tells of whatever ends an invocation, but of an answer that is too long, or that a role may not send, it
-    tells nobody. Of our own Lambdas neither can be; another try of somebody else's would end in the same way."""
+    """The fact, or a failure if it is the loss of an attempt of a Lambda that Stepwell did not create.
+
+    Lambda reports every end of an invocation except two: an answer that is too long, and one that the role may not
+    send. Neither can happen with the Lambdas that Stepwell creates. With others, another attempt would end likewise.
+    """
     arn = plan.steps[fact.step].runtime.arn if isinstance(fact, AttemptLost) else None
     if arn is None or not isinstance(fact, AttemptLost):
         return fact
     text = (
-        f"no answer of {arn} came, as when it answers about 1 MB or more, which Lambda drops (answer less, and pass a"
-        " reference to large data), or its role may not send messages to the queue of outcomes (`stepwell push` says"
-        " what it needs)"
+        f"no answer from {arn}: either the answer was about 1 MB or more, which Lambda drops (return less, and pass a"
+        " reference to large data), or the Lambda's role may not send messages to the queue of outcomes (`stepwell"
+        " push` prints the permission that it needs)"
     )
     return AttemptEnded(fact.step, fact.attempt, failure("no_answer", text, retryable=False))

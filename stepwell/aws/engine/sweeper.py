@@ -1,11 +1,11 @@
-"""The sweeper: runs that stand still because a message was lost go on all the same.
+"""The sweeper: finds runs that are stuck because a message was lost, and brings them on.
 
-A young run is found by its entry in the index of open runs, every eight minutes. Older runs are not read: most of them
-wait for days, and a far timer, which is an item of its own, brings them on. Whoever changes an older run so that
-something of it can be lost writes before when the sweeper must look at it (a watch: `watches`), and so does the sweeper
-when it leaves a run that is not young any more. Once a day it looks at every open run all the same (ADR 16).
+Young runs are found through the index of open runs and checked every eight minutes. Older runs are not read: most of
+them wait for days, and a far timer, which is a separate item, brings them on. Before an older run changes in a way
+that depends on a message, a watch is written: an item with the time of the next check (`watches`). The sweeper also
+writes a watch when a run is no longer young. In addition, all open runs are checked once a day (ADR 16).
 
-What the sweeper finds becomes messages, which come again until they are done.
+The sweeper sends overdue facts as messages, and repeats them until they are handled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from time import time_ns
 from typing import Any, NamedTuple
 
 from stepwell.aws.clients import client
-from stepwell.aws.engine.sweep import LATE_MS, OpenRun, next_look, overdue, to_rows
+from stepwell.aws.engine.sweep import LATE_MS, OpenRun, next_check_at, overdue, to_rows
 from stepwell.aws.engine.watches import KEPT_MS, YOUNG_MS, due_watches, watch_item
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.queues.messages import entry, sweep_message, sweep_name
@@ -39,15 +39,15 @@ from stepwell.core.plan import Plan
 from stepwell.core.run.run import Run
 
 log = logging.getLogger("stepwell.aws")
-_LEFT_MS = YOUNG_MS + 5 * 60_000  # until then its entry is read: a commit takes a minute, and clocks differ
-_EVERY_MS = STATUS_SHARDS * 60_000  # between two rounds of a shard
+_LEFT_MS = YOUNG_MS + 5 * 60_000  # older runs are left to watches; the margin is for slow commits and wrong clocks
+_EVERY_MS = STATUS_SHARDS * 60_000  # between two sweeps of a shard
 _ALL_EVERY_MS = 86_400_000 - _EVERY_MS
 _PAGE = 100
 _ENDLESS = 1 << 62
 
 
 class Row(NamedTuple):
-    """An entry of the index: a run that is open, or that has failed while attempts still run."""
+    """An entry of the index: a run that is open, or that has failed but still has running attempts."""
 
     run_id: str
     position: int
@@ -60,76 +60,86 @@ class _Open(NamedTuple):
 
 
 class Sweeper:
+    """Checks the runs of a shard, and sends overdue facts."""
+
     def __init__(self, resources: Resources, registry: Registry, tokens: Tokens) -> None:
         self._resources, self._registry, self._tokens = resources, registry, tokens
         self._table, self._event_age_ms = resources.table, resources.event_age_s * 1000
 
     def sweep(self, shard: int, until: int) -> None:
-        """A round of a shard: young runs, those with a watch that is due, and once a day all. If it is late, the next
-        round goes on where this one stops. What is wrong with one of these holds up none of the others. Raises the
-        first error when all is done."""
+        """Checks the runs of a shard: young runs, runs with a due watch, and once a day all runs.
+
+        It stops at the time `until` (ms), and the next sweep of the shard continues from there. An error in one part
+        does not stop the others. Raises the first error after all parts are done.
+        """
         found = read_item(self._table, sweep_key(shard)) or {}
         progress = {name: value for name, value in found.items() if name not in ("pk", "sk")}
-        known, errors = dict(progress), list[Exception]()
+        stored, errors = dict(progress), list[Exception]()
         for part in (self._young, self._watched, self._all):
             try:
                 part(shard, progress, until)
             except Exception as error:
                 log.exception("a part of the sweep of shard %s failed", shard)
                 errors.append(error)
-        if progress != known:
+        if progress != stored:
             client("dynamodb").put_item(TableName=self._table, Item={**sweep_key(shard), **progress})
         if errors:
             raise errors[0]
 
     def sweep_all(self, shards: Iterable[int], silence_ms: int | None = None) -> None:
-        """Look at all open runs; `silence_ms` as for `overdue`."""
+        """Checks all open runs of these shards. `silence_ms`: see `overdue`."""
         for shard in shards:
             for rows, _ in open_runs(self._resources, shard, _PAGE):
-                self._look_at([row.run_id for row in rows], silence_ms=silence_ms)
+                self._check([row.run_id for row in rows], silence_ms=silence_ms)
 
-    # --- the parts of a round: each reads and changes how far the sweeper has come ---------------------------------
+    # --- the parts of a sweep: each reads and updates attributes of the cursor item --------------------------------
 
     def _young(self, shard: int, progress: Item, until: int) -> None:
-        """h: positions up to it are left to watches. y: where the last round stopped, and b: what is to become h when
-        this round has come to its end."""
+        """Checks young runs.
+
+        Cursor: `h`, the position up to which runs are left to watches; `y`, where the last sweep stopped; `b`, the
+        value of `h` once the sweep is complete.
+        """
         now = now_ms()
         left = first_of(now - _LEFT_MS)
-        known = int(progress["h"]["N"]) if "h" in progress else 0
-        first = known if known <= left else 0  # else a clock was ahead
+        stored_bound = int(progress["h"]["N"]) if "h" in progress else 0
+        first = stored_bound if stored_bound <= left else 0  # greater if another clock was ahead
         start = progress.pop("y", None)
         bound = int(progress.pop("b")["N"]) if start is not None else left
         has_old = start is not None
         pages = open_runs(self._resources, shard, _PAGE, _key_of(start), first, first_of(now - LATE_MS))
         for rows, following in pages:
             has_old = has_old or any(row.position <= bound for row in rows)
-            self._look_at([row.run_id for row in rows], leaves={r.run_id for r in rows if _is_left(r, now_ms())})
+            self._check([row.run_id for row in rows], leaves={r.run_id for r in rows if _is_left(r, now_ms())})
             if following is not None and now_ms() >= until:
                 progress.update(y={"M": following}, b={"N": str(bound)})
                 return
-        if has_old or first != known:
+        if has_old or first != stored_bound:
             progress["h"] = {"N": str(bound)}
 
     def _watched(self, shard: int, progress: Item, until: int) -> None:
-        """w: the sort key of the last watch that was looked at."""
+        """Checks runs with a due watch. Cursor: `w`, the sort key of the last watch that was handled."""
         now = now_ms()
         after = progress["w"]["S"] if "w" in progress else ""
-        if after[:15] > f"{now:015}":  # a clock was ahead; what it passed over is still there
+        if after[:15] > f"{now:015}":  # another clock was ahead: the watches that it skipped still exist
             after = f"{now - KEPT_MS:015}"
         for keys in due_watches(self._table, shard, after, now):
             runs = {key["sk"]["S"].partition("#")[2]: None for key in keys}
-            self._look_at(list(runs), leaves=runs)
+            self._check(list(runs), leaves=runs)
             progress["w"] = {"S": keys[-1]["sk"]["S"]}
             if now_ms() >= until:
                 return
 
     def _all(self, shard: int, progress: Item, until: int) -> None:
-        """Runs that were left to watches. d: when this began the last time. a: where it stopped."""
+        """Checks the runs that are left to watches, once a day.
+
+        Cursor: `d`, when the daily check last began; `a`, where it stopped.
+        """
         if "h" not in progress:
             return
         start, now = progress.pop("a", None), now_ms()
         if start is None:
-            began = int(progress["d"]["N"]) if "d" in progress else now  # the first round has looked at everything
+            began = int(progress["d"]["N"]) if "d" in progress else now  # the first sweep has checked all runs
             if "d" in progress and 0 <= now - began < _ALL_EVERY_MS:
                 return
             progress["d"] = {"N": str(now)}
@@ -137,46 +147,52 @@ class Sweeper:
                 return
         pages = open_runs(self._resources, shard, _PAGE, _key_of(start), 0, int(progress["h"]["N"]))
         for rows, following in pages:
-            self._look_at([row.run_id for row in rows], leaves={row.run_id for row in rows})
+            self._check([row.run_id for row in rows], leaves={row.run_id for row in rows})
             if following is not None and now_ms() >= until:
                 progress["a"] = {"M": following}
                 return
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    # --- checking runs ---------------------------------------------------------------------------------------------
 
-    def _look_at(self, ids: Sequence[str], leaves: Iterable[str] = (), silence_ms: int | None = None) -> None:
-        """Send what is overdue of these runs, and write watches for those that are left to them. Eventually consistent:
-        what is overdue has been so for a while, and who changes a run writes its watch before."""
+    def _check(self, ids: Sequence[str], leaves: Iterable[str] = (), silence_ms: int | None = None) -> None:
+        """Sends the overdue facts of these runs, and writes watches for the runs in `leaves`.
+
+        Eventually consistent reads are enough: a fact becomes overdue minutes after it is due, and a process that
+        changes a run writes the watch before.
+        """
         now, messages, watches = now_ms(), [], []
         for record in self._read(ids):
             run_id = record.run.id
             facts = to_rows(overdue(record, now, self._event_age_ms, silence_ms))
             if facts:
-                log.warning("%s facts of run %s are overdue", len(facts), run_id)
+                log.warning("run %s has %s overdue facts", run_id, len(facts))
                 messages.append(sweep_message(run_id, facts, self._tokens.of(*sweep_name(run_id, facts))))
-            at = next_look(record, now, self._event_age_ms) if run_id in leaves else None
+            at = next_check_at(record, now, self._event_age_ms) if run_id in leaves else None
             if at is not None:
                 watches.append(watch_item(run_id, at, now))
         put_items(self._table, watches)
         send_messages(self._resources.outcomes_queue, [entry(body) for body in messages])
 
     def _read(self, ids: Sequence[str]) -> Iterator[OpenRun]:
-        """Without their events. One that cannot be read holds up no other."""
+        """The runs with these ids, without their events. Runs that cannot be read are skipped."""
         for item in read_items(self._table, map(run_key, ids), consistent=False):
             try:
                 stored = stored_run(item)
                 plan = self._registry.version(stored.function, stored.version).plan
                 yield _Open(stored.run, plan, stored.causes)
             except Exception:
-                log.exception("the sweeper cannot read run %s", item["pk"]["S"][2:])
+                log.exception("sweeper cannot read run %s", item["pk"]["S"][2:])
 
 
 def open_runs(
     resources: Resources, shard: int, page: int, start: Key | None = None, first: int = 0, last: int = _ENDLESS
 ) -> Iterator[tuple[list[Row], Key | None]]:
-    """Runs of which something runs, also if they have failed, in pages, of one of the index's shards, with positions
-    from `first` to `last`; each page with where the next begins, None after the last."""
-    if start is not None:  # DynamoDB refuses to begin elsewhere
+    """The runs in a shard of the index that are open, or failed with attempts still running, in pages.
+
+    `first`, `last`: the range of positions. `start`: where to continue. Each page comes with the start of the next one,
+    or None after the last page.
+    """
+    if start is not None:  # DynamoDB requires that the start is within the range
         first, last = min(first, int(start["gs"]["N"])), max(last, int(start["gs"]["N"]))
     query = client("dynamodb").get_paginator("query")
     partitions = [status_partition(status, shard) for status in ("running", "ending")]
@@ -200,7 +216,7 @@ def open_runs(
 
 
 def shard_of_minute(minute: int) -> int:
-    """The shard that is swept in a minute: each one every eight minutes."""
+    """The shard that is swept in a minute. Each shard is swept every eight minutes."""
     return minute % STATUS_SHARDS
 
 

@@ -1,5 +1,7 @@
-"""Finding the waits that an event may settle, a page at a time: who wakes many runs does so in several invocations. And
-the events that may settle a wait."""
+"""Pages of waits that an event may satisfy, and of events that may satisfy a wait.
+
+Each further page is requested by a message, so that waking many runs is spread over several invocations.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,15 @@ from stepwell.platform import OpenedWait
 _PAGE = 100
 
 
-class Waking:
+class WaitPages:
+    """Reads pages of waits, and sends the messages for further pages."""
+
     def __init__(self, resources: Resources, tokens: Tokens) -> None:
         self._table, self._queue, self._tokens = resources.table, resources.outcomes_queue, tokens
         self._next: list[bytes] = []
 
     def page(self, event_id: str, partition: str, after: str | None = None) -> list[OpenedWait]:
-        """Open waits of a partition; if there are more, a message will ask for the next page."""
+        """A page of the open waits in a partition. If there are more, the next `send` requests the next page."""
         options = {} if after is None else {"ExclusiveStartKey": {"pk": {"S": partition}, "sk": {"S": after}}}
         answer = client("dynamodb").query(
             TableName=self._table,
@@ -39,11 +43,11 @@ class Waking:
         return found
 
     def continue_scan(self, run_id: str, pause: int, after: int) -> None:
-        """Have a message ask for the events behind this position."""
+        """Adds a message to the next `send` that continues the scan of a wait after a position."""
         name = run_id, pause, after
         self._next.append(scan_message(*name, self._tokens.of(*scan_name(*name))))
 
     def send(self) -> None:
-        """Ask for the next pages. Raises NotSent."""
+        """Sends the messages that were added since the last call. Raises NotSent."""
         following, self._next = self._next, []
         send_messages(self._queue, [entry(body) for body in following])

@@ -20,7 +20,7 @@ _FIELDS = {"name", "data", "user", "id", "ts", "v"}
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvent:
-    """An event that does not match its schema. It starts functions only through the engine's own event about it."""
+    """An event that does not match the schema. Functions are started only by the engine's events that report it."""
 
     event: Event
 

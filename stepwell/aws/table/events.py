@@ -18,9 +18,14 @@ _LONGEST_NOT_STARTED = 64 * 1024  # bytes; DynamoDB allows 400 KB for an item
 def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     """The item of an event.
 
-    Attributes: `b` the event as JSON, `p` the position, `m` the id of the message that brought it, `o` the origin,
-    `st` the functions that it starts, `ms` the functions that it does not start and why, `rp` the replay that sent
-    it, `iv` the violations of its schema.
+    - `b`: the event as JSON
+    - `p`: the position
+    - `m`: the id of the message that brought the event
+    - `o`: the origin
+    - `st`: the functions that it starts
+    - `ms`: the functions that it does not start, and why
+    - `rp`: the replay that sent it
+    - `iv`: the violations of the schema
     """
     item: Item = {
         **event_key(new.event.id),

@@ -3,7 +3,7 @@
 | access pattern | request |
 |---|---|
 | accept an event once | Put `E#id`, condition `NEW` |
-| store an event under its wait keys | Put `K#key` |
+| store an event under a wait key | Put `K#key` |
 | start a run | Put `R#id`, condition `NEW` |
 | one run for a value of `idempotency` | Put `I#function#value`, condition `FREE` |
 | store why an event did not start a function | Get `E#id`; Put it, condition `SAME` |
@@ -49,7 +49,7 @@ FREE = f"{NEW} OR u <= :at"  # unclaimed, or the claim has expired; DynamoDB may
 OF_RUN = "r = :run"  # the value of `idempotency` is claimed by this run
 NOT_NEWER = f"{NEW} OR rev <= :rev"  # the stored routing is not newer than the one that is written
 SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # the function's routing has not changed since it was read
-SAME = "b = :body AND ms = :stored"  # neither the event nor the stored reasons have changed since they were read
+SAME = "b = :body AND ms = :stored"  # the event and the stored reasons have not changed since they were read
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"  # the same, for an event without stored reasons
 STATUS_INDEX = "status"
 OUTCOMES = "o#"  # prefix of the sort keys of a wide run's stored outcomes
@@ -212,7 +212,7 @@ def version_key(function_id: str, version: int) -> Key:
 
 
 def schema_key(name: str, digest: str) -> Key:
-    """A schema of an event type, identified by a digest of its content."""
+    """A schema of an event type, identified by a digest of the content."""
     return _key(f"Y#{name}", digest)
 
 

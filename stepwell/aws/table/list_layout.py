@@ -21,7 +21,7 @@ from stepwell.aws.table.positions import first_of, month_of
 ALL = "a"
 EVENTS, RUNS = "e", "r"
 LIST_SHARDS = 8
-SPAN = first_of(100)  # positions of 100 ms; a batch usually accepts all of its events within that time
+SPAN = first_of(100)  # positions of 100 ms; a batch usually accepts all events within that time
 _MOST = 100  # entries in a row
 
 Entry = tuple[int, str]  # position and id

@@ -1,4 +1,4 @@
-"""Pending outcomes of wide runs: each batch stores its outcomes in one item, and one write of the run folds them all.
+"""Pending outcomes of wide runs: each batch stores outcomes in one item, and one write of the run folds them all.
 
 A batch that folds a run also folds the outcomes that other batches stored. If an attempt has two outcomes, the earlier
 one counts. So outcomes that start nothing new may stay pending: the batch that stores the last outcome reads all of
@@ -24,9 +24,9 @@ from stepwell.aws.table.keys import OUTCOMES, Item, Key, item_key, outcomes_from
 from stepwell.core.run.messages import AttemptEnded, Error, Outcome
 from stepwell.core.run.run import Run, RunStatus, StepStatus
 
-LOST_RACES = 1  # races that a batch may lose and still leave its outcomes pending
+LOST_RACES = 1  # races that a batch may lose and still leave outcomes pending
 _BEHIND = LOST_RACES + 1  # revisions before the current one under which outcomes may be pending
-SHORT_OUTCOME = 1000  # bytes; a longer outcome is stored in an item of its own
+SHORT_OUTCOME = 1000  # bytes; a longer outcome is stored in a separate item
 
 
 class Ended(NamedTuple):
@@ -50,7 +50,7 @@ def outcome_items(run_id: str, revision: int, ended: Sequence[Ended], now: int, 
     return [*long, {**outcomes_key(run_id, revision, now, body), "c": {"B": body}, "ttl": {"N": str(ttl)}}]
 
 
-def may_have_waiting(run: Run, revision: int, wide_at: int) -> bool:
+def may_have_pending(run: Run, revision: int, wide_at: int) -> bool:
     """Whether the run may have pending outcomes. `wide_at`: the last revision at which the run was wide, or 0."""
     goes_on = run.status in (RunStatus.RUNNING, RunStatus.FAILED)
     return goes_on and wide_at > 0 and revision - wide_at <= _BEHIND

@@ -25,7 +25,7 @@ SHORT = 300  # bytes; a result up to this size always stays in the run's item
 SMALL = 1000  # bytes; an item up to this size costs one write unit
 _PAGE = 4000  # bytes; a longer history is moved into a page
 _PLAIN = 500  # bytes; longer JSON is compressed
-_EVENT = 400  # bytes; a shorter event is copied into its runs, so that a run is read with one request
+_EVENT = 400  # bytes; a shorter event is copied into the runs, so that a run is read with one request
 STATUS_SHARDS = 8
 _DAY_S = 86_400
 
@@ -179,7 +179,7 @@ def is_long_history(record: Record) -> bool:
 
 
 def is_long_result(record: Record, attempt: StoredAttempt) -> bool:
-    """Whether a result should be an item of its own."""
+    """Whether a result should be stored in a separate item."""
     if attempt.size > SHORT * 10:
         return True
     others = sum(60 + attempt.size * (attempt.ref is None) for attempt in record.stored.attempts)

@@ -13,7 +13,7 @@ from stepwell.core.routing.guard import RunSample
 
 
 def read_samples(table: str, lists: Lists, function_id: str, limit: int) -> list[RunSample]:
-    """The runs among the newest `limit` that are neither reruns nor replays, newest first."""
+    """The newest `limit` runs without reruns and replays, newest first."""
     entries = islice(lists.entries(RUNS, of_function(function_id), None, limit), limit)
     items = read_items(table, [run_key(run_id) for _, run_id in entries], consistent=False)
     runs = [

@@ -85,7 +85,7 @@ def _without_nulls(row: list[Any]) -> list[Any]:
 def _short_id(request_id: str | None) -> str | None:
     """The id in 22 characters instead of 36, if it is a UUID with hyphens, as Lambda writes it.
 
-    The ids of ECS tasks have no hyphens and stay unchanged, because the name of a task's log stream contains the id
+    The ids of ECS tasks have no hyphens. They stay unchanged, because the name of a log stream contains the id
     (https://docs.aws.amazon.com/prescriptive-guidance/latest/implementing-logging-monitoring-cloudwatch/ec2-fargate-logs.html).
     """
     if request_id is None:
