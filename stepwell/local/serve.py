@@ -99,7 +99,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
             functions = await _deploy_all(server, found)
             if options.strict:
                 refuse_broken(server.broken)
-            if not is_named and any(map(_asks, functions)):
+            if not is_named and any(map(_has_approval, functions)):
                 words = "links to approvals lead to %s; give --public-url if the server has another public address"
                 log.warning(words, settings.public_url)
             keys = KeyStore(settings.database)
@@ -129,7 +129,7 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
 
     A refused type is not changed: a restart must not make events of existing senders invalid."""
     found, functions = all_found.types, all_found.functions
-    for warning in (*found.warnings, *await asyncio.to_thread(_doubts, functions, found)):
+    for warning in (*found.warnings, *await asyncio.to_thread(_expression_warnings, functions, found)):
         log.warning("%s", warning)
     refused = {}
     for item in await server.register_types([replace(one, may_break=False) for one in found.types]):
@@ -143,7 +143,7 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
     return refused
 
 
-def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:
+def _expression_warnings(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:
     if not types.types:
         return []
     from stepwell.project.expression_checks import check_expressions  # most projects have no types
@@ -162,7 +162,7 @@ async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:
         log.info("webhook removed", extra={"fields": {"webhook": name}})
 
 
-def _asks(function: LoadedFunction) -> bool:
+def _has_approval(function: LoadedFunction) -> bool:
     return any(step.runtime.type == "approval" for step in function.definition.steps.values())
 
 

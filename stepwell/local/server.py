@@ -30,8 +30,8 @@ from stepwell.local.runners.router import Runners
 from stepwell.local.store.functions import PUSHED, Registered
 from stepwell.local.store.store import LocalStore
 from stepwell.local.system.cpus import usable_cpus
-from stepwell.local.system.files import close_to_others, make_code_folder, make_folder, open_code
-from stepwell.local.system.step_user import StepUser, out_of_reach, require
+from stepwell.local.system.files import make_code_folder, make_folder, make_private, open_code
+from stepwell.local.system.step_user import StepUser, check_access, python_warning
 from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv
@@ -136,7 +136,7 @@ class LocalServer:
                 function = await asyncio.to_thread(load, Path(folder))
                 deployed = await self._deploy(await asyncio.to_thread(self._prepare, function), release)
             if (registered := deployed.registered) is not None:
-                await asyncio.to_thread(self._code.keep_pushed, registered.function_id, registered.version, archive)
+                await asyncio.to_thread(self._code.store_archive, registered.function_id, registered.version, archive)
             return deployed
 
     def _prepare_all(self, functions: Sequence[LoadedFunction]) -> list[_Prepared]:
@@ -147,7 +147,7 @@ class LocalServer:
         code, dotenvs = {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
-            self._code.keep(step_code)
+            self._code.store(step_code)
             code[step_id] = step_code.hash
             if values := dotenv(step_code.folder):
                 dotenvs[step_id] = values
@@ -166,7 +166,7 @@ class LocalServer:
                 await self.platform.registration.retire([function_id])
             return Deployed(function, None, prepared.missing)
         if release is None:
-            self._code.keep_definition(function_id, function.file)
+            self._code.remember_definition(function_id, function.file)
         file = str(function.file) if release is None else PUSHED
         registered = await self.platform.registration.register(
             prepared.definition, prepared.code, prepared.dotenv, file, release
@@ -250,12 +250,12 @@ def _prepare_files(settings: ServerSettings) -> None:
     """Set the modes of the server's files. Requires the lock on the database. Raises CannotBecome."""
     user = settings.step_user
     make_code_folder(settings.code)
-    for warning in close_to_others(settings.database, settings.code, user.gid if user else None):
+    for warning in make_private(settings.database, settings.code, user.gid if user else None):
         log.warning("%s", warning)
     if user is not None:
         open_code(settings.database, settings.code, user.gid)
-        require(user, settings.code)
-        if reason := out_of_reach(user):
+        check_access(user, settings.code)
+        if reason := python_warning(user):
             log.warning("%s", reason)
 
 

@@ -22,7 +22,7 @@ from stepwell.local.database.lists import LAST, merged
 from stepwell.local.database.row_ranges import first_row
 from stepwell.local.queries.queries import Queries
 from stepwell.local.store.long_texts import whole
-from stepwell.local.store.users import read_person, texts
+from stepwell.local.store.users import id_texts, read_person
 from stepwell.reader import Page
 
 _EVENTS = "SELECT seq, accepted_at, seq, id, name FROM events INDEXED BY events_user WHERE user = ? AND seq < ?"
@@ -109,7 +109,7 @@ class LocalUsers(Queries):
     def _rows(
         self, person: Person, sql: str, bound: int, *, order: int = 1, ascending: bool = False
     ) -> Iterator[tuple[Any, ...]]:
-        names = [(text, bound) for text in sorted(texts(person.ids))]
+        names = [(text, bound) for text in sorted(id_texts(person.ids))]
         return merged(self._connection, sql, names, order=order, ascending=ascending)
 
     def _own(self, person: Person, rows: Iterable[tuple[Any, ...]], event: int) -> Iterator[tuple[Any, ...]]:

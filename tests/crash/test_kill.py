@@ -89,7 +89,7 @@ class Load:
                 return
 
 
-def test_nothing_accepted_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
+def test_kills_lose_and_duplicate_no_accepted_event(tmp_path: Path) -> None:
     print(f"STEPWELL_SEED={SEED}")
     folder, db = functions(tmp_path / "functions"), tmp_path / "db"
     key = new_key(db)
@@ -172,7 +172,7 @@ def test_no_step_of_a_killed_server_runs_beside_its_next_attempt(tmp_path: Path)
     assert not running()
 
 
-def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> None:
+def test_logs_written_before_a_kill_are_preserved(tmp_path: Path) -> None:
     """For an attempt that the kill interrupts and for one that had ended, with short and long logs."""
     lines = "(i=0; while [ $i -lt 2000 ]; do echo $i is a line of a log that is not a short one; i=$((i+1)); done) >&2"
     first = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo the last >&2; sleep 1000; }}"
@@ -198,7 +198,7 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
         assert server.stop() == 0
 
 
-def test_what_an_event_starts_and_wakes_goes_on_after_kills_in_between(tmp_path: Path) -> None:
+def test_routing_of_events_continues_after_kills(tmp_path: Path) -> None:
     """The events are answered, but need more than one batch; the server dies before all of them are done."""
     timeout = {"step": "$trigger", "async": {"event": "wake", "ttl": "1d", "onTimeout": True}}
     folder = write_function(tmp_path / "functions", a=program("echo 1", after=[timeout]))  # skipped once it is woken

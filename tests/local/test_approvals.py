@@ -50,7 +50,7 @@ async def decide(it: Scripted, link: Link, by: str) -> bool:
     return await it.platform.runs.decide(link, decided(link.decision, None, by, it.platform.clock.now()))
 
 
-def test_those_who_wait_are_no_work_for_a_server(tmp_path: Path) -> None:
+def test_open_approvals_cause_no_work(tmp_path: Path) -> None:
     async def ask(it: Scripted) -> None:
         await it.deploy(**STEPS)
         await it.platform.send(it.events(500, data={"n": 1}))
@@ -81,7 +81,7 @@ def test_open_approvals_are_found_by_an_index(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_of_two_who_decide_in_one_batch_the_first_does(tmp_path: Path) -> None:
+def test_of_two_decisions_in_one_batch_the_first_counts(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**STEPS)
         await it.send(data={"n": 1})
@@ -120,7 +120,7 @@ def test_a_decision_that_cannot_be_written_leaves_the_approval_open(
     on_platform(tmp_path, test)
 
 
-def test_a_run_that_asks_and_its_event_are_kept_while_it_waits(tmp_path: Path) -> None:
+def test_retention_keeps_runs_with_open_approvals_and_their_events(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**STEPS)
         await it.send(data={"n": 7})

@@ -50,7 +50,7 @@ async def watched() -> AsyncIterator[Turns]:
         task.cancel()
 
 
-def test_a_request_that_starts_many_runs_lets_the_loop_turn(tmp_path: Path) -> None:
+def test_a_request_that_starts_many_runs_does_not_block_the_loop(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         async with watched() as turns:
@@ -62,7 +62,7 @@ def test_a_request_that_starts_many_runs_lets_the_loop_turn(tmp_path: Path) -> N
     on_platform(tmp_path, test, hold=True)
 
 
-def test_an_event_that_wakes_many_runs_lets_the_loop_turn(tmp_path: Path) -> None:
+def test_an_event_that_wakes_many_runs_does_not_block_the_loop(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={"after": [{"step": "$trigger", "async": {"event": "wake", "ttl": "1d"}}]})
         await it.platform.send(it.events(1500))
@@ -79,7 +79,7 @@ def test_an_event_that_wakes_many_runs_lets_the_loop_turn(tmp_path: Path) -> Non
 LONG = "data.list.map(x, x).size() == 1000"  # takes milliseconds for a list of a thousand
 
 
-def test_events_whose_expressions_take_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+def test_slow_trigger_expressions_do_not_block_the_loop(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(on={"event": "go", "expression": LONG})
         async with watched() as turns:
@@ -90,7 +90,7 @@ def test_events_whose_expressions_take_long_let_the_loop_turn_after_each(tmp_pat
     on_platform(tmp_path, test, hold=True)
 
 
-def test_runs_whose_conditions_take_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+def test_slow_edge_conditions_do_not_block_the_loop(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={"after": [{"step": "$trigger", "if": f"!({LONG})"}]})
         async with watched() as turns:
@@ -101,7 +101,7 @@ def test_runs_whose_conditions_take_long_let_the_loop_turn_after_each(tmp_path: 
     on_platform(tmp_path, test)
 
 
-def test_waits_whose_match_takes_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+def test_slow_match_expressions_do_not_block_the_loop(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         match = LONG.replace("data", "async.data")
         await it.deploy(a={"after": [{"step": "$trigger", "async": {"event": "wake", "match": match, "ttl": "1d"}}]})
@@ -114,7 +114,7 @@ def test_waits_whose_match_takes_long_let_the_loop_turn_after_each(tmp_path: Pat
     on_platform(tmp_path, test, hold=True)
 
 
-def test_a_request_of_which_a_part_cannot_be_written_is_not_accepted(tmp_path: Path) -> None:
+def test_a_request_is_accepted_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         sending = asyncio.ensure_future(it.platform.send(it.events(1000)))
@@ -168,7 +168,7 @@ def test_small_requests_are_answered_while_a_large_one_is_written(tmp_path: Path
     on_platform(tmp_path, test, hold=True)
 
 
-def test_more_runs_than_a_batch_has_room_for_are_cancelled(tmp_path: Path) -> None:
+def test_cancelling_works_for_more_runs_than_fit_into_a_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={"after": [{"step": "$trigger", "wait": "1d"}]})
         for _ in range(3):
@@ -180,7 +180,7 @@ def test_more_runs_than_a_batch_has_room_for_are_cancelled(tmp_path: Path) -> No
     on_platform(tmp_path, test)
 
 
-def test_what_a_batch_has_claimed_is_not_taken_for_lost(tmp_path: Path) -> None:
+def test_claims_of_the_current_batch_do_not_count_as_lost(tmp_path: Path) -> None:
     """A failed batch is tried again while the next one is in progress."""
 
     async def test(it: Scripted) -> None:
@@ -201,7 +201,7 @@ def test_what_a_batch_has_claimed_is_not_taken_for_lost(tmp_path: Path) -> None:
     on_platform(tmp_path, test, hold=True, parallelism=100)
 
 
-def test_who_needs_the_database_alone_waits_for_the_batch(tmp_path: Path) -> None:
+def test_exclusive_work_waits_for_the_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         sending = asyncio.ensure_future(it.platform.send(it.events(1000)))
@@ -215,7 +215,7 @@ def test_who_needs_the_database_alone_waits_for_the_batch(tmp_path: Path) -> Non
     on_platform(tmp_path, test, hold=True)
 
 
-def test_a_server_that_closes_writes_what_it_has_begun(tmp_path: Path) -> None:
+def test_a_server_that_closes_finishes_the_current_batch(tmp_path: Path) -> None:
     sending: list[asyncio.Task[None]] = []
 
     async def test(it: Scripted) -> None:
@@ -233,7 +233,7 @@ def test_a_server_that_closes_writes_what_it_has_begun(tmp_path: Path) -> None:
     on_platform(tmp_path, after, parallelism=50)
 
 
-def test_waiting_ends_when_everything_before_was_taken() -> None:
+def test_a_future_resolves_when_all_earlier_items_were_taken() -> None:
     async def main() -> None:
         line, loop = Line[int](), asyncio.get_running_loop()
         first, second, third = (loop.create_future() for _ in range(3))
@@ -251,7 +251,7 @@ def test_waiting_ends_when_everything_before_was_taken() -> None:
     asyncio.run(main())
 
 
-def test_what_is_given_back_is_waited_for_again() -> None:
+def test_items_that_are_given_back_are_waited_for_again() -> None:
     async def main() -> None:
         line, future = Line[int](), asyncio.get_running_loop().create_future()
         line.add([1, 2])
@@ -270,7 +270,7 @@ def test_all_events_of_a_request_are_taken_or_none() -> None:
     assert [len(backlog.take_arrivals(50)) for _ in range(4)] == [60, 1000, 5, 0]
 
 
-def test_requests_behind_one_that_is_too_large_yet_wait_with_it() -> None:
+def test_requests_behind_a_deferred_large_one_wait_too() -> None:
     backlog, event = Backlog(), IncomingEvent(event_from({"name": "go", "id": "e", "ts": 0}))
     backlog.requests.add([[event] * size for size in (20, 1000, 5)])
     assert [len(backlog.take_arrivals(50, largest=200)) for _ in range(2)] == [20, 0]

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
     store.close()
 
 
-def test_a_batch_is_over_once_it_has_done_so_many(store: LocalStore) -> None:
+def test_a_batch_ends_after_a_number_of_facts(store: LocalStore) -> None:
     pace = BatchPace(store.unrouted, 10, LONG)
     pace.count(9)
     assert not pace.is_over
@@ -35,24 +35,24 @@ def test_a_batch_is_over_once_it_has_done_so_many(store: LocalStore) -> None:
     assert pace.is_enough(MUCH)
 
 
-def test_a_batch_is_over_once_it_has_taken_so_long(store: LocalStore) -> None:
+def test_a_batch_ends_after_a_time(store: LocalStore) -> None:
     assert BatchPace(store.unrouted, 10, 0.0).is_over
     assert not BatchPace(store.unrouted, 10, LONG).is_over
 
 
-def test_a_little_that_is_left_is_done_all_the_same(store: LocalStore) -> None:
+def test_a_small_rest_is_done_in_the_same_batch(store: LocalStore) -> None:
     pace = BatchPace(store.unrouted, 0, LONG)
     assert [pace.is_enough(left) for left in (0, 2 * AT_ONCE, MUCH, math.inf)] == [False, False, True, True]
 
 
-def test_a_piece_that_is_granted_is_done_whatever_the_batch_has_done(store: LocalStore) -> None:
+def test_a_granted_piece_is_always_done(store: LocalStore) -> None:
     pace = BatchPace(store.unrouted, 0, LONG)
     pace.grant()
     assert not pace.is_enough(math.inf)
     assert pace.is_enough(math.inf), "one piece was granted"
 
 
-def test_what_is_left_makes_later_events_with_its_name_wait(store: LocalStore) -> None:
+def test_an_unrouted_event_makes_later_events_of_its_name_wait(store: LocalStore) -> None:
     pace = BatchPace(store.unrouted, 0, LONG)
     event = event_from({"name": "go", "id": "e", "ts": 0})
     store.events.put([NewEvent(event, (), (), ())], 0)

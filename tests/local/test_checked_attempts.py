@@ -36,7 +36,7 @@ def test_attempts_of_code_that_was_looked_at_begin_one_in_each_turn_of_the_loop(
     asyncio.run(main())
 
 
-def test_one_that_is_stopped_while_it_waits_for_its_turn_does_not_begin() -> None:
+def test_an_attempt_stopped_before_its_turn_does_not_begin() -> None:
     async def main() -> None:
         turn, begun, ended = asyncio.Lock(), list[Any](), asyncio.Queue[Outcome]()
         await turn.acquire()

@@ -69,7 +69,7 @@ def test_when_an_attempt_starts_its_claim_can_be_read_by_others(tmp_path: Path) 
 # --- slots -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_cancelled_in_the_batch_that_claims_its_step_leaves_no_slot_taken(tmp_path: Path) -> None:
+def test_a_run_cancelled_in_the_batch_that_claims_its_step_leaves_no_slot_taken(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_stoppable(it)
         for _ in range(3):
@@ -83,7 +83,7 @@ def test_a_run_that_is_cancelled_in_the_batch_that_claims_its_step_leaves_no_slo
     on_platform(tmp_path, test, parallelism=1)
 
 
-def test_a_queued_attempt_that_is_cancelled_when_its_slot_is_free_gives_the_slot_back(tmp_path: Path) -> None:
+def test_a_queued_attempt_cancelled_with_a_reserved_slot_releases_it(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         first, second, third = [await it.send() for _ in range(3)]

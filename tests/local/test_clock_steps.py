@@ -63,7 +63,7 @@ DELAY_AND_DEADLINE = {
 # --- back ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_was_set_back_is_followed_a_run_at_a_time(tmp_path: Path) -> None:
+def test_timers_are_moved_back_one_run_at_a_time(tmp_path: Path) -> None:
     """In pieces, so that requests are answered in between, however many runs wait."""
     pieces: list[int] = []
 
@@ -85,7 +85,7 @@ def test_a_clock_that_was_set_back_is_followed_a_run_at_a_time(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("step", [DELAY, DEADLINE, DELAY_AND_DEADLINE])
-def test_what_is_due_in_half_an_hour_is_so_when_the_clock_was_set_back(tmp_path: Path, step: dict[str, object]) -> None:
+def test_a_delay_keeps_its_length_when_the_clock_was_set_back(tmp_path: Path, step: dict[str, object]) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b=step)
         event = await it.send()
@@ -151,7 +151,7 @@ def test_an_idle_server_notices_by_itself_that_the_clock_was_set_back(
     assert "the clock was set back by 18000 s" in caplog.text
 
 
-def test_what_the_clock_had_set_before_is_due_when_it_said(tmp_path: Path) -> None:
+def test_timers_set_before_a_step_back_keep_their_time(tmp_path: Path) -> None:
     """A clock that goes forward by mistake and back again makes nothing due too early."""
 
     async def test(it: Scripted) -> None:
@@ -194,7 +194,7 @@ def test_cron_ticks_on_when_the_clock_was_set_back_and_no_minute_comes_twice(tmp
     on_platform(tmp_path, test)
 
 
-def test_a_paused_cron_ticks_on_when_it_is_resumed_after_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_a_paused_cron_trigger_continues_when_resumed_after_the_clock_was_set_back(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(on={"cron": "0 0 * * *"})
         next_due = it.platform.virtual_time.next_due
@@ -207,7 +207,7 @@ def test_a_paused_cron_ticks_on_when_it_is_resumed_after_the_clock_was_set_back(
     on_platform(tmp_path, test)
 
 
-def test_the_day_of_an_idempotent_run_is_over_in_a_day_when_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_an_idempotency_value_expires_in_a_day_after_the_clock_was_set_back(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(idempotency="event.data.n")
         await it.send(data={"n": 1})
@@ -224,7 +224,7 @@ def test_the_day_of_an_idempotent_run_is_over_in_a_day_when_the_clock_was_set_ba
     on_platform(tmp_path, test)
 
 
-def test_retention_goes_on_when_the_clock_was_years_ahead(tmp_path: Path) -> None:
+def test_retention_continues_after_the_clock_was_years_ahead(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send()
@@ -245,7 +245,7 @@ def _ahead(ms: int) -> Clock:
     return clock
 
 
-def test_the_order_of_events_is_that_of_their_acceptance(tmp_path: Path) -> None:
+def test_events_are_ordered_by_acceptance(tmp_path: Path) -> None:
     """Lists that are limited by time are correct, too."""
 
     async def test(it: Scripted) -> None:
@@ -275,7 +275,7 @@ def test_an_event_after_the_step_back_satisfies_a_wait_that_was_set_before(tmp_p
     on_platform(tmp_path, test)
 
 
-def test_a_server_that_starts_with_an_earlier_clock_goes_on_in_time(tmp_path: Path) -> None:
+def test_a_server_that_starts_with_an_earlier_clock_continues_in_time(tmp_path: Path) -> None:
     async def begin(it: Scripted) -> None:
         await it.deploy(a={}, b=DELAY)
         await it.deploy("c", on={"cron": "0 0 1 1 *"})
@@ -293,7 +293,7 @@ def test_a_server_that_starts_with_an_earlier_clock_goes_on_in_time(tmp_path: Pa
     on_platform(tmp_path, go_on, clock)
 
 
-def test_a_batch_that_could_not_be_written_moves_times_when_it_can(tmp_path: Path) -> None:
+def test_times_are_moved_back_once_a_batch_can_be_written_again(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b=DELAY)
         event = await it.send()
@@ -314,7 +314,7 @@ def test_a_batch_that_could_not_be_written_moves_times_when_it_can(tmp_path: Pat
 # --- forward ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_idle_server_fires_what_has_become_due_while_it_slept(tmp_path: Path) -> None:
+def test_an_idle_server_fires_timers_that_became_due_while_it_slept(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b=DELAY)
         await it.deploy("c", on={"cron": "* * * * *"})
@@ -328,7 +328,7 @@ def test_an_idle_server_fires_what_has_become_due_while_it_slept(tmp_path: Path)
     on_platform(tmp_path, test)
 
 
-def test_a_pause_of_a_duty_ends_when_the_clock_jumps(tmp_path: Path) -> None:
+def test_a_pause_ends_when_the_clock_jumps(tmp_path: Path) -> None:
     async def main() -> None:
         for ms in (HOUR, -HOUR):
             clock = Clock()

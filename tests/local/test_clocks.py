@@ -51,7 +51,7 @@ def test_a_small_step_back_is_hidden_until_the_clock_has_caught_up() -> None:
     assert (time.now(), time.set_back_ms) == (10_500, 0), "a second before the latest time"
 
 
-def test_a_large_step_back_is_said_and_followed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_large_step_back_is_logged_and_followed(caplog: pytest.LogCaptureFixture) -> None:
     clock, time = steady(10_000)
     clock.time = 8_999
     with caplog.at_level(logging.WARNING, "stepwell.local"):
@@ -73,7 +73,7 @@ def test_steps_back_add_up_until_stored_times_have_moved() -> None:
     assert time.set_back_ms == 0
 
 
-def test_a_server_that_starts_while_the_clock_is_behind_its_database_was_set_back() -> None:
+def test_a_clock_behind_the_database_counts_as_set_back() -> None:
     time = SteadyClock(SetClock(10_000), latest=70_000)
     assert (time.now(), time.set_back_ms) == (10_000, 60_000)
 
@@ -90,7 +90,7 @@ def timer_of(clock: SetClock, look_again_s: float = 30.0) -> tuple[DueTimer, asy
     return DueTimer(SteadyClock(clock, clock.time), look_again_s, fired.set), fired
 
 
-def test_what_is_due_now_is_due_and_nothing_is_without_a_time() -> None:
+def test_a_time_is_due_when_it_is_reached() -> None:
     async def test() -> None:
         timer, _ = timer_of(SetClock(1_000))
         assert not timer.is_due(1_000)
@@ -114,7 +114,7 @@ def test_it_calls_at_the_time_that_was_set_last() -> None:
     on_loop(test)
 
 
-def test_it_looks_at_the_clock_again_since_somebody_may_set_it_forward() -> None:
+def test_it_reads_the_clock_again_in_case_it_was_set_forward() -> None:
     async def test() -> None:
         clock = SetClock(1_000)
         timer, fired = timer_of(clock, look_again_s=0.001)
@@ -139,7 +139,7 @@ def test_it_calls_when_the_clock_was_set_back() -> None:
     on_loop(test)
 
 
-def test_once_it_is_cancelled_or_waits_for_nothing_it_calls_nobody() -> None:
+def test_it_does_not_call_without_a_time_or_after_a_cancel() -> None:
     async def test() -> None:
         timer, fired = timer_of(SetClock(1_000))
         timer.set(1_000, 1_000)

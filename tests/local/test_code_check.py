@@ -89,7 +89,7 @@ def refused(*arguments: str | Path) -> str:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("command", ["serve", "dev"])
-def test_a_server_without_the_code_of_what_was_pushed_does_not_start(
+def test_a_server_without_pushed_code_does_not_start(
     pushed: tuple[Path, str], nothing: Path, loss: Callable[[Path], None], command: str
 ) -> None:
     db, _ = pushed
@@ -129,7 +129,7 @@ def test_code_is_taken_from_the_folder_that_the_functions_came_from(tmp_path: Pa
         assert http.ended(http.send())["output"] == {"a": 1}
 
 
-def test_a_lost_version_that_the_start_replaces_is_not_missed(tmp_path: Path) -> None:
+def test_a_lost_version_that_the_start_replaces_is_not_needed(tmp_path: Path) -> None:
     """The folder of code was deleted, and the function changed since, as may happen in development."""
     db, folder = tmp_path / "db", function(tmp_path / "f")
     with dev(folder, db) as server:
@@ -146,7 +146,7 @@ def test_a_lost_version_that_the_start_replaces_is_not_missed(tmp_path: Path) ->
         assert http.get("/v1/functions")["data"] == []
 
 
-def test_a_version_that_nothing_needs_may_have_lost_its_code(tmp_path: Path, nothing: Path) -> None:
+def test_code_of_unneeded_versions_may_be_lost(tmp_path: Path, nothing: Path) -> None:
     db, folder = tmp_path / "db", tmp_path / "f"
     key = new_key(db)
     with serve(nothing, db) as server:
@@ -159,7 +159,7 @@ def test_a_version_that_nothing_needs_may_have_lost_its_code(tmp_path: Path, not
         assert http.ended(http.send())["output"] == {"a": 2}
 
 
-def test_who_says_so_starts_without_the_code_and_mends_it(
+def test_allow_missing_code_starts_the_server_and_a_push_repairs_it(
     pushed: tuple[Path, str], tmp_path: Path, nothing: Path
 ) -> None:
     (db, key), folder = pushed, tmp_path / "f"

@@ -31,7 +31,7 @@ def code(tmp_path: Path) -> StepCode:
 @pytest.fixture
 def keeper(tmp_path: Path, code: StepCode) -> Iterator[CodeKeeper]:
     keeper = CodeKeeper(tmp_path / "code")
-    keeper.keep(code)
+    keeper.store(code)
     settle(keeper, code)
     yield keeper
     open_up(tmp_path / "code")
@@ -98,7 +98,7 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("is_known", [True, False])
-def test_every_change_is_noticed(
+def test_every_change_is_detected(
     keeper: CodeKeeper, code: StepCode, change: Callable[[Path], object], is_known: bool
 ) -> None:
     folder = keeper.folder / code.hash
@@ -123,7 +123,7 @@ def test_the_message_names_the_files_that_changed(keeper: CodeKeeper, code: Step
     assert "of version 1 (main.sh)," in str(keeper.check(code.hash, "f", 1))
 
 
-def test_a_change_in_the_same_moment_as_the_hash_is_noticed(keeper: CodeKeeper, code: StepCode) -> None:
+def test_a_change_in_the_same_tick_as_the_hash_is_detected(keeper: CodeKeeper, code: StepCode) -> None:
     folder = keeper.folder / code.hash
     open_up(folder)
     for _ in range(20):
@@ -133,7 +133,7 @@ def test_a_change_in_the_same_moment_as_the_hash_is_noticed(keeper: CodeKeeper, 
         (folder / "lib/a.txt").write_text("a")
 
 
-def test_what_python_leaves_changes_nothing_and_is_removed(keeper: CodeKeeper, code: StepCode) -> None:
+def test_bytecode_folders_are_ignored_and_removed(keeper: CodeKeeper, code: StepCode) -> None:
     folder = keeper.folder / code.hash
     open_up(folder)
     for place in (folder, folder / "lib"):
@@ -150,7 +150,7 @@ def test_code_with_many_files_is_looked_at_in_a_thread(tmp_path: Path) -> None:
         (tmp_path / "many" / str(n % 10)).mkdir(parents=True, exist_ok=True)
         (tmp_path / f"many/{n % 10}/{n}").touch()
     code, keeper = read_code(tmp_path / "many", tmp_path), CodeKeeper(tmp_path / "code")
-    keeper.keep(code)
+    keeper.store(code)
     assert keeper.check(code.hash, "f", 1) is None
     assert not keeper.is_unchanged(code.hash)
     open_up(tmp_path / "code")

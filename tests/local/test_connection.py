@@ -22,7 +22,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def test_headers_without_end_are_refused() -> None:
+def test_endless_headers_are_refused() -> None:
     assert statuses(talk(HEAD, b"X: ", *[b"x" * 10_000] * 1000)) == [431]
     assert statuses(talk(HEAD, *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)) == [431]
 
@@ -35,15 +35,15 @@ def test_headers_without_end_are_refused() -> None:
         b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
 )
-def test_large_headers_are_refused_though_they_come_at_once(request_: bytes) -> None:
+def test_large_headers_in_one_piece_are_refused(request_: bytes) -> None:
     assert statuses(talk(request_)) in ([431], [400])
 
 
-def test_trailers_without_end_are_refused() -> None:
+def test_endless_trailers_are_refused() -> None:
     assert b"200 OK" not in talk(CHUNKED, b"1\r\na\r\n0\r\n", *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)
 
 
-def test_a_large_body_is_no_header() -> None:
+def test_a_large_body_does_not_count_as_headers() -> None:
     assert b"4000000" in talk(HEAD + b"Content-Length: 4000000\r\n\r\n", *[b"x" * 100_000] * 40)
     chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
     assert b"4000000" in talk(CHUNKED, *[chunk] * 400, b"0\r\n\r\n")
@@ -57,7 +57,7 @@ def test_a_body_may_come_in_many_small_chunks(size: int) -> None:
     assert answer.endswith(b"%d" % (30_000 * size))
 
 
-def test_extensions_of_chunks_have_an_end() -> None:
+def test_the_size_of_chunk_extensions_is_limited() -> None:
     assert statuses(talk(CHUNKED, b"1;a=b\r\nx\r\n" * 20_000 + b"0\r\n\r\n")) == [200]
     assert statuses(talk(CHUNKED, *[b"1;" + b"a" * 10_000 + b"\r\nx\r\n"] * 1000, b"0\r\n\r\n")) == [431]
     assert statuses(talk(CHUNKED, b"1;", *[b"a" * 10_000] * 1000)) == [431]
@@ -69,11 +69,11 @@ def test_extensions_of_chunks_have_an_end() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"]
 )
-def test_who_does_not_finish_a_request_is_disconnected(content: bytes) -> None:
+def test_a_client_that_does_not_finish_a_request_is_disconnected(content: bytes) -> None:
     assert b"200 OK" not in talk(content, protocol=Impatient)
 
 
-def test_a_head_that_comes_byte_by_byte_has_its_time_and_no_more() -> None:
+def test_the_time_for_a_head_is_limited() -> None:
     async def main() -> None:
         async with listening(Backend(), Impatient) as (_, address):
             reader, writer = await asyncio.open_connection(*address)
@@ -89,7 +89,7 @@ def test_a_head_that_comes_byte_by_byte_has_its_time_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 40\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
-def test_a_body_may_take_as_long_as_bytes_keep_coming(framing: bytes) -> None:
+def test_a_slow_body_is_accepted_while_bytes_keep_coming(framing: bytes) -> None:
     async def main() -> bytes:
         async with listening(Backend(), Impatient) as (_, address):
             reader, writer = await asyncio.open_connection(*address)
@@ -106,7 +106,7 @@ def test_a_body_may_take_as_long_as_bytes_keep_coming(framing: bytes) -> None:
     assert run(main()).endswith(b"40")
 
 
-def test_who_leaves_answers_unread_is_disconnected() -> None:
+def test_a_client_that_does_not_read_responses_is_disconnected() -> None:
     async def main() -> None:
         async with listening(Backend(), Impatient) as (server, address):
             with socket.create_connection(address) as client:
@@ -130,7 +130,7 @@ def test_requests_may_be_sent_before_earlier_ones_are_answered() -> None:
     assert [path for _, path, _ in app.seen] == [*(f"/{n}" for n in range(3000)), "/last"]
 
 
-def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
+def test_requests_are_not_begun_while_responses_are_unread() -> None:
     app = Backend()
 
     async def main() -> None:
@@ -150,7 +150,7 @@ def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
     run(main())
 
 
-def test_who_goes_away_before_the_answers_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+def test_disconnecting_before_the_responses_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     gate = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -193,7 +193,7 @@ def ask(address: Any) -> Awaitable[bytes]:
 
 
 @pytest.mark.parametrize("content", [b"", b"POST / HTTP/1.1\r\nHost: a\r\n", KEEP + b"Content-Length: 9\r\n\r\nabc"])
-def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_silent_clients_are_disconnected_in_favour_of_new_ones(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     async def main() -> None:
         async with listening(Backend()) as (server, address):
             others = [await asyncio.open_connection(*address) for _ in range(300)]
@@ -209,7 +209,7 @@ def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.Mo
         run(main())
 
 
-def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_being_answered_is_never_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -239,19 +239,19 @@ def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytes
 # --- responses before the end of the request -------------------------------------------------------------------------
 
 
-def test_who_is_refused_need_not_send_the_body() -> None:
+def test_a_refused_request_needs_no_body() -> None:
     for framing in (b"Content-Length: 4000000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"):
         answer = talk(b"POST /refuse HTTP/1.1\r\nHost: a\r\n" + framing)
         assert statuses(answer) == [401]
         assert b"connection: close" in answer
 
 
-def test_who_is_refused_can_read_the_answer_though_the_body_is_on_its_way() -> None:
+def test_a_refusal_can_be_read_while_the_body_is_sent() -> None:
     answer = talk(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n", *[b"x" * 100_000] * 40)
     assert statuses(answer) == [401]
 
 
-def test_after_a_refusal_a_short_body_is_no_request() -> None:
+def test_after_a_refusal_a_short_body_is_not_read_as_a_request() -> None:
     app = Backend()
     hidden = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
     asking = b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(hidden)
@@ -260,7 +260,7 @@ def test_after_a_refusal_a_short_body_is_no_request() -> None:
     assert [path for _, path, _ in app.seen] == ["/"]
 
 
-def test_who_expects_to_be_asked_for_the_body_is_asked_or_refused() -> None:
+def test_expect_100_continue_is_answered_or_refused() -> None:
     expects = b"Host: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
     answer = talk(b"POST /refuse HTTP/1.1\r\n" + expects + b"\r\n")
     assert statuses(answer) == [401]
@@ -297,7 +297,7 @@ UPGRADES = [
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("pieces", [1, 3, 1000])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_wish_to_speak_another_protocol_is_ignored(upgrade: bytes, pieces: int, framing: str) -> None:
+def test_an_upgrade_request_is_ignored(upgrade: bytes, pieces: int, framing: str) -> None:
     app, body = Backend(), b'{"order": 7}' * 1000
     head = b"POST /a HTTP/1.1\r\nHost: a\r\n" + upgrade
     if framing == "length":
@@ -311,12 +311,12 @@ def test_a_wish_to_speak_another_protocol_is_ignored(upgrade: bytes, pieces: int
     assert app.seen == [("POST", "/a", body), ("GET", "/b", b""), ("POST", "/", b"hi")]
 
 
-def test_a_large_head_that_wishes_another_protocol_is_read_too() -> None:
+def test_a_large_head_with_an_upgrade_is_read() -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\nX: " + b"x" * 60_000
     assert statuses(talk(head + b"\r\nContent-Length: 2\r\n\r\nhi")) == [200]
 
 
-def test_this_is_no_proxy() -> None:
+def test_proxy_requests_are_refused() -> None:
     app = Backend()
     assert statuses(talk(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", app=app)) == [405]
     assert app.begun == 0
@@ -367,7 +367,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 @pytest.mark.parametrize("at_once", [True, False])
-def test_what_could_be_read_in_two_ways_is_refused_once(name: str, at_once: bool) -> None:
+def test_ambiguous_requests_are_refused_once(name: str, at_once: bool) -> None:
     app, sent = Backend(), MALFORMED[name]
     answer = talk(*([sent] if at_once else [sent[:20], *(bytes([byte]) for byte in sent[20:])]), app=app)
     assert statuses(answer) == [400]
@@ -388,7 +388,7 @@ def test_trailers_are_no_headers() -> None:
     assert seen == [b"host", b"connection", b"transfer-encoding"]
 
 
-def test_requests_before_a_broken_one_are_answered_and_it_is_not() -> None:
+def test_requests_before_an_invalid_one_are_answered() -> None:
     app = Backend()
     answer = talk(
         b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n\0\0\0\r\n\r\n" + HIDDEN, app=app

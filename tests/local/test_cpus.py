@@ -73,7 +73,7 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path, monkeypatch:
     assert usable_cpus(tmp_path) == 1
 
 
-def test_a_line_that_is_none_is_passed_over(tmp_path: Path) -> None:
+def test_an_invalid_line_is_ignored(tmp_path: Path) -> None:
     assert machine(tmp_path, "\nnonsense\n0::/\n", max="200000 100000") == 2
 
 

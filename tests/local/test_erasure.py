@@ -81,7 +81,7 @@ def _without_times(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_erased", [True, False])
-def test_after_an_erasure_nothing_tells_who_it_was(tmp_path: Path, is_erased: bool) -> None:
+def test_after_an_erasure_nothing_identifies_the_user(tmp_path: Path, is_erased: bool) -> None:
     """Two people have the same history; after the erasure, the same is left of both. So no text or digest of theirs is
     left. Their names are equally long, and too long to occur in an id or a digest by coincidence."""
 
@@ -102,7 +102,7 @@ def test_after_an_erasure_nothing_tells_who_it_was(tmp_path: Path, is_erased: bo
             assert name.encode() not in files
 
 
-def test_who_was_erased_begins_anew_and_events_are_known_all_the_same(tmp_path: Path) -> None:
+def test_an_erased_user_may_return_and_duplicates_are_still_recognised(tmp_path: Path) -> None:
     async def test() -> None:
         async with scripted(tmp_path) as it:
             await it.deploy(idempotency="event.data.email")

@@ -53,7 +53,7 @@ def test_an_event_wakes_in_the_last_millisecond_before_the_deadline(tmp_path: Pa
     on_platform(tmp_path, test)
 
 
-def test_an_event_at_the_very_deadline_wakes_nobody_however_many_deadlines_pass_then(tmp_path: Path) -> None:
+def test_an_event_exactly_at_the_deadline_wakes_no_run(tmp_path: Path) -> None:
     """The batch takes some of the timers, then the event. The other waits are still open, but not satisfied."""
 
     async def test(it: Scripted) -> None:
@@ -84,7 +84,7 @@ def test_at_a_deadline_an_event_that_has_not_woken_yet_counts_if_it_came_before(
     on_platform(tmp_path, test, batch_facts=1)
 
 
-def test_a_delay_ends_at_its_millisecond_although_batches_come_before_it(tmp_path: Path) -> None:
+def test_a_delay_ends_at_its_millisecond_not_with_an_earlier_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={"after": [{"step": "$trigger", "wait": "1h"}]})
         await it.send()
@@ -104,7 +104,7 @@ def test_a_delay_ends_at_its_millisecond_although_batches_come_before_it(tmp_pat
 # --- retention -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_exactly_as_old_as_it_may_be_stays_and_goes_a_millisecond_later(tmp_path: Path) -> None:
+def test_rows_are_deleted_one_millisecond_after_their_maximum_age(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send()
@@ -122,7 +122,7 @@ def test_what_is_exactly_as_old_as_it_may_be_stays_and_goes_a_millisecond_later(
     on_platform(tmp_path, test)
 
 
-def test_a_run_is_as_old_as_its_end(tmp_path: Path) -> None:
+def test_the_age_of_a_run_counts_from_its_end(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send()
@@ -140,7 +140,7 @@ def test_a_run_is_as_old_as_its_end(tmp_path: Path) -> None:
     on_platform(tmp_path, test, hold=True)
 
 
-def test_a_version_that_nothing_needs_is_kept_as_long_as_runs(tmp_path: Path) -> None:
+def test_an_unneeded_version_is_kept_as_long_as_runs(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy("f", "old")
         await it.deploy("f", "new")

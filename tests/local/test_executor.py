@@ -113,7 +113,7 @@ def test_no_more_are_taken_than_there_are_slots() -> None:
     assert names(it.take_queued(ALL)) == ["a2"]
 
 
-def test_a_newcomer_does_not_pass_those_who_queue() -> None:
+def test_a_new_attempt_does_not_overtake_queued_ones() -> None:
     it = executor(1)
     queue(it, "a", 2)
     (taken,) = it.take_queued(ALL)
@@ -258,7 +258,7 @@ def starting() -> tuple[Executor, Started, Listener]:
     return Executor(runner, make_job, listener, 10, slice_s=0.0), runner, listener  # type: ignore[arg-type]
 
 
-def test_many_attempts_are_started_in_order_and_others_get_on_in_between() -> None:
+def test_many_attempts_start_in_order_without_blocking_the_loop() -> None:
     async def main() -> None:
         it, runner, _ = starting()
         launched(it, ["a", "b", "c"])
@@ -289,7 +289,7 @@ def test_an_attempt_that_is_stopped_before_its_turn_is_not_started() -> None:
     asyncio.run(main())
 
 
-def test_a_batch_that_is_discarded_takes_nothing_from_those_before_it() -> None:
+def test_a_discarded_batch_does_not_affect_earlier_ones() -> None:
     async def main() -> None:
         it, runner, _ = starting()
         launched(it, ["a", "b", "c"])

@@ -61,7 +61,7 @@ def test_a_batch_that_is_not_committed_starts_nothing(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_slots_that_a_batch_took_which_is_not_committed_are_free_again(tmp_path: Path) -> None:
+def test_slots_of_an_uncommitted_batch_are_freed(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         commits = Commits(it)
@@ -76,7 +76,7 @@ def test_slots_that_a_batch_took_which_is_not_committed_are_free_again(tmp_path:
     on_platform(tmp_path, test, hold=True, parallelism=2)
 
 
-def test_kept_events_are_released_although_the_batch_that_released_them_is_not_committed(tmp_path: Path) -> None:
+def test_held_events_are_released_again_if_the_batch_is_not_committed(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         change = it.platform.registration.change_routing
@@ -92,7 +92,7 @@ def test_kept_events_are_released_although_the_batch_that_released_them_is_not_c
     on_platform(tmp_path, test)
 
 
-def test_the_end_of_an_attempt_is_folded_although_its_batch_is_not_committed(tmp_path: Path) -> None:
+def test_the_end_of_an_attempt_is_folded_again_if_its_batch_is_not_committed(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b={"after": [{"step": "a"}]})
         await it.send()
@@ -110,7 +110,7 @@ def test_the_end_of_an_attempt_is_folded_although_its_batch_is_not_committed(tmp
     on_platform(tmp_path, test, hold=True)
 
 
-def test_a_timer_is_due_again_if_the_batch_that_took_it_is_not_committed(tmp_path: Path) -> None:
+def test_a_timer_is_due_again_if_its_batch_is_not_committed(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={"after": [{"step": "$trigger", "wait": "1h"}]})
         await it.send()

@@ -41,7 +41,7 @@ def readable_by_others(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def test_all_that_a_server_keeps_is_for_its_own_user(tmp_path: Path) -> None:
+def test_all_files_of_a_server_are_private(tmp_path: Path) -> None:
     home = tmp_path / "home"
     functions = write_function(tmp_path / "f", a=program("cat main.sh 2> /dev/null; echo 1"))
     key = new_key(home / "db")
@@ -54,19 +54,19 @@ def test_all_that_a_server_keeps_is_for_its_own_user(tmp_path: Path) -> None:
     assert mode(home / ".db.code") == 0o700
 
 
-def test_the_folder_that_dev_makes_is_for_its_own_user(tmp_path: Path) -> None:
+def test_the_folder_made_by_dev_is_private(tmp_path: Path) -> None:
     with dev(write_function(tmp_path / "f"), tmp_path / ".stepwell" / "stepwell.db"):
         assert readable_by_others(tmp_path / ".stepwell") == []
         assert mode(tmp_path / ".stepwell") == 0o700
 
 
-def test_a_command_that_makes_the_database_leaves_no_moment_for_others(tmp_path: Path) -> None:
+def test_a_new_database_is_never_readable_by_others(tmp_path: Path) -> None:
     db = tmp_path / "a" / "db"
     assert cli("keys", "create", "--db", str(db)).returncode == 0
     assert (mode(db.parent), mode(db)) == (0o700, 0o600)
 
 
-def test_a_file_has_its_mode_from_the_moment_it_is_there(tmp_path: Path) -> None:
+def test_a_file_is_created_with_its_mode(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
     assert mode(tmp_path / "db") == 0o600
     connection.execute("CREATE TABLE t (x)")
@@ -76,14 +76,14 @@ def test_a_file_has_its_mode_from_the_moment_it_is_there(tmp_path: Path) -> None
         assert mode(tmp_path / "db.lock") == 0o600
 
 
-def test_a_database_behind_a_link_is_private_where_it_really_is(tmp_path: Path) -> None:
+def test_a_database_behind_a_link_is_private(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "db").symlink_to(tmp_path / "disk" / "real")
     KeyStore(tmp_path / "db").close()
     assert mode(tmp_path / "disk" / "real") == 0o600
 
 
-def test_what_others_could_read_is_closed_to_them_at_the_start_with_a_warning(tmp_path: Path) -> None:
+def test_readable_files_are_made_private_at_the_start_with_a_warning(tmp_path: Path) -> None:
     home = tmp_path / ".stepwell"
     home.mkdir()
     functions, db = write_function(tmp_path / "f"), home / "db"
@@ -104,7 +104,7 @@ def test_what_others_could_read_is_closed_to_them_at_the_start_with_a_warning(tm
         assert not [line for line in server.lines if "others" in line["message"]]
 
 
-def test_a_file_that_is_no_database_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no database " * 1000)
     (tmp_path / "notes.txt").chmod(0o644)
     done = cli("serve", str(write_function(tmp_path / "f")), "--port", "0", "--db", str(tmp_path / "notes.txt"))
@@ -112,7 +112,7 @@ def test_a_file_that_is_no_database_keeps_its_mode(tmp_path: Path) -> None:
     assert mode(tmp_path / "notes.txt") == 0o644
 
 
-def test_the_folder_of_a_database_that_is_no_folder_of_ours_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_folder_not_made_by_stepwell_keeps_its_mode(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     with serve(write_function(tmp_path / "f"), shared / "db"):

@@ -79,7 +79,7 @@ def test_workers_are_children_of_one_interpreter_that_runs_no_handler(tmp_path: 
     with_runner(work)
 
 
-def test_a_forked_worker_sees_what_a_process_of_its_own_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_worker_sees_the_same_as_a_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = """
 import json, threading
 files = ["/proc/self/fd/" + number for number in sorted(os.listdir("/proc/self/fd"), key=int)]
@@ -204,7 +204,7 @@ def test_modules_of_the_handlers_folder_come_before_those_that_are_loaded(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "LD_LIBRARY_PATH", "LC_ALL", "HOME"])
-def test_variables_that_count_at_a_process_start_make_a_process_of_its_own(tmp_path: Path, name: str) -> None:
+def test_variables_read_at_the_start_of_a_process_prevent_forking(tmp_path: Path, name: str) -> None:
     async def work(runner: Runner) -> None:
         await runner.ready(py(tmp_path / "first", "pass"))
         job = py(tmp_path, f"return [os.getppid(), os.environ[{name!r}]]", env={name: "/nowhere"})
@@ -247,7 +247,7 @@ return process.exitcode
         ("os.closerange(3, 65536); time.sleep(60)", "killed by SIGKILL"),
     ],
 )
-def test_how_a_forked_worker_ended_is_known(tmp_path: Path, body: str, why: str) -> None:
+def test_the_exit_of_a_forked_worker_is_reported(tmp_path: Path, body: str, why: str) -> None:
     async def work(runner: Runner) -> None:
         forker = await runner.ready(py(tmp_path / "first", "pass"))
         attempt = await Attempt(runner, py(tmp_path, f"print('before')\n{body}", "import time")).end()
@@ -282,7 +282,7 @@ def test_a_stop_kills_a_forked_worker_and_its_children(tmp_path: Path) -> None:
     with_runner(work)
 
 
-def test_an_interpreter_that_died_is_started_again_and_its_workers_go_on(tmp_path: Path) -> None:
+def test_a_dead_interpreter_is_restarted_and_its_workers_continue(tmp_path: Path) -> None:
     body = "return [os.getpid(), os.getppid()]"
 
     async def work(runner: Runner) -> None:
@@ -301,7 +301,7 @@ def test_an_interpreter_that_died_is_started_again_and_its_workers_go_on(tmp_pat
     with_runner(work)
 
 
-def test_an_interpreter_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stepwell.local.runners.fork_server._PATIENCE_S", 0.1)
 
     async def work(runner: Runner) -> None:
@@ -339,7 +339,7 @@ def test_an_attempt_ends_although_no_interpreter_can_be_started(tmp_path: Path) 
     with_runner(work)
 
 
-def test_where_nothing_can_be_forked_workers_are_started_as_ever(
+def test_workers_start_as_processes_where_forking_is_not_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interpreters, "can_fork", lambda: False)
@@ -352,7 +352,7 @@ def test_where_nothing_can_be_forked_workers_are_started_as_ever(
     with_runner(work)
 
 
-def test_the_interpreter_ends_when_it_was_not_needed_for_long_and_with_the_runner(tmp_path: Path) -> None:
+def test_the_interpreter_ends_when_it_is_unused_and_with_the_runner(tmp_path: Path) -> None:
     pids: list[int] = []
 
     async def work(runner: Runner) -> None:
@@ -365,7 +365,7 @@ def test_the_interpreter_ends_when_it_was_not_needed_for_long_and_with_the_runne
     assert not is_running(pids[0])
 
 
-def test_an_idle_worker_has_little_memory_of_its_own(tmp_path: Path) -> None:
+def test_an_idle_worker_has_little_private_memory(tmp_path: Path) -> None:
     async def work(runner: Runner) -> None:
         await runner.ready(py(tmp_path / "first", "pass"))
         plain = await runner.output(py(tmp_path / "plain", "return os.getpid()", env={"PYTHONUTF8": "1"}))

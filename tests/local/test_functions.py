@@ -9,7 +9,7 @@ from stepwell.core.run.run import RunStatus
 from tests.local.scripted import scripted
 
 
-def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_awaited(tmp_path: Path) -> None:
+def test_a_version_replaced_in_the_batch_of_its_last_run_stays_awaited(tmp_path: Path) -> None:
     """The run and the new version belong to one batch; the awaited event is indexed all the same."""
 
     async def main() -> None:
@@ -30,7 +30,7 @@ def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_await
     asyncio.run(main())
 
 
-def test_a_function_that_is_registered_as_it_is_writes_nothing(tmp_path: Path) -> None:
+def test_registering_an_unchanged_function_writes_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with scripted(tmp_path) as on:
             await on.deploy()

@@ -138,7 +138,7 @@ def test_a_hundred_requests_with_bodies_share_a_connection() -> None:
     run(main())
 
 
-def test_a_body_may_be_larger_than_any_window_and_so_may_an_answer() -> None:
+def test_bodies_and_responses_may_be_larger_than_the_window() -> None:
     async def main() -> None:
         async with connected(INITIAL_WINDOW_SIZE=1000) as client:
             stream, left = client.begin(path=b"/large"), 4_000_000
@@ -184,7 +184,7 @@ def test_head_has_no_body() -> None:
 
 
 @pytest.mark.parametrize("length", [b"2", b"4", b"-3", b"three", b"3, 3"])
-def test_a_body_of_another_length_than_was_said_is_no_request(length: bytes) -> None:
+def test_a_body_of_a_wrong_length_is_refused(length: bytes) -> None:
     async def main() -> None:
         app = Backend()
         async with connected(app) as client:
@@ -197,7 +197,7 @@ def test_a_body_of_another_length_than_was_said_is_no_request(length: bytes) -> 
     run(main())
 
 
-def test_what_is_refused_early_leaves_the_connection_to_others() -> None:
+def test_an_early_refusal_does_not_affect_other_streams() -> None:
     async def main() -> None:
         async with connected() as client:
             refused = client.begin(path=b"/refuse")
@@ -214,7 +214,7 @@ def test_what_is_refused_early_leaves_the_connection_to_others() -> None:
     run(main())
 
 
-def test_who_expects_to_be_asked_for_the_body_is_asked() -> None:
+def test_expect_100_continue_is_answered() -> None:
     async def main() -> None:
         async with connected() as client:
             stream = client.begin((b"expect", b"100-continue"))
@@ -260,7 +260,7 @@ def test_a_request_needs_an_authority_and_a_path(headers: Headers, status: int) 
     [(b"transfer-encoding", b"chunked"), (b"connection", b"close"), (b"Upper", b"x"), (b":late", b"x"),
      (b"a", b"b\r\nc: d"), (b"a", b"\0"), (b"", b"x")],
 )  # fmt: skip
-def test_headers_that_belong_to_no_request_are_refused(header: tuple[bytes, bytes]) -> None:
+def test_headers_that_requests_must_not_have_are_refused(header: tuple[bytes, bytes]) -> None:
     async def main() -> None:
         app = Backend()
         async with connected(app) as client:
@@ -294,7 +294,7 @@ def test_what_only_looks_like_the_preface_is_http_1() -> None:
 # --- the end of a connection -----------------------------------------------------------------------------------------
 
 
-def test_a_server_that_ends_answers_what_was_asked_and_takes_nothing_new() -> None:
+def test_a_stopping_server_answers_current_requests_and_refuses_new_ones() -> None:
     gate = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -325,7 +325,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_who_says_nothing_for_long_is_disconnected() -> None:
+def test_a_silent_client_is_disconnected() -> None:
     async def main() -> None:
         async with connected() as client:
             await client.until(lambda: client.is_closed)
@@ -334,7 +334,7 @@ def test_who_says_nothing_for_long_is_disconnected() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_body_may_take_as_long_as_bytes_keep_coming_and_not_stand_still() -> None:
+def test_a_slow_body_is_accepted_and_a_stalled_one_is_not() -> None:
     async def main() -> None:
         async with connected() as client:
             slow, still = client.begin(), client.begin()
@@ -351,7 +351,7 @@ def test_a_body_may_take_as_long_as_bytes_keep_coming_and_not_stand_still() -> N
 
 
 @pytest.mark.usefixtures("impatient")
-def test_who_takes_no_answer_is_not_waited_for() -> None:
+def test_a_client_that_takes_no_response_is_disconnected() -> None:
     async def main() -> None:
         async with connected(INITIAL_WINDOW_SIZE=10) as client:
             streams = [client.begin(path=b"/large", ends=True) for _ in range(20)]
@@ -380,7 +380,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_frames_that_bring_nothing_have_an_end(kind: str) -> None:
+def test_the_number_of_frames_without_effect_is_limited(kind: str) -> None:
     async def main() -> None:
         async with connected() as client:
             client.begin()
@@ -394,7 +394,7 @@ def test_frames_that_bring_nothing_have_an_end(kind: str) -> None:
     run(main())
 
 
-def test_a_body_may_come_in_many_small_pieces_and_they_have_an_end() -> None:
+def test_the_number_of_small_body_pieces_is_limited() -> None:
     async def main() -> None:
         async with connected() as client:
             stream = client.begin()
@@ -413,7 +413,7 @@ def test_a_body_may_come_in_many_small_pieces_and_they_have_an_end() -> None:
     run(main())
 
 
-def test_streams_that_are_opened_and_reset_have_an_end() -> None:
+def test_the_rate_of_reset_streams_is_limited() -> None:
     async def main() -> None:
         app = Backend()
         async with connected(app) as client:
@@ -444,7 +444,7 @@ def test_streams_beyond_the_limit_are_refused_and_the_others_are_answered() -> N
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 16_384])
-def test_a_header_block_has_an_end(size: int) -> None:
+def test_the_size_of_a_header_block_is_limited(size: int) -> None:
     async def main() -> None:
         async with connected() as client:
             block = HeadersFrame(1, data=b"")
@@ -458,7 +458,7 @@ def test_a_header_block_has_an_end(size: int) -> None:
     run(main())
 
 
-def test_headers_that_are_large_once_they_are_unpacked_are_refused() -> None:
+def test_headers_that_are_large_after_decompression_are_refused() -> None:
     async def main() -> None:
         app = Backend()
         async with connected(app) as client:
@@ -470,7 +470,7 @@ def test_headers_that_are_large_once_they_are_unpacked_are_refused() -> None:
     run(main())
 
 
-def test_a_frame_that_is_larger_than_allowed_is_refused_before_it_comes() -> None:
+def test_a_frame_that_is_too_large_is_refused_by_its_header() -> None:
     async def main() -> None:
         async with connected() as client:
             await client.send(b"\xff\xff\xff\x00\x00\x00\x00\x00\x01")
@@ -480,7 +480,7 @@ def test_a_frame_that_is_larger_than_allowed_is_refused_before_it_comes() -> Non
 
 
 @pytest.mark.parametrize("sent", [b"\0" * 1000, b"GET / HTTP/1.1\r\n\r\n" * 10, RstStreamFrame(7).serialize() * 3])
-def test_nonsense_after_the_preface_ends_the_connection(sent: bytes) -> None:
+def test_invalid_data_after_the_preface_ends_the_connection(sent: bytes) -> None:
     async def main() -> None:
         app = Backend()
         async with listening(app) as (server, address):
@@ -494,7 +494,7 @@ def test_nonsense_after_the_preface_ends_the_connection(sent: bytes) -> None:
     run(main())
 
 
-def test_who_does_not_read_is_not_read_from() -> None:
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
     async def main() -> None:
         async with listening(Backend()) as (server, address):
             with socket.create_connection(address) as client:
@@ -524,7 +524,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield server
 
 
-def test_all_of_the_api_speaks_it(server: Server) -> None:
+def test_the_whole_api_works_over_http_2(server: Server) -> None:
     key = server.key  # type: ignore[attr-defined]
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(http1=False, http2=True, base_url=server.url, headers=headers) as http:

@@ -61,13 +61,13 @@ def test_handlers_that_take_turns_keep_their_workers_as_far_as_there_is_room() -
     assert len(pool.starts) < 150  # one in 13 has no room; if the oldest were stopped, all 1,300 uses would be starts
 
 
-def test_who_is_used_most_of_late_stays() -> None:
+def test_the_most_used_worker_stays() -> None:
     pool = Pool(most=2)
     pool.use("often", "often", "often", "seldom", "newer", "newer", "newer", "newer")
     assert pool.idle == ["newer", "often"]
 
 
-def test_uses_of_long_ago_count_little() -> None:
+def test_old_uses_count_little() -> None:
     pool = Pool(most=2)
     pool.use(*["old", "older"] * 50)
     pool.now += 1200
@@ -75,14 +75,14 @@ def test_uses_of_long_ago_count_little() -> None:
     assert pool.idle == ["new", "old"]
 
 
-def test_a_handler_that_is_used_more_and_more_gets_a_place_of_its_own() -> None:
+def test_a_handler_that_is_used_more_often_keeps_a_worker() -> None:
     pool = Pool(most=2)
     pool.use(*["a", "b"] * 5)
     pool.use(*["c", "c", "a", "c", "b"] * 10)
     assert "c" in pool.idle
 
 
-def test_of_workers_of_one_handler_the_first_is_used_first_and_the_last_goes_first() -> None:
+def test_of_one_handlers_workers_the_first_is_used_and_the_last_is_stopped() -> None:
     pool = Pool(most=3)
     first, second, third = (pool.take("h") for _ in range(3))
     for worker in (third, second, first):
@@ -108,7 +108,7 @@ def test_beyond_a_few_workers_may_have_only_so_much_memory_together() -> None:
     assert len(small.idle) == 25
 
 
-def test_a_pause_of_days_is_no_problem() -> None:
+def test_uses_fade_correctly_over_days() -> None:
     pool = Pool(most=2)
     pool.use("a", "b")
     pool.use("a", "c", "c", after_s=30 * 86_400)
@@ -136,5 +136,5 @@ def test_the_limits_of_control_groups_count(
     assert whole > 100_000_000
 
 
-def test_the_memory_of_a_process_that_has_ended_is_none() -> None:
+def test_an_ended_process_has_no_memory() -> None:
     assert private_bytes(2**22 + 1) == 0

@@ -64,7 +64,7 @@ def test_a_server_whose_definitions_all_load_is_ok(functions: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("make_broken", BROKEN)
-def test_a_definition_that_is_not_in_service_is_said_by_healthz(
+def test_healthz_reports_definitions_that_are_not_in_service(
     functions: Path, tmp_path: Path, make_broken: Callable[[Path], str]
 ) -> None:
     """Without a key, `/healthz` names the definition only: the reason and path need the scope `manage`."""
@@ -93,7 +93,7 @@ def test_a_strict_server_does_not_start_without_all_of_its_definitions(
     assert "listening" not in done.stdout
 
 
-def test_a_strict_server_runs_nothing_before_it_knows(functions: Path, tmp_path: Path) -> None:
+def test_a_strict_server_runs_nothing_if_it_does_not_start(functions: Path, tmp_path: Path) -> None:
     """The database is not changed, so the old version is still live."""
     with serve(functions, tmp_path / "db") as server:
         server.stop()
@@ -117,7 +117,7 @@ def test_dev_is_degraded_until_the_definition_is_mended(functions: Path, tmp_pat
         eventually(lambda: health(server)["status"] == "ok")
 
 
-def test_a_function_that_is_paused_or_was_deleted_is_not_called_live(functions: Path, tmp_path: Path) -> None:
+def test_a_paused_or_deleted_function_is_not_logged_as_live(functions: Path, tmp_path: Path) -> None:
     write_function(functions / "other", "other")
     key = new_key(tmp_path / "db")
     with serve(functions, tmp_path / "db") as server, api(server, key) as http:

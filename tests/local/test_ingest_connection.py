@@ -95,7 +95,7 @@ def test_every_request_is_answered_as_by_the_application(tmp_path: Path, pieces:
     assert answers[Connection][0]
 
 
-def test_it_takes_usual_requests_itself(tmp_path: Path) -> None:
+def test_ordinary_requests_are_answered_directly(tmp_path: Path) -> None:
     async def work(server: LocalServer, app: App) -> None:
         asked: list[str] = []
 
@@ -110,7 +110,7 @@ def test_it_takes_usual_requests_itself(tmp_path: Path) -> None:
     on_a_server(tmp_path, work)
 
 
-def test_who_has_no_key_is_refused_before_the_body_comes(tmp_path: Path) -> None:
+def test_a_request_without_a_key_is_refused_before_the_body(tmp_path: Path) -> None:
     async def work(server: LocalServer, app: App) -> None:
         async with listening(app, IngestConnection) as (_, address):
             reader, writer = await asyncio.open_connection(*address)
@@ -121,7 +121,7 @@ def test_who_has_no_key_is_refused_before_the_body_comes(tmp_path: Path) -> None
     on_a_server(tmp_path, work)
 
 
-def test_whose_batch_cannot_be_written_is_told_so(tmp_path: Path) -> None:
+def test_a_request_whose_batch_cannot_be_written_gets_503(tmp_path: Path) -> None:
     async def work(server: LocalServer, app: App) -> None:
         connection = server.platform.store.connection
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'disk full'); END")
@@ -134,7 +134,7 @@ def test_whose_batch_cannot_be_written_is_told_so(tmp_path: Path) -> None:
     on_a_server(tmp_path, work)
 
 
-def test_what_a_stopping_server_gave_up_is_not_answered_as_accepted(tmp_path: Path) -> None:
+def test_events_given_up_by_a_stopping_server_are_not_answered_as_accepted(tmp_path: Path) -> None:
     async def work(server: LocalServer, _: App) -> None:
         def gave_up(events: object) -> asyncio.Future[None]:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -155,7 +155,7 @@ async def refuse_all(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError(scope["path"])
 
 
-def test_who_goes_away_before_the_answer_leaves_no_trace(tmp_path: Path) -> None:
+def test_disconnecting_before_the_response_leaves_no_trace(tmp_path: Path) -> None:
     async def work(server: LocalServer, app: App) -> None:
         async with listening(app, IngestConnection) as (web, address):
             _, writer = await asyncio.open_connection(*address)

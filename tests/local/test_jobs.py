@@ -45,7 +45,7 @@ def test_a_job_names_its_attempt_and_the_code_of_its_step(store: LocalStore) -> 
     assert job.env == {}
 
 
-def test_what_the_step_declares_counts_more_than_the_env_beside_it_and_secrets_most(store: LocalStore) -> None:
+def test_secrets_override_declared_variables_which_override_the_env_file(store: LocalStore) -> None:
     dotenv = {"ALL": "dotenv", "BOTH": "dotenv", "FILE": "dotenv"}
     fields: dict[str, Any] = {"env": {"BOTH": "step", "STEP": "step"}, "secrets": ["ALL"]}
     job = job_of(store, {"ALL": "secret", "OTHER": "secret"}, dotenv, **fields)

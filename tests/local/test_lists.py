@@ -13,7 +13,7 @@ import pytest
 from stepwell.api.v1.timeline import Entry, Mark
 from stepwell.core.events.users import Person, owner
 from stepwell.core.run.run import RunStatus
-from stepwell.local.store.users import names_of, texts
+from stepwell.local.store.users import id_texts, ids_of_user
 from stepwell.local.users import LocalUsers
 from tests.local.history import FUNCTIONS, NAMES, REPLAYS, TEXTS, History, ids
 
@@ -37,7 +37,7 @@ def users_of(path: Path) -> LocalUsers:
 def plain(history: History, table: str, conditions: dict[str, Any], user: str | None) -> list[str]:
     """Ids, newest first, by a statement without index hints."""
     asked = {sql: value for sql, value in conditions.items() if value is not None}
-    names = [] if user is None else names_of(history.connection, user)
+    names = [] if user is None else ids_of_user(history.connection, user)
     where = ["1", *asked, *([f"user IN ({','.join('?' * len(names))})"] if names else [])]
     sql = f"SELECT id FROM {table} WHERE {' AND '.join(where)} ORDER BY seq DESC"
     return ids(history.connection, sql, (*asked.values(), *names))
@@ -54,7 +54,7 @@ def in_pages(read: Any, limit: int, **asked: Any) -> list[Any]:
         before = page.next
 
 
-def test_runs_are_listed_by_whatever_is_asked_of_them(history: History, tmp_path: Path) -> None:
+def test_runs_are_listed_by_any_combination_of_filters(history: History, tmp_path: Path) -> None:
     users = users_of(tmp_path)
     asked = itertools.product(
         (None, *FUNCTIONS, "unknown"), (None, *RunStatus), (None, *TEXTS), (None, "e7", "unknown"), (None, *REPLAYS)
@@ -84,7 +84,7 @@ def test_events_are_listed_by_name_user_and_time(history: History, tmp_path: Pat
 
 
 @pytest.mark.parametrize("limit", [1, 3, 10, 1000])
-def test_a_timeline_has_everything_of_a_user_by_time(history: History, tmp_path: Path, limit: int) -> None:
+def test_a_timeline_shows_everything_of_a_user_ordered_by_time(history: History, tmp_path: Path, limit: int) -> None:
     users = users_of(tmp_path)
     for person in history.people:
         marks = [entry.mark for entry in timeline(users, person, limit)]
@@ -100,7 +100,7 @@ def timeline(users: LocalUsers, person: Person, limit: int) -> Iterator[Entry]:
 
 def everything(history: History, person: Person) -> list[Mark]:
     """The marks of all that happened to a person, in any order."""
-    names = sorted(texts(person.ids))
+    names = sorted(id_texts(person.ids))
     of_them = f"user IN ({','.join('?' * len(names))})"
     execute = history.connection.execute
     rows = execute(f"SELECT seq, accepted_at, body FROM events WHERE {of_them}", names).fetchall()
@@ -114,7 +114,7 @@ def everything(history: History, person: Person) -> list[Mark]:
     return marks
 
 
-def test_a_user_was_seen_when_its_own_events_came(history: History, tmp_path: Path) -> None:
+def test_first_and_last_seen_count_only_the_users_own_events(history: History, tmp_path: Path) -> None:
     users = users_of(tmp_path)
     for person in history.people:
         own = sorted((seq, at) for at, kind, seq, _, _ in everything(history, person) if kind == 0)
@@ -130,14 +130,14 @@ def test_the_newest_runs_are_samples_of_all_versions(history: History, tmp_path:
     assert [(sample.version, sample.created_at) for sample in samples] == expected
 
 
-def test_a_page_of_a_users_events_with_a_rare_name_reads_none_of_the_others(tmp_path: Path) -> None:
+def test_a_page_filtered_by_user_and_rare_name_reads_no_other_events(tmp_path: Path) -> None:
     rare = [
         steps_of(tmp_path / f"{n}", n, lambda users: users.read_events(user="hot", name="never")) for n in (400, 1600)
     ]
     assert rare[0] == rare[1]
 
 
-def test_a_page_reads_what_it_shows_however_much_there_is_of_a_user(tmp_path: Path) -> None:
+def test_the_cost_of_a_page_does_not_depend_on_the_length_of_the_history(tmp_path: Path) -> None:
     """Counts the steps of SQLite's virtual machine, for histories of two lengths."""
     assert steps_of_pages(tmp_path / "long", 1600) < 1.5 * steps_of_pages(tmp_path / "short", 400)
 

@@ -78,7 +78,7 @@ def test_a_prepared_server_reads_no_function_for_an_event(tmp_path: Path) -> Non
     on_platform(tmp_path, after)
 
 
-def test_what_a_change_costs_does_not_depend_on_how_many_functions_there_are(tmp_path: Path) -> None:
+def test_the_cost_of_a_change_does_not_depend_on_the_number_of_functions(tmp_path: Path) -> None:
     counts: list[int] = []
 
     async def test(it: Scripted) -> None:
@@ -105,7 +105,7 @@ EVENTS = [
 ]
 
 
-def test_after_any_changes_it_says_what_a_server_says_that_starts_anew(tmp_path: Path) -> None:
+def test_after_any_changes_the_catalog_equals_that_of_a_restarted_server(tmp_path: Path) -> None:
     """One difference: an event that only ended runs of a replaced version awaited stays awaited until the function
     changes."""
 
@@ -173,7 +173,7 @@ def awaited(catalog: Catalog) -> set[Any]:
     }
 
 
-def test_an_event_that_only_a_replaced_version_awaits_is_awaited_as_long_as_that_has_runs(tmp_path: Path) -> None:
+def test_a_replaced_version_awaits_events_while_it_has_runs(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a=waiting("paid"))
         event = await it.send()

@@ -110,7 +110,7 @@ def _again() -> Outcome:
     return Outcome(error=Error("exit", "no"))
 
 
-def test_when_an_attempt_has_ended_its_log_is_whole_whatever_happens_then(tmp_path: Path) -> None:
+def test_the_log_of_an_ended_attempt_is_complete_and_durable(tmp_path: Path) -> None:
     """Like after a kill: another process reads the database and the files."""
 
     async def test(it: Scripted) -> None:
@@ -124,7 +124,7 @@ def test_when_an_attempt_has_ended_its_log_is_whole_whatever_happens_then(tmp_pa
     on_platform(tmp_path, test)
 
 
-def test_what_was_logged_until_the_server_ends_is_there_when_it_starts_again(tmp_path: Path) -> None:
+def test_logs_are_preserved_over_a_restart(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await it.send()
         await until(lambda: it.runner.held)
@@ -164,7 +164,7 @@ def test_retention_removes_the_files_of_old_runs(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_files_that_no_row_names_go_at_the_next_start(tmp_path: Path) -> None:
+def test_files_without_a_row_are_removed_at_the_next_start(tmp_path: Path) -> None:
     """Files that a crash has left, or that belong to a database from before a restore: same run, but another file."""
 
     async def before(it: Scripted) -> None:
@@ -183,7 +183,7 @@ def test_files_that_no_row_names_go_at_the_next_start(tmp_path: Path) -> None:
     on_platform(tmp_path, after)
 
 
-def test_a_log_whose_file_is_gone_is_read_as_far_as_it_is_there(tmp_path: Path) -> None:
+def test_the_rest_of_a_log_is_read_if_its_file_is_gone(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         run_id = await run_that_logs(it, b"first", LONG)
         files(tmp_path)[0].unlink()
@@ -193,9 +193,7 @@ def test_a_log_whose_file_is_gone_is_read_as_far_as_it_is_there(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="paths are those of Linux")
-def test_a_log_that_cannot_be_written_ends_and_holds_up_nobody(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_log_that_cannot_be_written_delays_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test(it: Scripted) -> None:
         log_folder(tmp_path / "db").write_text("a file in the place of the folder")
         run_id = await run_that_logs(it, b"first", LONG)

@@ -45,7 +45,7 @@ def ran(it: Scripted) -> list[str]:
     ]
 
 
-def test_a_wait_that_nothing_satisfies_ends_after_all_were_looked_at(tmp_path: Path) -> None:
+def test_an_unsatisfied_wait_ends_after_all_events_were_scanned(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy(it)
         await it.send()
@@ -58,7 +58,7 @@ def test_a_wait_that_nothing_satisfies_ends_after_all_were_looked_at(tmp_path: P
 
 
 @pytest.mark.parametrize("place", [0, 199, 200, MANY - 1])
-def test_an_event_that_came_before_the_wait_is_found_however_many_came_before_it(tmp_path: Path, place: int) -> None:
+def test_an_event_before_the_wait_is_found_behind_many_others(tmp_path: Path, place: int) -> None:
     async def test(it: Scripted) -> None:
         await deploy(it, wait="10m")
         await it.send()
@@ -69,7 +69,7 @@ def test_an_event_that_came_before_the_wait_is_found_however_many_came_before_it
     on_platform(tmp_path, test)
 
 
-def test_the_earliest_event_is_the_one_although_another_comes_while_the_wait_looks(tmp_path: Path) -> None:
+def test_the_earliest_event_counts_although_another_comes_during_the_scan(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy(it, wait="10m")
         await it.send()
@@ -86,7 +86,7 @@ def test_the_earliest_event_is_the_one_although_another_comes_while_the_wait_loo
     on_platform(tmp_path, test)
 
 
-def test_a_piece_of_a_look_is_no_more_than_so_many_events(tmp_path: Path) -> None:
+def test_the_number_of_events_scanned_at_once_is_limited(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy(it)
         await it.send()

@@ -91,7 +91,7 @@ def test_an_open_long_run_is_shown_as_it_is(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_a_long_run_that_has_ended_is_in_one_piece(tmp_path: Path) -> None:
+def test_an_ended_long_run_is_stored_in_one_piece(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await begin(it)
         await finish(it)
@@ -102,7 +102,7 @@ def test_a_long_run_that_has_ended_is_in_one_piece(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_a_cancelled_long_run_is_in_one_piece(tmp_path: Path) -> None:
+def test_a_cancelled_long_run_is_stored_in_one_piece(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await begin(it)
         await go_on(it, 40)
@@ -114,7 +114,7 @@ def test_a_cancelled_long_run_is_in_one_piece(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["in parts", "in one piece, as older versions wrote it"])
-def test_a_long_run_goes_on_after_a_restart(tmp_path: Path, is_old: bool) -> None:
+def test_a_long_run_continues_after_a_restart(tmp_path: Path, is_old: bool) -> None:
     async def first(it: Scripted) -> None:
         await begin(it)
         await go_on(it, 50)
@@ -131,7 +131,7 @@ def test_a_long_run_goes_on_after_a_restart(tmp_path: Path, is_old: bool) -> Non
     on_platform(tmp_path, second)
 
 
-def test_nothing_of_a_batch_that_failed_is_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_failed_batch_do_not_count_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(it: Scripted) -> None:
         await begin(it)
         await go_on(it, 40)

@@ -99,7 +99,7 @@ def test_rows_of_attempts_are_short(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_what_an_older_stepwell_kept_with_its_attempt_is_read_as_before(tmp_path: Path) -> None:
+def test_long_texts_stored_by_an_older_stepwell_are_read(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.send()
         await end(it, Outcome(output=SHORT))
@@ -146,7 +146,7 @@ def test_an_erasure_leaves_nothing_of_long_texts(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_what_dev_shows_of_a_long_event_is_read_without_its_data(tmp_path: Path) -> None:
+def test_dev_reads_long_events_without_their_data(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         ids = [await it.send(data={"text": "x" * size}) for size in (10, 250_000)]
         found = [

@@ -67,7 +67,7 @@ def test_each_event_shows_all_that_it_did_not_start_and_they_are_kept_once(tmp_p
     on_platform(tmp_path, test)
 
 
-def test_an_event_shows_what_functions_said_when_it_came(tmp_path: Path) -> None:
+def test_an_event_shows_why_functions_did_not_start_when_it_came(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_many(it)
         before = await it.send(data={"kind": "other"})
@@ -80,7 +80,7 @@ def test_an_event_shows_what_functions_said_when_it_came(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-def test_a_server_that_starts_again_goes_on_with_what_is_kept(tmp_path: Path) -> None:
+def test_a_restarted_server_reuses_stored_tables(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await deploy_many(it)
         await it.send(data={"kind": "k3"})
@@ -94,7 +94,7 @@ def test_a_server_that_starts_again_goes_on_with_what_is_kept(tmp_path: Path) ->
     on_platform(tmp_path, after)
 
 
-def test_a_server_that_starts_again_compiles_only_what_an_event_may_start(tmp_path: Path) -> None:
+def test_a_restarted_server_compiles_only_functions_that_an_event_may_start(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await deploy_many(it)
 
@@ -121,7 +121,7 @@ def test_versions_of_an_earlier_stepwell_are_indexed_when_they_are_read(tmp_path
     on_platform(tmp_path, after)
 
 
-def test_a_value_that_has_a_run_already_stands_beside_what_was_false(tmp_path: Path) -> None:
+def test_duplicate_idempotency_values_and_false_expressions_are_shown_together(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_many(it)
         await it.deploy("once", idempotency="event.data.order")
@@ -134,7 +134,7 @@ def test_a_value_that_has_a_run_already_stands_beside_what_was_false(tmp_path: P
     on_platform(tmp_path, test)
 
 
-def test_what_no_event_shows_any_more_goes(tmp_path: Path) -> None:
+def test_unused_tables_are_deleted(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_many(it)
         await it.send(data={"kind": "old"})
@@ -153,7 +153,7 @@ def test_what_no_event_shows_any_more_goes(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_of_many_that_the_newest_events_did_not_start_some_are_read(tmp_path: Path) -> None:
+def test_of_many_functions_that_an_event_did_not_start_some_are_read(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_many(it)
         await it.send(data={"kind": "k29"})

@@ -62,7 +62,7 @@ def test_an_event_wakes_those_whose_match_is_true(tmp_path: Path, match: str) ->
     on_platform(tmp_path, test)
 
 
-def test_those_that_it_cannot_satisfy_are_passed_over_without_their_runs(tmp_path: Path) -> None:
+def test_runs_of_unsatisfiable_waits_are_not_read(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**waiting("async.data.n > event.data.n"))
         await start_many(it, 300)
@@ -110,7 +110,7 @@ def test_waits_by_name_and_by_key_are_both_found(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_a_wait_keeps_little_and_one_that_would_keep_much_is_found_all_the_same(tmp_path: Path) -> None:
+def test_waits_store_few_values_and_are_always_found(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**waiting("async.data.text > event.data.text"))
         small, large = await it.send(data={"text": "b"}), await it.send(data={"text": "c" * 3000})
@@ -141,7 +141,7 @@ def test_waits_of_an_earlier_stepwell_are_found(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_functions_tell_how_many_of_their_open_waits_are_found_by_name(tmp_path: Path) -> None:
+def test_functions_report_the_number_of_waits_found_by_name(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy("name", on="go", **waiting("async.data.n > event.data.n"))
         await it.deploy("key", on="go", **waiting("async.data.n == event.data.n"))

@@ -75,7 +75,7 @@ def read_only(it: Scripted, on: bool) -> None:
     it.platform.store.connection.execute(f"PRAGMA query_only = {int(on)}")
 
 
-def test_events_that_cannot_be_written_are_refused_and_nothing_of_them_is_kept(tmp_path: Path) -> None:
+def test_events_that_cannot_be_written_are_refused_and_not_stored(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         read_only(it, True)
@@ -142,7 +142,7 @@ def test_no_outcome_is_lost_while_nothing_can_be_written(tmp_path: Path, outcome
     on_platform(tmp_path, test, hold=True)
 
 
-def test_what_queued_when_a_batch_failed_runs_once_afterwards(tmp_path: Path) -> None:
+def test_attempts_queued_when_a_batch_failed_run_once_afterwards(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(10))
@@ -179,7 +179,7 @@ def test_a_version_that_could_not_be_written_is_not_live(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-def test_failures_do_not_add_up_to_more_tries(tmp_path: Path) -> None:
+def test_many_failures_cause_only_one_retry_at_a_time(tmp_path: Path) -> None:
     """However many senders were refused, the platform tries again only once at a time."""
 
     async def test(it: Scripted) -> None:
@@ -243,7 +243,7 @@ def test_ten_thousand_queued_attempts_go_on_after_a_restart(tmp_path: Path) -> N
     on_platform(tmp_path, after, parallelism=100)
 
 
-def test_a_busy_function_does_not_hold_up_another(tmp_path: Path) -> None:
+def test_a_busy_function_does_not_delay_another(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy("busy", "busy")
         await it.deploy("rare", "rare")

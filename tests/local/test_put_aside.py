@@ -78,9 +78,7 @@ class AheadLoop(asyncio.SelectorEventLoop):
         return super().time() + self.ahead_s
 
 
-def test_a_run_that_was_left_in_peace_for_minutes_is_tried_again_soon(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_delays_start_again_after_minutes_without_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def delays() -> list[str]:
         return [record.getMessage().split()[-2] for record in caplog.records if "trying again" in record.msg]
 
@@ -99,7 +97,7 @@ def test_a_run_that_was_left_in_peace_for_minutes_is_tried_again_soon(
         runner.run(main())
 
 
-def test_others_get_on_meanwhile_with_all_slots(tmp_path: Path) -> None:
+def test_other_runs_continue_with_all_slots(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await damaged(it)
         it.runner.hold = False
@@ -119,7 +117,7 @@ def test_after_a_restart_the_attempt_is_lost_and_runs_again(tmp_path: Path) -> N
     on_platform(tmp_path, again)
 
 
-def test_a_timer_whose_fact_cannot_be_folded_stays_a_timer_also_after_a_restart(tmp_path: Path) -> None:
+def test_a_timer_whose_fact_cannot_be_folded_survives_a_restart(tmp_path: Path) -> None:
     match = "async.data.n == steps.a.x"
 
     async def delay_ends(it: Scripted) -> None:
@@ -149,7 +147,7 @@ def test_a_timer_whose_fact_cannot_be_folded_stays_a_timer_also_after_a_restart(
     on_platform(tmp_path, again)
 
 
-def test_a_run_that_cannot_be_read_holds_up_no_start(tmp_path: Path) -> None:
+def test_a_damaged_run_does_not_delay_the_start(tmp_path: Path) -> None:
     async def begin_two(it: Scripted) -> None:
         await it.deploy()
         await it.send()

@@ -182,11 +182,11 @@ def test_a_return_value_is_written_as_lambda_writes_it(value: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}, {"\ud800": 1}])
-def test_half_of_a_character_is_an_error_of_the_handler(value: Any) -> None:
+def test_a_lone_surrogate_is_an_error_of_the_handler(value: Any) -> None:
     assert by_us(value).startswith("Runtime.MarshalError: Unable to marshal response: 'utf-8' codec can't encode")
 
 
-def test_depth_without_end_is_an_error_of_the_handler() -> None:
+def test_endless_nesting_is_an_error_of_the_handler() -> None:
     value: Any = 0
     for _ in range(100_000):
         value = [value]

@@ -44,7 +44,7 @@ def ids(page: Page[Any]) -> list[str]:
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-def test_events_come_in_pages_the_newest_first(runs: Runs, queries: Queries) -> None:
+def test_events_come_in_pages_newest_first(runs: Runs, queries: Queries) -> None:
     for number in range(5):
         put(runs, f"e{number}")
     whole = queries.read_events(limit=5)
@@ -77,9 +77,7 @@ def test_an_event_is_read_by_its_id(runs: Runs, queries: Queries) -> None:
     assert queries.read_event("unknown") is None
 
 
-def test_the_tail_shows_the_newest_events_the_oldest_first_with_the_runs_they_started(
-    runs: Runs, queries: Queries
-) -> None:
+def test_the_tail_shows_the_newest_events_with_their_runs_oldest_first(runs: Runs, queries: Queries) -> None:
     plan = runs.deploy()
     runs.add(plan, "r", RunStarted())
     for number in range(3):
@@ -107,18 +105,18 @@ def test_the_tail_does_not_show_reruns_nor_runs_that_replays_made(runs: Runs, qu
     assert [starts for _, starts in queries.read_tail(0, 10)] == [{}]
 
 
-def test_it_is_known_for_whom_an_event_is_kept(runs: Runs, queries: Queries) -> None:
+def test_the_functions_that_an_event_is_held_for_are_listed(runs: Runs, queries: Queries) -> None:
     event = put(runs, "one")
     assert queries.read_keepers(event.position) == []
     for function in ("g", "f"):
-        runs.store.functions.keep(function, event.position)
+        runs.store.functions.hold(function, event.position)
     assert queries.read_keepers(event.position) == ["f", "g"]
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_runs_come_in_pages_the_newest_first(runs: Runs, queries: Queries) -> None:
+def test_runs_come_in_pages_newest_first(runs: Runs, queries: Queries) -> None:
     plan = runs.deploy()
     for number in range(5):
         runs.add(plan, f"r{number}", RunStarted())
@@ -143,7 +141,7 @@ def test_runs_are_chosen_by_status_function_and_event(runs: Runs, queries: Queri
     assert ids(queries.read_runs(function="g")) == ids(queries.read_runs(event="unknown")) == []
 
 
-def test_texts_of_runs_are_those_of_now_in_the_order_of_the_list(runs: Runs, queries: Queries) -> None:
+def test_texts_of_runs_are_current_and_in_list_order(runs: Runs, queries: Queries) -> None:
     plan = runs.deploy()
     for run_id in ("one", "two", "three"):
         runs.add(plan, run_id, RunStarted())
@@ -173,7 +171,7 @@ def test_a_run_is_read_with_its_attempts(runs: Runs, queries: Queries) -> None:
     assert queries.read_run("unknown") is None
 
 
-def test_runs_that_ask_people_come_in_pages_the_newest_first(runs: Runs, queries: Queries) -> None:
+def test_runs_with_open_approvals_come_in_pages_newest_first(runs: Runs, queries: Queries) -> None:
     approval = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "1h", "after": START}
     plan = runs.deploy(a=approval)
     for run_id in ("one", "two", "three"):

@@ -90,7 +90,7 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             await process.close()
 
 
-def test_who_reads_alone_needs_no_process(tmp_path: Path) -> None:
+def test_a_single_read_needs_no_process(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             for _ in range(3):
@@ -100,7 +100,7 @@ def test_who_reads_alone_needs_no_process(tmp_path: Path) -> None:
     run(test())
 
 
-def test_when_several_read_at_once_a_process_answers_and_says_the_same(tmp_path: Path) -> None:
+def test_parallel_reads_are_answered_by_a_process_with_the_same_result(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             event = await value.it.send(user={"id": "ann"}, data={"text": "é"})
@@ -120,7 +120,7 @@ def test_when_several_read_at_once_a_process_answers_and_says_the_same(tmp_path:
     run(test())
 
 
-def test_what_was_answered_to_a_sender_is_seen_by_the_next_read(tmp_path: Path) -> None:
+def test_an_accepted_event_is_visible_to_the_next_read(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             await value.become_busy()
@@ -133,7 +133,7 @@ def test_what_was_answered_to_a_sender_is_seen_by_the_next_read(tmp_path: Path) 
     run(test())
 
 
-def test_who_has_no_key_is_refused_by_the_server_itself(tmp_path: Path) -> None:
+def test_a_read_without_a_key_is_refused_by_the_server_itself(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             await value.become_busy()
@@ -163,7 +163,7 @@ def test_when_the_process_dies_the_server_answers_and_another_one_is_started(tmp
     run(test())
 
 
-def test_a_process_that_cannot_answer_is_not_started_again_and_again(
+def test_a_process_that_cannot_answer_is_not_restarted_repeatedly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
@@ -178,7 +178,7 @@ def test_a_process_that_cannot_answer_is_not_started_again_and_again(
     run(test())
 
 
-def test_after_an_erasure_the_process_does_not_show_what_was_erased(tmp_path: Path) -> None:
+def test_after_an_erasure_the_process_shows_no_erased_data(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             await value.it.send(user={"id": "ann", "email": "ann@example.com"})
@@ -210,7 +210,7 @@ def test_the_process_gets_nothing_of_the_servers_environment_that_it_does_not_ne
     run(test())
 
 
-def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path: Path) -> None:
+def test_the_process_has_a_lower_priority_than_the_server(tmp_path: Path) -> None:
     """Also where Linux groups processes by session, and uses a process's own nice value within the group only."""
 
     async def test() -> None:
@@ -243,7 +243,7 @@ def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> N
     run(test())
 
 
-def test_nothing_is_left_of_it_after_the_server_has_ended_in_order(tmp_path: Path) -> None:
+def test_nothing_is_left_of_it_after_the_server_has_ended(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as value:
             await value.become_busy()

@@ -107,6 +107,6 @@ asyncio.run(main())
 """
 
 
-def test_the_exit_status_of_a_child_is_never_taken_from_who_waits_for_it() -> None:
+def test_exit_statuses_of_children_are_never_taken() -> None:
     made = subprocess.run([sys.executable, "-c", OTHERS_CHILDREN], capture_output=True, text=True, timeout=60)
     assert (made.stdout, made.stderr) == ("True\n", "")

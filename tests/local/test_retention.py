@@ -33,7 +33,7 @@ def rows(it: Scripted) -> dict[str, int]:
     return {table: it.count(table) for table in ("events", "event_keys", "runs", "attempts", "logs", "timers", "waits")}
 
 
-def test_old_ended_runs_and_their_events_go_with_all_their_rows(tmp_path: Path) -> None:
+def test_old_ended_runs_and_their_events_are_deleted_with_all_their_rows(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         for _ in range(3):
@@ -49,7 +49,7 @@ def test_old_ended_runs_and_their_events_go_with_all_their_rows(tmp_path: Path) 
     on_platform(tmp_path, test)
 
 
-def test_what_is_not_old_enough_stays(tmp_path: Path) -> None:
+def test_young_rows_stay(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send()
@@ -62,7 +62,7 @@ def test_what_is_not_old_enough_stays(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_more_than_one_piece_goes(tmp_path: Path) -> None:
+def test_more_rows_than_one_piece_are_deleted(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(700))
@@ -110,7 +110,7 @@ def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> N
     on_platform(tmp_path, test)
 
 
-def test_an_event_that_is_kept_for_a_paused_function_stays_until_that_has_run(tmp_path: Path) -> None:
+def test_an_event_held_for_a_paused_function_stays_until_it_has_run(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         change = it.platform.registration.change_routing
@@ -125,7 +125,7 @@ def test_an_event_that_is_kept_for_a_paused_function_stays_until_that_has_run(tm
     on_platform(tmp_path, test)
 
 
-def test_a_wait_is_still_met_after_months(tmp_path: Path) -> None:
+def test_a_wait_is_satisfied_after_months(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(b=WAIT)
         started = await it.send()
@@ -139,7 +139,7 @@ def test_a_wait_is_still_met_after_months(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_runs_that_ended_while_they_waited_leave_nothing(tmp_path: Path) -> None:
+def test_runs_that_ended_while_waiting_leave_no_rows(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(b=WAIT, c={"after": [{"step": "$trigger", "wait": "300d"}]})
         await it.send()
@@ -154,7 +154,7 @@ def test_runs_that_ended_while_they_waited_leave_nothing(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-def test_a_rerun_keeps_the_event_of_a_run_that_is_gone(tmp_path: Path) -> None:
+def test_a_rerun_keeps_the_event_of_a_deleted_run(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         event_id = await it.send()
@@ -170,7 +170,7 @@ def test_a_rerun_keeps_the_event_of_a_run_that_is_gone(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
+def test_row_numbers_are_never_reused(tmp_path: Path) -> None:
     clock = Clock()
     numbers: list[tuple[int, int]] = []
 
@@ -191,7 +191,7 @@ def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
     assert len({event for event, _ in numbers}) == len({run for _, run in numbers}) == 3
 
 
-def test_an_id_is_known_for_a_day_at_least(tmp_path: Path) -> None:
+def test_an_id_is_remembered_for_at_least_a_day(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.send(id="once")
         it.platform.clock.advance(DAY_MS - 1000)
@@ -260,7 +260,7 @@ def test_code_that_no_version_needs_goes_with_what_was_pushed_and_what_was_chang
     on_platform(tmp_path, test)
 
 
-def test_senders_do_not_wait_for_it(tmp_path: Path) -> None:
+def test_senders_do_not_wait_for_retention(tmp_path: Path) -> None:
     """Each piece is a batch of its own, so that events are accepted in between."""
 
     async def test(it: Scripted) -> None:
@@ -298,7 +298,7 @@ def test_pieces_are_farther_apart_while_others_write(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_a_run_that_failed_stays_while_one_of_its_attempts_goes_on(tmp_path: Path) -> None:
+def test_a_failed_run_stays_while_an_attempt_is_running(tmp_path: Path) -> None:
     """The attempt's outcome has yet to be recorded."""
 
     async def test() -> None:

@@ -65,7 +65,7 @@ def test_the_attempts_of_a_page_are_read_by_one_statement(tmp_path: Path) -> Non
     on_platform(tmp_path, test)
 
 
-def test_a_run_that_has_ended_is_encoded_once_for_all_readers(tmp_path: Path) -> None:
+def test_an_ended_run_is_encoded_once_for_all_readers(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         for _ in range(3):
@@ -84,7 +84,7 @@ def test_a_run_that_has_ended_is_encoded_once_for_all_readers(tmp_path: Path) ->
     on_platform(tmp_path, test)
 
 
-def test_a_run_that_goes_on_is_shown_as_it_is_at_every_read(tmp_path: Path) -> None:
+def test_an_open_run_is_shown_with_its_current_state(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b={"after": [{"step": "a"}]})
         await it.send()
@@ -97,7 +97,7 @@ def test_a_run_that_goes_on_is_shown_as_it_is_at_every_read(tmp_path: Path) -> N
     on_platform(tmp_path, test, hold=True)
 
 
-def test_what_ends_after_its_run_has_failed_is_shown(tmp_path: Path) -> None:
+def test_attempts_that_end_after_their_run_failed_are_shown(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a={}, b={})
         await it.send()
@@ -115,7 +115,7 @@ def test_what_ends_after_its_run_has_failed_is_shown(tmp_path: Path) -> None:
     on_platform(tmp_path, test, hold=True)
 
 
-def test_after_an_erasure_no_reader_is_shown_what_was_erased(tmp_path: Path) -> None:
+def test_after_an_erasure_lists_show_no_erased_data(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send(user={"id": "ann", "email": "ann@example.com"})
@@ -130,7 +130,7 @@ def test_after_an_erasure_no_reader_is_shown_what_was_erased(tmp_path: Path) -> 
     on_platform(tmp_path, test)
 
 
-def test_what_retention_has_deleted_is_in_no_list(tmp_path: Path) -> None:
+def test_deleted_runs_are_in_no_list(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.send()
@@ -151,7 +151,7 @@ def test_texts_take_a_bounded_number_of_bytes() -> None:
     assert [number for number in range(100) if texts.get(number, 0) is not None] == [95, 96, 97, 98, 99]
 
 
-def test_who_began_to_read_before_an_erasure_neither_adds_texts_nor_gets_later_ones() -> None:
+def test_readers_from_before_an_erasure_do_not_use_the_cache() -> None:
     texts = RunTexts()
     texts.put("a", b"before", 0)
     assert texts.get("a", 1) is None  # there was an erasure, so all texts are dropped

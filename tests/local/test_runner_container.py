@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from stepwell.core.plan import Runtime
-from stepwell.local.runners.container import image_of, unheard, variables
+from stepwell.local.runners.container import image_of, unreceived, variables
 from stepwell.local.runners.image import find_engine
 from stepwell.local.runners.job import CannotRun, Job
 from stepwell.local.runners.router import Runners
@@ -106,7 +106,7 @@ PRINTS = {
 
 @pytest.mark.parametrize("case", PRINTS)
 @pytest.mark.parametrize("received", [0, 3])
-def test_what_podmans_client_loses_is_found_with_its_monitor(
+def test_output_lost_by_podmans_client_is_read_from_the_monitors_log(
     engine: str, tmp_path: Path, case: str, received: int
 ) -> None:
     if Path(engine).name != "podman":
@@ -116,7 +116,7 @@ def test_what_podmans_client_loses_is_found_with_its_monitor(
     driver = ["--log-driver", "k8s-file", "--log-opt", f"path={printed}"]
     done = subprocess.run([engine, "run", "--rm", *driver, image_of(job)[0]], capture_output=True, check=True)
     found = {"stdout": b"", "stderr": b""}
-    for stream, piece in unheard(printed, {"stdout": received, "stderr": received}):
+    for stream, piece in unreceived(printed, {"stdout": received, "stderr": received}):
         found[stream] += piece
     assert found == {"stdout": done.stdout[received:], "stderr": done.stderr[received:]}
 
@@ -146,7 +146,7 @@ def test_a_container_fails_by_its_exit_code_and_the_image_is_built_once(engine: 
     on_runners(work)
 
 
-def test_a_build_that_fails_says_so_and_is_tried_again(engine: str, tmp_path: Path) -> None:
+def test_a_failed_build_is_reported_and_retried(engine: str, tmp_path: Path) -> None:
     attempt = run(image(tmp_path, "", "FROM scratch\nCOPY nothing /nothing\n"))
     kind, retryable, message = attempt.error
     assert (kind, retryable) == ("start", True)
@@ -154,7 +154,7 @@ def test_a_build_that_fails_says_so_and_is_tried_again(engine: str, tmp_path: Pa
     assert "nothing" in attempt.log("system")
 
 
-def test_a_container_that_cannot_start_says_so(engine: str, tmp_path: Path) -> None:
+def test_a_container_that_cannot_start_is_reported(engine: str, tmp_path: Path) -> None:
     kind, _, message = run(image(tmp_path, "", entrypoint=("/no/such/program",))).error
     assert kind in ("start", "exit")
     assert "/no/such/program" in message
@@ -206,7 +206,7 @@ def test_an_image_cannot_run_without_containers() -> None:
     assert Runners(no_containers=True).check(value.step, None) == message
 
 
-def test_without_an_engine_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_the_error_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     kind, retryable, message = run(job(None, Runtime("docker", image="alpine"))).error
     assert (kind, retryable) == ("start", False)

@@ -89,7 +89,7 @@ def test_a_handler_may_be_in_a_package(tmp_path: Path, name: str, file: str) -> 
     assert run(handler(tmp_path, name)).output == "src.app"
 
 
-def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_equals_that_of_lambda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_SECRET", "x")
     code = py(tmp_path, "return [dict(os.environ), os.getcwd(), sys.path[0]]").code
     env, cwd, first = run(job(code, Runtime("lambda", handler="app.handler", memory=256), env={"A": "1"})).output
@@ -110,7 +110,7 @@ def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_the_context_is_lambdas(tmp_path: Path) -> None:
+def test_the_context_equals_that_of_lambda(tmp_path: Path) -> None:
     job = py(
         tmp_path,
         """
@@ -132,12 +132,12 @@ def test_the_steps_own_virtual_environment_runs_its_handler(tmp_path: Path) -> N
     assert run(job).output == "own"
 
 
-def test_modules_of_the_standard_library_are_not_shadowed_by_ours(tmp_path: Path) -> None:
+def test_worker_scripts_do_not_shadow_the_standard_library(tmp_path: Path) -> None:
     assert run(py(tmp_path, "import http.client, job\nreturn job.MINE")).error[2].startswith("ModuleNotFoundError")
     assert run(py(put(tmp_path / "b", job__py="MINE = 1"), "import http.client, job\nreturn job.MINE")).output == 1
 
 
-def test_what_is_printed_is_log_of_its_attempt(tmp_path: Path) -> None:
+def test_output_is_logged_with_its_attempt(tmp_path: Path) -> None:
     job = py(
         tmp_path,
         """
@@ -190,7 +190,7 @@ def test_an_exception_is_a_failure_with_its_traceback_in_the_log(tmp_path: Path)
 
 
 @pytest.mark.parametrize("value", ["{1, 2}", "{(1, 2): 3}", "[b'\\xff']", "'\\ud800'", "context"])
-def test_a_return_value_that_is_no_json_is_a_failure(tmp_path: Path, value: str) -> None:
+def test_a_return_value_that_is_not_json_is_a_failure(tmp_path: Path, value: str) -> None:
     kind, retryable, message = run(py(tmp_path, f"return {value}")).error
     assert (kind, retryable) == ("exception", True)
     assert message.startswith("Runtime.MarshalError: ")
@@ -205,7 +205,7 @@ def test_a_return_value_that_is_no_json_is_a_failure(tmp_path: Path, value: str)
         ("'x' * 3_000_000", "output_too_large"),
     ],
 )
-def test_a_return_value_that_cannot_be_kept_is_a_final_failure(tmp_path: Path, value: str, kind: str) -> None:
+def test_a_return_value_that_cannot_be_stored_is_a_final_failure(tmp_path: Path, value: str, kind: str) -> None:
     assert run(py(tmp_path, f"return {value}")).error[:2] == (kind, False)
 
 
@@ -249,7 +249,7 @@ def handler(event, context): return 1
     ("name", "why"),
     [("app.nothing", "the module app has no function nothing"), ("web.handler", "looked for web.py, .js, .mjs, .cjs")],
 )
-def test_a_handler_that_is_not_there_is_final(tmp_path: Path, name: str, why: str) -> None:
+def test_a_missing_handler_is_a_final_failure(tmp_path: Path, name: str, why: str) -> None:
     kind, retryable, message = run(handler(put(tmp_path, app__py=APP), name)).error
     assert (kind, retryable) == ("start", False)
     assert why in message
@@ -266,7 +266,7 @@ def test_a_handler_that_is_not_there_is_final(tmp_path: Path, name: str, why: st
         ("os.closerange(3, 65536); time.sleep(60)", "killed by SIGKILL"),
     ],
 )
-def test_a_handler_that_kills_its_process_crashed_and_the_next_works(tmp_path: Path, body: str, why: str) -> None:
+def test_a_handler_that_kills_its_process_does_not_affect_the_next(tmp_path: Path, body: str, why: str) -> None:
     job = py(tmp_path, f"if event['crash']:\n    print('before')\n    {body}\nreturn 1", content=b'{"crash": true}')
     other = py(tmp_path, f"if event['crash']:\n    print('before')\n    {body}\nreturn 1", content=b'{"crash": false}')
 
@@ -302,7 +302,7 @@ def test_a_stop_kills_the_worker(tmp_path: Path) -> None:
     on_runners(work)
 
 
-def test_a_stop_after_the_end_leaves_the_worker_to_others(tmp_path: Path) -> None:
+def test_a_stop_after_the_end_does_not_kill_the_worker(tmp_path: Path) -> None:
     job = py(tmp_path, "time.sleep(0.1)\nreturn os.getpid()")
 
     async def work(start: Start) -> None:

@@ -142,7 +142,7 @@ def test_an_answer_that_is_too_large_is_refused(server: _Server) -> None:
     assert run(call(server)).error[:2] == ("output_too_large", False)
 
 
-def test_a_call_has_no_memory_of_cookies(server: _Server) -> None:
+def test_calls_do_not_share_cookies(server: _Server) -> None:
     server.answer = (200, {"set-cookie": "a=1; Path=/"}, b"{}")
 
     async def work(start: Start) -> None:
@@ -159,7 +159,7 @@ def test_no_answer_is_tried_again() -> None:
     assert message.startswith("no answer from http://127.0.0.1:1/hook: ")
 
 
-def test_a_proxy_that_cannot_be_used_is_named_and_harms_no_other_call(
+def test_an_unusable_proxy_is_reported_and_does_not_affect_other_calls(
     server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, proxy in (("ALL_PROXY", "socks://u:hush@proxy:1"), ("http_proxy", "socks5://proxy:1")):

@@ -227,7 +227,7 @@ def test_the_last_line_of_a_long_stdout_is_the_output(tmp_path: Path) -> None:
         (b'{"a": "' + b"x" * 2_000_000 + b'"}\n', None),
     ],
 )
-def test_a_long_stdout_is_read_the_same_in_pieces_of_any_size(text: bytes, output: bytes | None, size: int) -> None:
+def test_the_size_of_stdout_pieces_does_not_matter(text: bytes, output: bytes | None, size: int) -> None:
     logged = bytearray()
     reader = StdoutReader(lambda stream, piece: logged.extend(piece))
     pieces = [text[i : i + size] for i in range(0, len(text), size)] if size > 7 else [text[:-99_991]]
@@ -273,7 +273,7 @@ def test_a_timeout_kills_the_whole_group_even_if_it_ignores_sigterm(tmp_path: Pa
     on_runners(work)
 
 
-def test_a_stop_kills_and_may_be_repeated(tmp_path: Path) -> None:
+def test_stopping_kills_and_may_be_repeated(tmp_path: Path) -> None:
     async def work(start: Start) -> None:
         attempt = await start(sh(tmp_path, "echo ready >&2; sleep 600")).until(lambda a: a.logged)
         attempt.running.stop()
@@ -305,17 +305,17 @@ def test_children_left_behind_are_killed_and_hold_nothing_up(tmp_path: Path) -> 
     on_runners(work)
 
 
-def test_a_daemon_that_keeps_the_pipes_open_holds_nothing_up(tmp_path: Path) -> None:
+def test_a_daemon_that_keeps_the_pipes_open_delays_nothing(tmp_path: Path) -> None:
     attempt = run(sh(tmp_path, "setsid sleep 600 & echo $! >&2; sleep 0.1; echo 1"))
     assert attempt.output == 1
     os.kill(int(attempt.log()), 9)
 
 
-def test_a_step_that_kills_its_group_hurts_only_itself(tmp_path: Path) -> None:
+def test_a_step_that_kills_its_group_affects_only_itself(tmp_path: Path) -> None:
     assert run(sh(tmp_path, "kill -9 0")).error == ("crash", True, "killed by SIGKILL")
 
 
-def test_a_program_that_does_not_read_its_input_is_fine(tmp_path: Path) -> None:
+def test_a_program_need_not_read_its_input(tmp_path: Path) -> None:
     assert run(sh(tmp_path, "exec <&-; echo 1", content=b'"' + b"x" * 600_000 + b'"')).output == 1
 
 
@@ -345,7 +345,7 @@ def test_many_attempts_run_at_once(tmp_path: Path) -> None:
         (["true", "x" * 200_000], "too large"),
     ],
 )
-def test_what_cannot_start_says_why_and_is_not_retried(tmp_path: Path, command: list[str], why: str) -> None:
+def test_a_failed_start_is_reported_and_not_retried(tmp_path: Path, command: list[str], why: str) -> None:
     put(tmp_path, data="", odd="\x01\x02", lost="#!/no/such/interpreter\n")
     (tmp_path / "data").chmod(0o644)
     kind, retryable, message = run(program(tmp_path, *command)).error
@@ -359,7 +359,7 @@ def test_a_folder_with_nothing_to_run_cannot_start(tmp_path: Path) -> None:
     assert "looked for main.py" in message
 
 
-def test_the_check_says_what_this_machine_lacks(tmp_path: Path) -> None:
+def test_the_check_names_what_this_machine_lacks(tmp_path: Path) -> None:
     runners = Runners()
     assert runners.check(program(tmp_path, sys.executable).step, tmp_path) is None
     assert "no-such-program" in (runners.check(program(tmp_path, "no-such-program").step, tmp_path) or "")

@@ -35,7 +35,7 @@ def taken(schedules: Schedules, now: int) -> list[tuple[str, int]]:
     return [(function, tick["ts"]) for function, tick in schedules.take_ticks(now)]
 
 
-def test_a_trigger_ticks_at_its_very_time_and_then_at_the_next(schedules: Schedules) -> None:
+def test_a_trigger_ticks_exactly_at_each_time(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY], False, NOW)
     assert taken(schedules, NOW) == [], "the current minute's tick is over"
     assert taken(schedules, NEXT - 1) == []
@@ -44,7 +44,7 @@ def test_a_trigger_ticks_at_its_very_time_and_then_at_the_next(schedules: Schedu
     assert taken(schedules, NEXT + HOUR) == [("f", NEXT + HOUR)]
 
 
-def test_of_the_ticks_that_were_missed_the_latest_is_taken(schedules: Schedules) -> None:
+def test_of_missed_ticks_only_the_latest_is_taken(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY], False, NOW)
     assert taken(schedules, NEXT + 5 * HOUR + 7) == [("f", NEXT + 5 * HOUR)]
     assert taken(schedules, NEXT + 6 * HOUR - 1) == []
@@ -57,7 +57,7 @@ def test_a_trigger_that_stays_keeps_its_next_tick(schedules: Schedules) -> None:
     assert taken(schedules, NEXT + 1) == [("f", NEXT)]
 
 
-def test_a_trigger_that_is_gone_ticks_no_more_and_others_do(schedules: Schedules) -> None:
+def test_a_removed_trigger_does_not_tick_and_others_do(schedules: Schedules) -> None:
     berlin = Trigger(cron="0 * * * *", timezone="Europe/Berlin")
     schedules.set("f", [HOURLY, berlin, Trigger(event="go")], False, NOW)
     schedules.set("g", [HOURLY], False, NOW)
@@ -76,14 +76,14 @@ def test_a_paused_function_ticks_once_it_is_resumed_for_the_latest_that_was_miss
     assert taken(schedules, NEXT + 2 * HOUR + 1) == [("f", NEXT + 2 * HOUR)]
 
 
-def test_when_the_clock_was_set_back_no_tick_waits_longer_than_until_the_next(schedules: Schedules) -> None:
+def test_when_the_clock_was_set_back_the_next_tick_is_not_delayed(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY, DAILY], False, NOW)
-    schedules.forget_the_future(NOW - 3 * HOUR)
+    schedules.cap_next_ticks(NOW - 3 * HOUR)
     assert taken(schedules, NOW - 2 * HOUR - 1) == []
     assert taken(schedules, NOW - 2 * HOUR) == [("f", NOW - 2 * HOUR)]
 
 
 def test_when_the_clock_was_set_back_a_tick_that_is_due_stays_so(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY], False, NOW)
-    schedules.forget_the_future(NEXT + 1)
+    schedules.cap_next_ticks(NEXT + 1)
     assert taken(schedules, NEXT + 1) == [("f", NEXT)]

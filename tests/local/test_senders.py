@@ -50,7 +50,7 @@ def head(path: str, key: str, length: int) -> bytes:
 
 @pytest.mark.parametrize("sent", [b"", b'{"name": ', b'{"name": "hook"}'])
 @pytest.mark.parametrize("path", ["/e", "/webhooks/any", "/v1/functions", "/v1/functions/f/pause"])
-def test_who_goes_away_in_the_middle_has_sent_nothing(server: Server, key: str, path: str, sent: bytes) -> None:
+def test_an_incomplete_request_sends_no_event(server: Server, key: str, path: str, sent: bytes) -> None:
     with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {key}"}) as http:
         before = http.get("/v1/events").json()
         with connect(server) as client:
@@ -69,7 +69,7 @@ def test_who_goes_away_in_the_middle_has_sent_nothing(server: Server, key: str, 
     [("/e", 401), ("/e/wrong", 401), ("/webhooks/none", 404), ("/v1/functions", 401), ("/v1/approvals/no", 404),
      ("/approvals/no", 404), ("/v1/nothing", 404), ("/v1/runs", 405), ("/v1/functions/f/pause?a=b", 401)],
 )  # fmt: skip
-def test_who_may_not_is_told_before_the_body(server: Server, path: str, status: int) -> None:
+def test_an_unauthorised_request_is_refused_before_the_body(server: Server, path: str, status: int) -> None:
     with connect(server) as client:
         client.sendall(head(path, "sw_send_no", 4_000_000))
         assert client.recv(1000).startswith(b"HTTP/1.1 %d " % status)
@@ -96,7 +96,7 @@ def test_bodies_without_a_key_are_not_kept(server: Server) -> None:
         client.close()
 
 
-def test_more_than_a_request_may_have_is_refused_before_it_comes(server: Server, key: str) -> None:
+def test_a_body_that_is_too_large_is_refused_by_its_headers(server: Server, key: str) -> None:
     for path in ("/e", "/webhooks/any", "/v1/functions/f/pause"):
         with connect(server) as client:
             client.sendall(head(path, key, 5_000_000))
@@ -113,7 +113,7 @@ def receiver(pieces: asyncio.Queue[Any]) -> Any:
     return receive
 
 
-def test_the_body_that_has_taken_longest_gives_way() -> None:
+def test_the_body_that_has_taken_longest_is_dropped() -> None:
     async def main() -> None:
         memory = BodyMemory(1000)
         queues: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(3)]
@@ -132,7 +132,7 @@ def test_the_body_that_has_taken_longest_gives_way() -> None:
     asyncio.run(main())
 
 
-def test_a_body_that_has_no_room_at_all_is_refused_and_nothing_is_left_of_it() -> None:
+def test_a_body_without_room_is_refused_and_dropped() -> None:
     async def main() -> None:
         memory = BodyMemory(1000)
         queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -152,7 +152,7 @@ def test_a_body_that_has_no_room_at_all_is_refused_and_nothing_is_left_of_it() -
         ([{"type": "http.request", "body": b"a" * 6, "more_body": True}] * 2, 413),
     ],
 )
-def test_what_is_no_whole_body_is_refused(messages: list[Any], status: int) -> None:
+def test_an_incomplete_body_is_refused(messages: list[Any], status: int) -> None:
     async def main() -> None:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         for message in messages:
@@ -164,7 +164,7 @@ def test_what_is_no_whole_body_is_refused(messages: list[Any], status: int) -> N
     asyncio.run(main())
 
 
-def test_the_document_of_the_api_is_made_once_however_many_ask() -> None:
+def test_the_openapi_document_is_generated_once() -> None:
     made = []
 
     def make() -> bytes:

@@ -66,7 +66,7 @@ def test_the_log_says_why_attempts_and_runs_failed(tmp_path: Path, db: Path) -> 
     assert "boom" in last["message"]
 
 
-def test_without_keys_it_warns_and_refuses_everybody(tmp_path: Path, db: Path) -> None:
+def test_without_keys_it_warns_and_refuses_all_requests(tmp_path: Path, db: Path) -> None:
     with serve(write_function(tmp_path / "f"), db) as server:
         (warning,) = [line["message"] for line in server.lines if line["level"] == "warning"]
         assert "stepwell keys create" in warning
@@ -77,7 +77,7 @@ def test_without_keys_it_warns_and_refuses_everybody(tmp_path: Path, db: Path) -
             assert "stepwell keys create" in answer.json()["message"]
 
 
-def test_a_key_counts_as_soon_as_it_is_made_and_until_it_is_revoked(tmp_path: Path, db: Path) -> None:
+def test_a_key_is_valid_from_creation_until_it_is_revoked(tmp_path: Path, db: Path) -> None:
     with serve(write_function(tmp_path / "f"), db) as server, httpx.Client(base_url=server.url) as http:
         made = json.loads(cli("keys", "create", "--db", str(db), "--json").stdout)
 
@@ -100,7 +100,7 @@ def test_no_file_holds_a_key_in_clear(tmp_path: Path, db: Path) -> None:
             assert not any(key.encode() in content or key[8:].encode() in content for key in keys), path
 
 
-def test_a_step_knows_that_it_is_in_production(tmp_path: Path, db: Path) -> None:
+def test_a_step_gets_the_production_environment(tmp_path: Path, db: Path) -> None:
     write_function(tmp_path / "f", a=program('echo "$1"'))
     (tmp_path / "f" / "main.sh").write_text('echo "$1"')
     step = {"path": "file://.", "runtime": {"type": "lambda"}}
@@ -110,7 +110,7 @@ def test_a_step_knows_that_it_is_in_production(tmp_path: Path, db: Path) -> None
         assert http.ended(http.send())["output"]["a"]["ctx"]["env"] == "production"
 
 
-def test_a_full_disk_refuses_senders_and_loses_nothing_that_was_accepted(tmp_path: Path, db: Path) -> None:
+def test_a_full_disk_refuses_senders_and_loses_no_accepted_event(tmp_path: Path, db: Path) -> None:
     write_function(tmp_path / "f")
     key = new_key(db)
     file_limit = ("sh", "-c", 'ulimit -f 200; exec "$0" "$@"')
@@ -135,7 +135,7 @@ def test_a_full_disk_refuses_senders_and_loses_nothing_that_was_accepted(tmp_pat
 # --- its end ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_runs_may_end_within_the_grace_and_nothing_new_starts(tmp_path: Path, db: Path) -> None:
+def test_running_attempts_may_end_within_the_grace_and_no_new_ones_start(tmp_path: Path, db: Path) -> None:
     go, second = tmp_path / "go", tmp_path / "second"
     wait = program(f"touch {tmp_path}/began; while [ ! -e {go} ]; do sleep 0.01; done; echo 1")
     write_function(tmp_path / "f", a=wait, b=program(f"touch {second}; echo 2", after=[{"step": "a"}]))
@@ -156,7 +156,7 @@ def test_what_runs_may_end_within_the_grace_and_nothing_new_starts(tmp_path: Pat
     assert [attempt["status"] for attempt in run["steps"]["a"]["attempts"]] == ["completed"]
 
 
-def test_what_does_not_end_within_the_grace_is_lost_and_runs_again(tmp_path: Path, db: Path) -> None:
+def test_attempts_that_exceed_the_grace_are_lost_and_run_again(tmp_path: Path, db: Path) -> None:
     pid = tmp_path / "pid"
     stubborn = f"trap '' TERM; if [ ! -e {pid} ]; then echo $$ > {pid}; sleep 60; sleep 60; fi; echo 1"
     write_function(tmp_path / "f", a=program(stubborn), b=program("echo 2", after=[{"step": "a"}]))
@@ -190,7 +190,7 @@ def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, db: Path) -
     assert server.stderr == ""
 
 
-def test_a_second_signal_does_not_wait_for_slow_clients_either(tmp_path: Path, db: Path) -> None:
+def test_a_second_signal_does_not_wait_for_slow_clients(tmp_path: Path, db: Path) -> None:
     """The client has sent half of a request, and a step is running."""
     began = tmp_path / "began"
     write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
@@ -207,7 +207,7 @@ def test_a_second_signal_does_not_wait_for_slow_clients_either(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_without_a_word_about_grace_all_is_over_in_ten_seconds(
+def test_with_the_default_grace_the_server_ends_in_ten_seconds(
     tmp_path: Path, db: Path, number: signal.Signals
 ) -> None:
     """As with `docker stop`: a step that never ends, and a client that never completes a request."""
@@ -224,7 +224,7 @@ def test_without_a_word_about_grace_all_is_over_in_ten_seconds(
         assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
-def test_requests_and_steps_end_in_one_and_the_same_time(tmp_path: Path, db: Path) -> None:
+def test_requests_and_steps_share_one_grace_period(tmp_path: Path, db: Path) -> None:
     """A client with an incomplete request does not shorten or prolong the grace period."""
     began = tmp_path / "began"
     write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
@@ -238,7 +238,7 @@ def test_requests_and_steps_end_in_one_and_the_same_time(tmp_path: Path, db: Pat
             assert 3 <= time.monotonic() - asked < 5.9  # not twice 3
 
 
-def test_a_server_that_hangs_ends_all_the_same_and_says_so(tmp_path: Path) -> None:
+def test_a_blocked_server_ends_and_logs_why(tmp_path: Path) -> None:
     """If a thread blocks the event loop, the server must end without waiting for SIGKILL."""
     script = (
         "import asyncio, time, logging\n"
@@ -278,7 +278,7 @@ def _is_refused(server: Server) -> bool:
     return False
 
 
-def test_a_request_that_is_being_answered_is_answered(tmp_path: Path, db: Path) -> None:
+def test_a_request_in_progress_is_answered_before_the_end(tmp_path: Path, db: Path) -> None:
     """An event that was accepted just before the end exists after the restart."""
     key = new_key(db)
     write_function(tmp_path / "f")
@@ -289,7 +289,7 @@ def test_a_request_that_is_being_answered_is_answered(tmp_path: Path, db: Path) 
         assert {http.ended(event_id)["status"] for event_id in ids} == {"completed"}
 
 
-def test_it_ends_in_order_even_before_it_is_ready(tmp_path: Path, db: Path) -> None:
+def test_it_ends_in_order_before_it_is_ready(tmp_path: Path, db: Path) -> None:
     server = Server("serve", write_function(tmp_path / "f"), "--port", "0", "--db", db)
     server.line(lambda line: line["message"] == "live")
     assert server.stop() == 0
@@ -313,7 +313,7 @@ def test_a_second_server_on_one_database_refuses_to_start(tmp_path: Path, db: Pa
     assert "Traceback" not in done.stderr
 
 
-def test_a_function_that_is_broken_at_the_start_keeps_its_last_version(tmp_path: Path, db: Path) -> None:
+def test_a_broken_function_keeps_its_last_version(tmp_path: Path, db: Path) -> None:
     write_function(tmp_path / "f" / "one", "one")
     key = new_key(db)
     with serve(tmp_path / "f", db) as server:

@@ -133,7 +133,7 @@ def is_dear(step: str, grows: bool) -> bool:
         ("SEARCH runs USING AUTOMATIC COVERING INDEX (event=?)", True),
     ],
 )
-def test_a_plan_tells_whether_a_statement_reads_a_whole_table(step: str, is_so: bool) -> None:
+def test_scans_of_whole_tables_are_recognised_in_query_plans(step: str, is_so: bool) -> None:
     assert is_dear(step, grows=True) is is_so
 
 

@@ -92,7 +92,7 @@ def test_programs_run_as_another_user_and_reach_their_code_alone(folder: Path) -
 
 
 @needs_root
-def test_the_default_database_lies_where_steps_may_enter(folder: Path) -> None:
+def test_steps_can_enter_the_folder_of_the_default_database(folder: Path) -> None:
     functions, db = looking(folder), folder / ".stepwell/s.db"
     key = new_key(db)
     with serve(functions, db, "--step-user", NAME) as server, api(server, key) as http:
@@ -155,7 +155,7 @@ def test_the_processes_of_another_user_are_killed_with_their_attempt(folder: Pat
         ("0", "is root"),
     ],
 )
-def test_a_user_that_cannot_be_is_refused_at_the_start(folder: Path, user: str, says: str) -> None:
+def test_an_unusable_user_is_refused_at_the_start(folder: Path, user: str, says: str) -> None:
     made = cli("serve", str(folder), "--db", str(folder / "s.db"), "--port", "0", "--step-user", user)
     assert (made.returncode, made.stdout) == (1, "")
     assert says in " ".join(made.stderr.split())
@@ -172,7 +172,7 @@ def test_code_that_the_user_cannot_reach_is_an_error_at_the_start(folder: Path) 
 
 
 @needs_root
-def test_who_is_not_root_can_become_nobody_else(folder: Path) -> None:
+def test_only_root_can_run_steps_as_another_user(folder: Path) -> None:
     code = (
         "import os; os.setuid(65534)\n"
         "from stepwell.local.system.step_user import CannotBecome, find_step_user\n"

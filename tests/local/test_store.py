@@ -33,7 +33,7 @@ def test_a_new_file_gets_all_tables(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_up_to_date_file_is_not_changed(tmp_path: Path) -> None:
     for _ in range(2):
         LocalStore(tmp_path / "db").close()
     connection = connect(tmp_path / "db")
@@ -43,7 +43,7 @@ def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_file_that_is_up_to_date_is_opened_while_a_batch_is_written(tmp_path: Path) -> None:
+def test_an_up_to_date_file_can_be_opened_while_a_batch_is_written(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "db")
     batch = store.batch(0)
     KeyStore(tmp_path / "db").close()
@@ -94,7 +94,7 @@ def test_attempts_of_an_older_file_get_the_users_of_their_runs(tmp_path: Path) -
 
 def test_times_of_an_older_file_grow_with_the_numbers_of_rows(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
-    migrate(connection, MIGRATIONS[: next(n for n, script in enumerate(MIGRATIONS) if "Times grow" in script)])
+    migrate(connection, MIGRATIONS[: next(n for n, script in enumerate(MIGRATIONS) if "grown.at" in script)])
     for seq, at in enumerate((5, 9, 8, 3, 9, 12), 1):
         sql = "INSERT INTO events (seq, id, name, accepted_at, body) VALUES (?, ?, 'x', ?, '')"
         connection.execute(sql, (seq, f"e{seq}", at))
@@ -132,7 +132,7 @@ def test_a_newer_file_is_refused_and_not_touched(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 1000)
     for path in (tmp_path / "text", tmp_path, tmp_path / "missing" / "db"):
         with pytest.raises(BadDatabase) as refused:
@@ -159,7 +159,7 @@ def test_a_database_has_one_holder(tmp_path: Path) -> None:
         pass
 
 
-def test_statistics_of_a_smaller_past_are_forgotten(tmp_path: Path) -> None:
+def test_outdated_statistics_are_deleted(tmp_path: Path) -> None:
     """SQLite uses them for plans: it would scan a table forever that was short once."""
     LocalStore(tmp_path / "db").close()
     connection = connect(tmp_path / "db")

@@ -65,7 +65,7 @@ def starts(store: LocalStore, name: str = "go") -> list[tuple[str, int]]:
 # --- versions --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_registered_starts_with_the_next_event(store: LocalStore) -> None:
+def test_a_registered_function_starts_with_the_next_event(store: LocalStore) -> None:
     assert starts(store) == []
     assert register(store) == Registered("f", 1, is_new=True)
     assert starts(store) == [("f", 1)]
@@ -73,7 +73,7 @@ def test_what_is_registered_starts_with_the_next_event(store: LocalStore) -> Non
     assert (starts(store), starts(store, "other")) == ([("f", 1)], [("g", 1)])
 
 
-def test_a_definition_that_is_changed_is_a_new_version_and_one_that_is_not_is_none(store: LocalStore) -> None:
+def test_only_a_changed_definition_makes_a_new_version(store: LocalStore) -> None:
     register(store)
     assert register(store) == Registered("f", 1, is_new=False)
     assert register(store, code="other") == Registered("f", 2, is_new=True), "the code has changed"
@@ -104,7 +104,7 @@ def test_versions_that_retention_removed_are_not_remembered(store: LocalStore) -
         functions.code("f", 1)
 
 
-def test_what_the_env_beside_a_step_says_now_counts_for_all_versions(store: LocalStore) -> None:
+def test_the_current_env_file_applies_to_all_versions(store: LocalStore) -> None:
     register(store, dotenv={"KEY": "one"})
     assert store.functions.dotenv("f", "a") == {"KEY": "one"}
     register(store, dotenv={"KEY": "two"})
@@ -114,7 +114,7 @@ def test_what_the_env_beside_a_step_says_now_counts_for_all_versions(store: Loca
     assert (store.functions.dotenv("f", "unknown"), store.functions.dotenv("g", "a")) == ({}, {})
 
 
-def test_what_a_push_says_in_its_env_counts_although_its_version_is_live_already(store: LocalStore) -> None:
+def test_a_push_of_the_live_version_updates_its_env(store: LocalStore) -> None:
     register(store, release=Release(), dotenv={"KEY": "one"})
     assert register(store, release=Release(), dotenv={"KEY": "two"}) == Registered("f", 1, is_new=False)
     assert store.functions.dotenv("f", "a") == {"KEY": "two"}
@@ -129,7 +129,7 @@ def routing(store: LocalStore) -> Routing:
     return found
 
 
-def test_a_file_that_says_what_it_said_before_changes_nothing(store: LocalStore) -> None:
+def test_an_unchanged_file_changes_nothing(store: LocalStore) -> None:
     """Otherwise a restart would undo a rollback."""
     register(store, code="one")
     register(store, code="two")
@@ -140,7 +140,7 @@ def test_a_file_that_says_what_it_said_before_changes_nothing(store: LocalStore)
     assert routing(store) == Routing(3, previous=1)
 
 
-def test_a_push_of_what_is_live_already_leaves_a_canary_alone(store: LocalStore) -> None:
+def test_pushing_the_live_version_does_not_change_a_canary(store: LocalStore) -> None:
     register(store, code="one", release=Release())
     register(store, code="two", release=Release(weight=0.5))
     before = routing(store)
@@ -149,7 +149,7 @@ def test_a_push_of_what_is_live_already_leaves_a_canary_alone(store: LocalStore)
     assert before.canary is not None
 
 
-def test_what_was_pushed_is_found_again_in_no_file_and_a_push_is_not_undone_by_one(store: LocalStore) -> None:
+def test_an_unchanged_file_does_not_undo_a_push(store: LocalStore) -> None:
     register(store, code="one")
     assert store.functions.live() == {"f": "f.json"}
     assert register(store, code="two", release=Release()) == Registered("f", 2, is_new=True)
@@ -158,14 +158,14 @@ def test_what_was_pushed_is_found_again_in_no_file_and_a_push_is_not_undone_by_o
     assert (routing(store).live, store.functions.live()) == (2, {}), "the file is the same as before the push"
 
 
-def test_a_function_that_moved_to_another_file_is_found_there(store: LocalStore) -> None:
+def test_a_function_may_move_to_another_file(store: LocalStore) -> None:
     register(store)
     register(store, file="moved.json", dotenv={"KEY": "v"})
     assert store.functions.live() == {"f": "moved.json"}
     assert store.functions.dotenv("f", "a") == {"KEY": "v"}
 
 
-def test_a_function_whose_file_is_there_again_is_live_again(store: LocalStore) -> None:
+def test_a_function_is_live_again_when_its_file_reappears(store: LocalStore) -> None:
     register(store)
     store.functions.retire(["f", "unknown"], NOW)
     assert (starts(store), store.functions.live()) == ([], {})
@@ -173,7 +173,7 @@ def test_a_function_whose_file_is_there_again_is_live_again(store: LocalStore) -
     assert starts(store) == [("f", 1)]
 
 
-def test_a_function_that_somebody_deleted_stays_so_while_its_file_says_the_same(store: LocalStore) -> None:
+def test_a_deleted_function_stays_deleted_while_its_file_is_unchanged(store: LocalStore) -> None:
     register(store)
     store.functions.change("f", lambda routing, versions, now: Routing(None, state=State.DELETED), NOW)
     assert register(store) == Registered("f", 1, is_new=False, is_live=False)
@@ -195,16 +195,16 @@ def accept(store: LocalStore, *ids: str) -> list[int]:
     return [event.position for event in store.events.read(ids).values()]
 
 
-def test_a_function_that_is_not_live_has_no_ticks_no_guard_and_nothing_kept(store: LocalStore) -> None:
+def test_a_function_that_is_not_live_has_no_ticks_guard_or_held_events(store: LocalStore) -> None:
     register(store, definition(on={"cron": "* * * * *"}), code="one")
     register(store, definition(on={"cron": "* * * * *"}), code="two", release=Release(weight=0.5, guarded=True))
-    store.functions.keep("f", accept(store, "e")[0])
+    store.functions.hold("f", accept(store, "e")[0])
     assert [count(store, table) for table in ("schedules", "guards", "kept")] == [1, 1, 1]
     store.functions.retire(["f"], NOW)
     assert [count(store, table) for table in ("schedules", "guards", "kept")] == [0, 0, 0]
 
 
-def test_a_canary_is_looked_at_again_and_again_only_while_it_is_guarded(store: LocalStore) -> None:
+def test_a_canary_is_checked_regularly_only_while_it_is_guarded(store: LocalStore) -> None:
     register(store, code="one")
     register(store, code="two", release=Release(weight=0.5, guarded=True))
     assert store.timers.next_due() == NOW + GUARD_EVERY_MS
@@ -221,17 +221,17 @@ def test_events_are_kept_while_a_function_is_paused_and_taken_in_their_order(sto
     register(store, definition("g"))
     one, two, three = accept(store, "one", "two", "three")
     for position in (two, one, three, two):
-        store.functions.keep("f", position)
-    store.functions.keep("g", two)
+        store.functions.hold("f", position)
+    store.functions.hold("g", two)
     store.functions.change("f", lambda routing, versions, now: paused(routing, drop=False), NOW)
-    assert store.functions.having_kept() == ["f", "g"]
-    assert store.functions.take_kept("f", 10) == [], "it is paused"
+    assert store.functions.with_held_events() == ["f", "g"]
+    assert store.functions.take_held_events("f", 10) == [], "it is paused"
     store.functions.change("f", lambda routing, versions, now: resumed(routing), NOW)
-    assert store.functions.take_kept("f", 2) == ["one", "two"]
-    assert store.functions.take_kept("f", 2) == ["three"]
-    assert store.functions.take_kept("f", 2) == []
-    assert store.functions.having_kept() == ["g"]
-    assert store.functions.take_kept("unknown", 2) == []
+    assert store.functions.take_held_events("f", 2) == ["one", "two"]
+    assert store.functions.take_held_events("f", 2) == ["three"]
+    assert store.functions.take_held_events("f", 2) == []
+    assert store.functions.with_held_events() == ["g"]
+    assert store.functions.take_held_events("unknown", 2) == []
 
 
 def test_an_unknown_function_cannot_be_changed(store: LocalStore) -> None:
@@ -240,7 +240,7 @@ def test_an_unknown_function_cannot_be_changed(store: LocalStore) -> None:
     assert store.functions.routing("unknown") is None
 
 
-def test_a_change_knows_the_versions_that_there_are(store: LocalStore) -> None:
+def test_a_change_gets_the_existing_versions(store: LocalStore) -> None:
     register(store, code="one")
     register(store, code="two")
     seen: list[tuple[int, ...]] = []
@@ -303,7 +303,7 @@ def guarded(store: LocalStore) -> None:
     insert_runs(store, 1, RunStatus.COMPLETED, 20)
 
 
-def test_a_guarded_canary_whose_runs_fail_is_rolled_back_and_told_of_once(store: LocalStore) -> None:
+def test_a_failing_guarded_canary_is_rolled_back_and_reported_once(store: LocalStore) -> None:
     guarded(store)
     insert_runs(store, 2, RunStatus.FAILED, 20)
     (event,) = store.functions.guard(NOW + GUARD_EVERY_MS)
@@ -314,7 +314,7 @@ def test_a_guarded_canary_whose_runs_fail_is_rolled_back_and_told_of_once(store:
 
 
 @pytest.mark.parametrize("column", ["rerun_of", "replay"])
-def test_runs_that_people_made_say_nothing_of_a_canary(store: LocalStore, column: str) -> None:
+def test_reruns_and_replays_do_not_count_for_a_guard(store: LocalStore, column: str) -> None:
     guarded(store)
     insert_runs(store, 2, RunStatus.FAILED, 20, **{column: "x"})
     assert store.functions.guard(NOW + GUARD_EVERY_MS) == []
@@ -352,9 +352,7 @@ def test_what_a_canary_awaits_is_found_by_its_key(store: LocalStore) -> None:
     assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
 
 
-def test_what_an_open_run_of_an_older_version_awaits_is_found_also_after_a_restart(
-    store: LocalStore, tmp_path: Path
-) -> None:
+def test_events_awaited_by_an_older_version_are_found_after_a_restart(store: LocalStore, tmp_path: Path) -> None:
     register(store, definition(**{"async": BY_NUMBER}))
     open_run(store, 1)
     register(store, code="other")
@@ -369,7 +367,7 @@ def test_what_an_open_run_of_an_older_version_awaits_is_found_also_after_a_resta
 # --- rolled back batches ---------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_is_rolled_back_leaves_nothing_in_memory(store: LocalStore) -> None:
+def test_a_rolled_back_batch_leaves_nothing_in_memory(store: LocalStore) -> None:
     register(store, code="one")
     accept(store, "before")
     assert starts(store) == [("f", 1)]

@@ -96,7 +96,7 @@ def test_a_run_that_has_not_begun_is_active_until_it_has_ended(runs: Runs) -> No
     assert runs.store.active() == []
 
 
-def test_a_run_that_waits_is_active_once_the_event_has_come(runs: Runs) -> None:
+def test_a_waiting_run_is_active_after_the_event(runs: Runs) -> None:
     plan = runs.deploy(a={**CODE, "after": WAIT})
     runs.add(plan, "r", RunStarted())
     assert runs.store.active() == []
@@ -105,7 +105,7 @@ def test_a_run_that_waits_is_active_once_the_event_has_come(runs: Runs) -> None:
     assert runs.store.active() == ["r"], "otherwise a crash would lose the attempt forever"
 
 
-def test_a_run_that_waits_for_its_next_try_is_not_active(runs: Runs) -> None:
+def test_a_run_that_waits_for_a_retry_is_not_active(runs: Runs) -> None:
     plan = runs.deploy(a={**CODE, "after": START, "retries": {"attempts": 2}})
     runs.add(plan, "r", RunStarted())
     runs.fold("r", AttemptEnded(0, 1, Outcome(error=Error("exit", "1"))))
@@ -114,7 +114,7 @@ def test_a_run_that_waits_for_its_next_try_is_not_active(runs: Runs) -> None:
     assert runs.store.active() == ["r"]
 
 
-def test_a_run_that_failed_is_active_while_one_of_its_attempts_goes_on(runs: Runs) -> None:
+def test_a_failed_run_is_active_while_an_attempt_is_running(runs: Runs) -> None:
     plan = runs.deploy(a={**CODE, "after": START}, b={**CODE, "after": START})
     runs.add(plan, "r", RunStarted())
     runs.fold("r", AttemptEnded(0, 1, FAILED))
@@ -123,7 +123,7 @@ def test_a_run_that_failed_is_active_while_one_of_its_attempts_goes_on(runs: Run
     assert runs.store.active() == []
 
 
-def test_a_run_that_waits_for_people_alone_is_not_active(runs: Runs) -> None:
+def test_a_run_with_only_open_approvals_is_not_active(runs: Runs) -> None:
     approval = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "1h", "after": START}
     plan = runs.deploy(a=approval, b={**CODE, "after": START})
     runs.add(plan, "r", RunStarted())
@@ -147,7 +147,7 @@ def row(runs: Runs, run_id: str = "r") -> tuple[Any, ...]:
     return found
 
 
-def test_a_run_that_is_cancelled_while_it_waits_has_ended_in_lists_too(runs: Runs) -> None:
+def test_a_run_cancelled_while_waiting_is_listed_as_ended(runs: Runs) -> None:
     plan = runs.deploy(a={**CODE, "after": WAIT})
     runs.add(plan, "r", RunStarted())
     assert row(runs) == (0, 0, None)
@@ -167,7 +167,7 @@ def test_later_runs_queue_behind_earlier_ones_also_after_a_restart(runs: Runs) -
     assert runs.add(plan, "three", RunStarted()).order > orders[1]
 
 
-def test_a_run_that_attempts_are_running_for_is_not_read_again_and_one_that_waits_is(runs: Runs) -> None:
+def test_only_runs_with_running_attempts_stay_in_memory(runs: Runs) -> None:
     plan = runs.deploy(a={**CODE, "after": START, "retries": {"attempts": 2}})
     busy, waiting = runs.add(plan, "busy", RunStarted()), runs.add(plan, "waiting", RunStarted())
     waiting = runs.fold("waiting", AttemptEnded(0, 1, Outcome(error=Error("exit", "1"))))
@@ -177,9 +177,7 @@ def test_a_run_that_attempts_are_running_for_is_not_read_again_and_one_that_wait
     assert runs.store.load(["unknown"]) == {}
 
 
-def test_of_more_runs_than_may_be_in_memory_those_that_were_asked_for_last_stay(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_too_many_runs_the_most_recently_used_stay_in_memory(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = runs.deploy()
     first = {run_id: runs.add(plan, run_id, RunStarted()) for run_id in ("a", "b", "c")}
     runs.store.load(["a"])
@@ -189,9 +187,7 @@ def test_of_more_runs_than_may_be_in_memory_those_that_were_asked_for_last_stay(
     assert [found[run_id] is first[run_id] for run_id in ("a", "b", "c")] == [True, False, True]
 
 
-def test_of_more_bytes_than_may_be_in_memory_the_oldest_go_until_it_is_enough(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_dropped_oldest_first_if_they_take_too_many_bytes(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = runs.deploy(a={**CODE, "after": START}, b={**CODE, "after": [{"step": "a"}]})
     large = Outcome(b'"' + b"x" * 98 + b'"')
     first = {}
@@ -234,7 +230,7 @@ def test_bytes_of_a_run_that_has_ended_are_not_counted_any_more(runs: Runs, monk
     assert runs.store.load(["open"])["open"] is record
 
 
-def test_a_batch_that_is_rolled_back_leaves_runs_as_they_were(runs: Runs) -> None:
+def test_a_rolled_back_batch_does_not_change_runs(runs: Runs) -> None:
     plan = runs.deploy()
     record = runs.add(plan, "r", RunStarted())
     batch = runs.store.batch(NOW)

@@ -30,7 +30,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def test_a_timer_is_due_at_its_very_millisecond_and_not_before(connection: sqlite3.Connection) -> None:
+def test_a_timer_is_due_exactly_at_its_millisecond(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     timers.set(1, DELAY, 1_000)
     assert timers.take_due(999) == []
@@ -48,7 +48,7 @@ def test_timers_that_are_due_come_in_the_order_of_their_times(connection: sqlite
     assert timers.next_due() == 31
 
 
-def test_a_timer_that_is_set_again_has_its_new_time_alone(connection: sqlite3.Connection) -> None:
+def test_a_timer_that_is_set_again_has_only_the_new_time(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     timers.set(1, DELAY, 10)
     timers.set(1, DELAY, 20)
@@ -56,7 +56,7 @@ def test_a_timer_that_is_set_again_has_its_new_time_alone(connection: sqlite3.Co
     assert timers.take_due(30) == [("r1", DELAY)]
 
 
-def test_a_timer_that_is_cleared_leaves_the_others_of_its_run(connection: sqlite3.Connection) -> None:
+def test_clearing_a_timer_leaves_other_timers_of_the_run(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     others = (DELAY, Timer(TimerKind.RETRY, 1, 3), Timer(TimerKind.RETRY, 2, 2), Timer(TimerKind.DECISION, 1, 2))
     for timer in (RETRY, *others):
@@ -68,7 +68,7 @@ def test_a_timer_that_is_cleared_leaves_the_others_of_its_run(connection: sqlite
     assert timers.next_due() is None
 
 
-def test_whoever_knows_the_next_time_learns_of_any_change(connection: sqlite3.Connection) -> None:
+def test_changes_of_the_next_due_time_are_flagged(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     assert timers.changed
     timers.next_due()
@@ -83,7 +83,7 @@ def test_whoever_knows_the_next_time_learns_of_any_change(connection: sqlite3.Co
     assert timers.changed
 
 
-def test_the_next_time_is_that_of_a_timer_a_tick_or_a_look_at_a_canary(connection: sqlite3.Connection) -> None:
+def test_the_next_due_time_is_that_of_a_timer_a_tick_or_a_canary_check(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     assert timers.next_due() is None
     connection.execute("INSERT INTO guards VALUES ('f', 30)")
@@ -94,7 +94,7 @@ def test_the_next_time_is_that_of_a_timer_a_tick_or_a_look_at_a_canary(connectio
     assert timers.next_due() == 10
 
 
-def test_a_tick_of_a_paused_function_is_nothing_to_wait_for(connection: sqlite3.Connection) -> None:
+def test_the_tick_of_a_paused_function_is_not_the_next_due_time(connection: sqlite3.Connection) -> None:
     """The tick may have been due long ago: waiting for it would never end."""
     row = "INSERT INTO schedules (function, cron, timezone, next_at, paused) VALUES (?, '* * * * *', 'UTC', ?, ?)"
     connection.execute(row, ("paused", 10, True))
@@ -103,7 +103,7 @@ def test_a_tick_of_a_paused_function_is_nothing_to_wait_for(connection: sqlite3.
     assert Timers(connection).next_due() == 20
 
 
-def test_of_many_timers_some_are_taken_the_earliest_first_and_then_the_others(connection: sqlite3.Connection) -> None:
+def test_many_due_timers_are_taken_in_portions_earliest_first(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
     names = [Timer(TimerKind.RETRY, number, 1) for number in range(501)]
     for number, timer in enumerate(names):

@@ -74,7 +74,7 @@ def test_the_client_chooses_by_alpn(server: Server, trust: ssl.SSLContext, http2
 
 
 @pytest.mark.parametrize("sent", [b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"POST /e HTTP/1.1\r\nHost: a\r\n\r\n"])
-def test_who_speaks_plain_http_is_told_so(server: Server, sent: bytes) -> None:
+def test_plain_http_gets_an_explanation(server: Server, sent: bytes) -> None:
     with socket.create_connection(address(server), timeout=10) as client:
         client.sendall(sent)
         answer = b"".join(iter(lambda: client.recv(1000), b""))
@@ -144,9 +144,7 @@ def test_dev_serves_https_too(files: Files, trust: ssl.SSLContext, tmp_path: Pat
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_files_that_cannot_be_used_are_refused_with_the_cure(
-    authority: trustme.CA, files: Files, tmp_path: Path
-) -> None:
+def test_unusable_files_are_refused_with_a_fix(authority: trustme.CA, files: Files, tmp_path: Path) -> None:
     other = issue(authority, tmp_path, "other")
     encrypted = tmp_path / "encrypted.key"
     key: Any = serialization.load_pem_private_key(files[1].read_bytes(), None)

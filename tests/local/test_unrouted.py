@@ -136,7 +136,7 @@ def test_waits_of_all_keys_are_woken_once_and_no_others(tmp_path: Path) -> None:
     on_platform(tmp_path, test, parallelism=50)
 
 
-def test_of_two_events_the_first_wakes_a_run_although_later_batches_get_to_it(tmp_path: Path) -> None:
+def test_of_two_events_the_first_wakes_a_run_even_in_a_later_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(a=WAITING)
         await it.platform.send(it.events(600))
@@ -164,7 +164,7 @@ def test_events_with_one_name_start_runs_in_their_order(tmp_path: Path) -> None:
     on_platform(tmp_path, test, hold=True)
 
 
-def test_the_first_event_of_a_value_counts_although_others_come_before_it_is_done(tmp_path: Path) -> None:
+def test_the_first_event_with_an_idempotency_value_counts_even_in_a_later_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(idempotency="event.data.order")
         await it.platform.send([*it.events(399, data={"order": 1}), *it.events(1, data={"order": 2})])
@@ -214,7 +214,7 @@ def test_runs_end_in_the_order_in_which_they_began(tmp_path: Path) -> None:
     on_platform(tmp_path, test, hold=True, parallelism=2)
 
 
-def test_a_crash_between_batches_loses_no_run_and_doubles_none(tmp_path: Path) -> None:
+def test_a_crash_between_batches_loses_and_duplicates_no_run(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await it.deploy("f")
         await it.deploy("g")
@@ -270,7 +270,7 @@ def left_behind(tmp_path: Path, count: int = 400) -> Path:
     return tmp_path / "crashed"
 
 
-def test_an_event_that_was_erased_starts_nothing_more(tmp_path: Path) -> None:
+def test_an_erased_event_starts_no_more_runs(tmp_path: Path) -> None:
     folder = left_behind(tmp_path)
     with contextlib.closing(sqlite3.connect(folder / "db")) as connection, connection:
         started = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
@@ -286,7 +286,7 @@ def test_an_event_that_was_erased_starts_nothing_more(tmp_path: Path) -> None:
     on_platform(folder, test)
 
 
-def test_an_event_that_is_left_is_not_deleted_however_old_it_is(tmp_path: Path) -> None:
+def test_an_old_unrouted_event_is_not_deleted(tmp_path: Path) -> None:
     folder = left_behind(tmp_path, 1000)
     with contextlib.closing(sqlite3.connect(folder / "db")) as connection, connection:
         connection.execute("UPDATE events SET accepted_at = 1")
@@ -299,7 +299,7 @@ def test_an_event_that_is_left_is_not_deleted_however_old_it_is(tmp_path: Path) 
     on_platform(folder, test, batch_facts=1, hold=True)
 
 
-def test_a_batch_that_cannot_be_written_leaves_what_events_are_to_do(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_written_keeps_unrouted_events(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(400))

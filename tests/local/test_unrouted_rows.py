@@ -51,7 +51,7 @@ def taken(store: LocalStore, most: int = 10) -> list[str]:
     return [route.event.id for route in store.unrouted.take(most)]
 
 
-def test_what_is_left_is_taken_once(store: LocalStore) -> None:
+def test_unrouted_events_are_taken_once(store: LocalStore) -> None:
     assert not store.unrouted
     leave(store, *accept(store, "go", "go"))
     assert store.unrouted
@@ -73,7 +73,7 @@ def test_names_take_turns_and_events_of_one_come_in_their_order(store: LocalStor
     assert [by_name[event_id] for event_id in turns] == ["b", "a", "c", "b", "a", "a"]
 
 
-def test_what_is_still_to_do_comes_back_as_it_was_left(store: LocalStore) -> None:
+def test_routes_are_returned_as_they_were_left(store: LocalStore) -> None:
     starting, waking = accept(store, "go", "paid", n=7)
     place = (b"key", 3, 1)
     leave(store, starting, starts=["f", "g"])
@@ -93,7 +93,7 @@ def test_waits_that_were_found_and_not_woken_are_looked_for_again(store: LocalSt
     assert not route.found
 
 
-def test_an_event_that_is_left_again_has_less_to_do(store: LocalStore) -> None:
+def test_an_event_that_is_left_again_has_a_shorter_route(store: LocalStore) -> None:
     (event,) = accept(store, "go")
     leave(store, event, starts=["f", "g"])
     leave(store, event, starts=["g"])
@@ -101,21 +101,21 @@ def test_an_event_that_is_left_again_has_less_to_do(store: LocalStore) -> None:
     assert list(route.starts) == ["g"]
 
 
-def test_an_event_that_was_erased_has_nothing_to_do(store: LocalStore) -> None:
+def test_an_erased_event_has_no_route(store: LocalStore) -> None:
     one, two = accept(store, "go", "go")
     leave(store, one, two)
     store.connection.execute("UPDATE events SET body = ? WHERE id = 'e1'", (erased_body(one),))
     assert taken(store) == ["e2"]
 
 
-def test_after_a_restart_all_that_is_left_is_known(store: LocalStore) -> None:
+def test_after_a_restart_all_unrouted_events_are_found(store: LocalStore) -> None:
     leave(store, *accept(store, "c", "a", "b", "a"))
     again = Unrouted(store.connection, store.catalog)
     assert [name in again for name in ("a", "b", "c", "d")] == [True, True, True, False]
     assert [[route.event.id for route in again.take(10)] for _ in range(4)] == [["e2", "e4"], ["e3"], ["e1"], []]
 
 
-def test_after_a_rollback_what_is_left_is_what_the_file_says(store: LocalStore) -> None:
+def test_after_a_rollback_unrouted_events_are_read_from_the_file(store: LocalStore) -> None:
     leave(store, *accept(store, "kept"))
     store.connection.execute("COMMIT")
     batch = store.batch(NOW)

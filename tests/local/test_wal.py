@@ -67,7 +67,7 @@ async def tended(wal: WriteAheadLog, holds: Callable[[], bool]) -> None:
     task.cancel()
 
 
-def test_the_log_is_cut_once_a_long_reader_has_ended_also_if_nobody_writes_any_more(database: Path) -> None:
+def test_the_log_is_truncated_after_a_long_reader_has_ended(database: Path) -> None:
     wal = WriteAheadLog(database, most_bytes=MB // 2)
     with long_reader(database):
         assert wal.size > MB
@@ -76,7 +76,7 @@ def test_the_log_is_cut_once_a_long_reader_has_ended_also_if_nobody_writes_any_m
     asyncio.run(tended(wal, lambda: wal.size == 0))
 
 
-def test_a_small_log_is_left_alone(database: Path) -> None:
+def test_a_small_log_is_not_touched(database: Path) -> None:
     wal = WriteAheadLog(database, most_bytes=2 * MB)
 
     async def look_often() -> None:
@@ -89,9 +89,7 @@ def test_a_small_log_is_left_alone(database: Path) -> None:
     assert wal.size > MB
 
 
-def test_a_log_that_cannot_be_cut_is_warned_of_once_and_the_reader_is_blamed(
-    database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_log_that_cannot_be_truncated_is_reported_once(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     wal = WriteAheadLog(database, most_bytes=MB // 8)
     with long_reader(database), caplog.at_level(logging.WARNING):
         asyncio.run(tended(wal, lambda: bool(caplog.records)))
@@ -101,7 +99,7 @@ def test_a_log_that_cannot_be_cut_is_warned_of_once_and_the_reader_is_blamed(
     assert "because a long reader" in message
 
 
-def test_while_the_log_is_looked_after_no_commit_writes_it_back(database: Path) -> None:
+def test_commits_do_not_checkpoint_while_the_task_runs(database: Path) -> None:
     writer = connect(database)
 
     def pages() -> int:
@@ -119,7 +117,7 @@ def test_while_the_log_is_looked_after_no_commit_writes_it_back(database: Path) 
     writer.close()
 
 
-def test_a_log_that_grows_is_written_back_and_its_file_is_written_over(tmp_path: Path) -> None:
+def test_a_growing_log_is_checkpointed_and_overwritten(tmp_path: Path) -> None:
     """While events come all the time."""
 
     async def test(it: Scripted) -> None:
@@ -137,7 +135,7 @@ def test_a_log_that_grows_is_written_back_and_its_file_is_written_over(tmp_path:
     on_platform(tmp_path, test)
 
 
-def test_readers_that_never_all_pause_do_not_let_the_log_grow(tmp_path: Path) -> None:
+def test_overlapping_readers_do_not_make_the_log_grow(tmp_path: Path) -> None:
     """The writer waits until all current readers have finished, so that the next ones read after the restart."""
     ended = threading.Event()
 
@@ -163,7 +161,7 @@ def test_readers_that_never_all_pause_do_not_let_the_log_grow(tmp_path: Path) ->
     on_platform(tmp_path, test)
 
 
-def test_writers_cut_what_a_long_reader_made_grow(tmp_path: Path) -> None:
+def test_writers_truncate_a_log_that_a_long_reader_made_grow(tmp_path: Path) -> None:
     """Without the checkpointing task, as if the server were too busy for it."""
 
     async def test(it: Scripted) -> None:
@@ -190,7 +188,7 @@ def test_a_server_that_ends_leaves_nothing_in_the_log(tmp_path: Path) -> None:
     assert WriteAheadLog(tmp_path / "db").size == 0
 
 
-def test_what_is_not_written_back_is_counted(database: Path) -> None:
+def test_pages_that_are_not_checkpointed_are_counted(database: Path) -> None:
     wal = WriteAheadLog(database)
     assert MB < wal.left <= wal.size
     assert wal.write_back() == 0
@@ -199,18 +197,18 @@ def test_what_is_not_written_back_is_counted(database: Path) -> None:
     assert WriteAheadLog(database.with_name("none")).left == 0
 
 
-def test_a_log_that_begins_anew_is_cut_only_if_it_is_too_large(database: Path) -> None:
-    assert WriteAheadLog(database).begin_anew()
+def test_a_restarted_log_is_truncated_only_if_it_is_too_large(database: Path) -> None:
+    assert WriteAheadLog(database).restart()
     assert WriteAheadLog(database).size > MB
     wal = WriteAheadLog(database, most_bytes=MB // 2)
-    assert wal.begin_anew()
+    assert wal.restart()
     assert wal.size == 0
 
 
-def test_a_log_with_what_was_erased_is_cut_when_it_begins_anew(database: Path) -> None:
+def test_a_log_with_erased_data_is_truncated_when_it_restarts(database: Path) -> None:
     wal = WriteAheadLog(database)
     wal.wipe()
-    assert wal.begin_anew()
+    assert wal.restart()
     assert wal.size == 0
 
 
@@ -267,7 +265,7 @@ def _found(folder: Path, *texts: bytes) -> list[str]:
     return [file.name for file in folder.iterdir() if file.is_file() and any(t in file.read_bytes() for t in texts)]
 
 
-def test_no_file_of_the_database_has_a_byte_of_what_was_erased(tmp_path: Path) -> None:
+def test_no_file_of_the_database_contains_erased_data(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await _history(it, 400)
         assert _found(tmp_path, VICTIM.encode())
@@ -281,9 +279,7 @@ def test_no_file_of_the_database_has_a_byte_of_what_was_erased(tmp_path: Path) -
     on_platform(tmp_path, test)
 
 
-def test_a_reader_keeps_what_was_erased_in_the_log_only_until_it_has_ended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_erased_data_leaves_the_log_when_the_last_reader_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test(it: Scripted) -> None:
         await _history(it, 20)
         person = _victim(tmp_path)
@@ -295,7 +291,7 @@ def test_a_reader_keeps_what_was_erased_in_the_log_only_until_it_has_ended(
     on_platform(tmp_path, test)
 
 
-def test_events_that_come_during_the_wiping_are_accepted(tmp_path: Path) -> None:
+def test_events_during_a_vacuum_are_accepted(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await _history(it, 200)
         person = _victim(tmp_path)
@@ -308,7 +304,7 @@ def test_events_that_come_during_the_wiping_are_accepted(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-def test_who_asks_how_much_is_left_gives_up_no_lock(database: Path) -> None:
+def test_counting_pending_pages_keeps_sqlites_locks(database: Path) -> None:
     """Otherwise another process would consider the log unused and cut it while it is mapped here (SIGBUS)."""
     program = f"""
 import fcntl

@@ -158,7 +158,7 @@ def test_events_are_found_by_name_or_key_after_a_position_and_before_a_time(
     store.end(batch)
 
 
-def test_a_replayed_event_is_found_by_no_wait(store: StoreUnderTest) -> None:
+def test_a_replayed_event_satisfies_no_wait(store: StoreUnderTest) -> None:
     store.deploy(definition(a={**CODE, "after": [BY_NAME]}))
     batch = store.begin()
     batch.put_events([NewEvent(event_of("paid", "p"), (), (), (), replay="r")])
@@ -169,7 +169,7 @@ def test_a_replayed_event_is_found_by_no_wait(store: StoreUnderTest) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_there_for_its_batch_at_once_and_for_others_once_it_is_committed(store: StoreUnderTest) -> None:
+def test_a_run_is_visible_to_its_batch_at_once_and_to_others_after_the_commit(store: StoreUnderTest) -> None:
     plan = store.deploy(definition())
     (event,) = put(store, event_of())
     batch = store.begin()
@@ -180,7 +180,7 @@ def test_a_run_is_there_for_its_batch_at_once_and_for_others_once_it_is_committe
     assert essence(reloaded(store)) == essence(record)
 
 
-def test_what_made_a_run_stays_with_it(store: StoreUnderTest) -> None:
+def test_the_origin_of_a_run_is_stored(store: StoreUnderTest) -> None:
     plan = store.deploy(definition())
     (event,) = put(store, event_of())
     batch = store.begin()
@@ -208,7 +208,7 @@ def test_results_are_read_as_they_were_written_however_long(store: StoreUnderTes
     assert essence(reloaded(store)) == essence(record)
 
 
-def test_a_run_of_many_steps_is_read_as_it_was_written_at_each_change(store: StoreUnderTest) -> None:
+def test_a_long_run_is_read_as_it_was_written_after_each_change(store: StoreUnderTest) -> None:
     steps = {f"s{n}": {**CODE, "after": [{"step": f"s{n - 1}" if n else "$trigger"}]} for n in range(140)}
     plan = store.deploy(definition(**steps))
     (event,) = put(store, event_of())
@@ -220,7 +220,7 @@ def test_a_run_of_many_steps_is_read_as_it_was_written_at_each_change(store: Sto
     assert essence(reloaded(store)) == essence(record)
 
 
-def test_only_the_last_word_of_a_step_that_was_tried_again_is_read(store: StoreUnderTest) -> None:
+def test_only_the_last_result_of_a_retried_step_is_read(store: StoreUnderTest) -> None:
     plan = store.deploy(definition(a={**FIRST, "retries": {"attempts": 2}}, b={**FIRST, "retries": {"attempts": 1}}))
     (event,) = put(store, event_of())
     batch = store.begin()
@@ -240,7 +240,7 @@ def test_only_the_last_word_of_a_step_that_was_tried_again_is_read(store: StoreU
     assert orjson.loads(record.errors[1])["kind"] == "timeout"
 
 
-def test_what_a_run_took_over_from_an_earlier_one_is_read_as_its_own(store: StoreUnderTest) -> None:
+def test_results_taken_over_from_an_earlier_run_are_read(store: StoreUnderTest) -> None:
     steps = {"a": FIRST, "b": {**CODE, "after": [{"step": "a"}]}, "c": {**CODE, "after": [{"step": "b"}]}}
     plan = store.deploy(definition(**steps))
     (event,) = put(store, event_of())
@@ -337,7 +337,7 @@ def test_all_runs_that_wait_for_an_event_are_found_each_with_its_deadline(
     store.end(batch)
 
 
-def test_a_run_that_fails_waits_for_nothing(store: StoreUnderTest) -> None:
+def test_a_failed_run_has_no_open_waits(store: StoreUnderTest) -> None:
     plan = store.deploy(definition(a=FIRST, b={**CODE, "after": [BY_NAME]}))
     (event,) = put(store, event_of(data={"n": 1}))
     batch = store.begin()
@@ -362,7 +362,7 @@ def test_a_wait_with_another_key_is_not_found(store: StoreUnderTest) -> None:
     store.end(batch)
 
 
-def test_a_cancelled_run_waits_for_nothing(store: StoreUnderTest) -> None:
+def test_a_cancelled_run_has_no_open_waits(store: StoreUnderTest) -> None:
     plan = store.deploy(definition(a={**CODE, "after": [BY_NAME]}))
     (event,) = put(store, event_of(data={"n": 1}))
     batch = store.begin()

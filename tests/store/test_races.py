@@ -14,7 +14,7 @@ from tests.store.test_conformance import FIRST, FREE, commit, definition, ended,
 RUN = "a" * 26
 
 
-def test_who_commits_second_gets_the_current_record(store: StoreUnderTest) -> None:
+def test_the_second_writer_gets_the_current_record(store: StoreUnderTest) -> None:
     if isinstance(store, InSqlite):
         pytest.skip("SQLite has one writer")
     plan = store.deploy(definition(a=FIRST, b=FIRST))

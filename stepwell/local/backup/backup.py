@@ -31,7 +31,7 @@ FORMAT = 2
 MANIFEST, DATABASE, LOGS, CODE = "manifest.json", "database", "logs", "code"
 LOG_HASHES = "logs.json"  # after the logs, because a server may append to or remove them until they are read
 _PAGES = 2_000  # copied at a time
-_LEFT_BY_PYTHON = "__pycache__"
+_BYTECODE = "__pycache__"
 
 Progress = Callable[[str, int, int], None]  # what is copied (`database` or `code`), the amount so far, and the total
 
@@ -56,11 +56,11 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
     with code_in_use(code), tempfile.TemporaryDirectory(prefix=".stepwell-backup-", dir=scratch) as folder:
         copy = Path(folder) / DATABASE
         _snapshot(database, copy, progress)
-        needed, wanted = _code_of(copy)
+        needed, wanted = _referenced_code(copy)
         found = {name for name in wanted if (code / name).is_dir()}
-        if lacking := [name for text, name in needed.items() if text not in found]:
+        if missing := [name for text, name in needed.items() if text not in found]:
             raise BackupError(
-                f"the code of {'; '.join(lacking)} is not in {code}, so the backup would be useless: start the server"
+                f"the code of {'; '.join(missing)} is not in {code}, so the backup would be useless: start the server"
                 " once with the folder that the code came from, or push new versions"
             )
         size = copy.stat().st_size
@@ -101,7 +101,7 @@ def _snapshot(database: Path, copy: Path, progress: Progress) -> None:
         raise BackupError(f"{database} is damaged ({verdict}); restore the last backup made before the damage")
 
 
-def _code_of(copy: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _referenced_code(copy: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The code that live versions and open runs need, and the code of all versions: step names by code hash."""
     with contextlib.closing(connect(copy, read_only=True)) as connection:
         return needed_code(connection), stored_code(connection)
@@ -167,7 +167,7 @@ def _add_code(archive: tarfile.TarFile, folder: Path, code_hash: str) -> None:
 def _names(folder: Path) -> Iterator[str]:
     """The paths of all files and links, relative to the folder."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != _LEFT_BY_PYTHON]
+        folders[:] = [name for name in folders if name != _BYTECODE]
         links = [name for name in folders if os.path.islink(f"{parent}/{name}")]  # noqa: PTH114
         for name in (*files, *links):
             yield (Path(parent) / name).relative_to(folder).as_posix()

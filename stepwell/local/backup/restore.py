@@ -24,7 +24,7 @@ import orjson
 
 from stepwell.local.backup.backup import CODE, DATABASE, FORMAT, LOG_HASHES, LOGS, MANIFEST
 from stepwell.local.code.in_use import needed_code
-from stepwell.local.database.lock import exclusive, in_use
+from stepwell.local.database.lock import exclusive, refuse_if_in_use
 from stepwell.local.database.log_files import NAME, log_folder
 from stepwell.local.database.schema import MIGRATIONS, BadDatabase, connect
 from stepwell.local.system.files import give_to_owner, make_code_folder, make_folder, open_file
@@ -58,8 +58,8 @@ def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progres
     database = database.absolute()
     if database.exists() and not force:
         raise NotRestored(f"{database} exists already; name another --db, or replace it with --force")
-    in_use(database)
-    with _workplace(database) as folder:
+    refuse_if_in_use(database)
+    with _staging_folder(database) as folder:
         manifest = _unpack(file, folder, progress)
         _check(folder, manifest)
         os.sync()  # all of it must be on disk before it is used
@@ -69,16 +69,16 @@ def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progres
             for part in (folder / DATABASE, folder / LOGS, folder / CODE):
                 if part.exists():
                     give_to_owner(part, database.parent)
-            _take_code(folder / CODE, code)
+            _move_code(folder / CODE, code)
             give_to_owner(code, database.parent)
-            _take_logs(folder / LOGS, log_folder(database))
-            _take_database(folder / DATABASE, database.resolve())
+            _move_logs(folder / LOGS, log_folder(database))
+            _replace_database(folder / DATABASE, database.resolve())
     made = manifest["database"]["bytes"], len(manifest["code"]), manifest["created_at"], manifest["stepwell"]
     return Restored(*made)
 
 
 @contextmanager
-def _workplace(database: Path) -> Iterator[Path]:
+def _staging_folder(database: Path) -> Iterator[Path]:
     """An empty private folder on the database's disk. Removes what a killed restore has left there."""
     parent, is_new = database.parent, not database.parent.exists()
     make_folder(parent)
@@ -249,7 +249,7 @@ def _check_database(copy: Path) -> Sequence[str]:
 # --- moving it into place --------------------------------------------------------------------------------------------
 
 
-def _take_code(new: Path, code: Path) -> None:
+def _move_code(new: Path, code: Path) -> None:
     make_code_folder(code)
     for folder in new.iterdir() if new.is_dir() else ():
         target = code / folder.name
@@ -263,7 +263,7 @@ def _take_code(new: Path, code: Path) -> None:
         remove(aside)
 
 
-def _take_logs(new: Path, logs: Path) -> None:
+def _move_logs(new: Path, logs: Path) -> None:
     if new.is_dir():
         make_folder(logs)
         give_to_owner(logs, logs.parent)
@@ -271,7 +271,7 @@ def _take_logs(new: Path, logs: Path) -> None:
             file.rename(logs / file.name)
 
 
-def _take_database(new: Path, database: Path) -> None:
+def _replace_database(new: Path, database: Path) -> None:
     """Replace the database. The old one's journal files are removed first: SQLite would apply them to the new one."""
     if database.exists():
         _write_back(database)

@@ -33,7 +33,7 @@ def check_code(
     if lost and paths:
         functions, errors = load_all(paths)
         for function in functions:
-            keeper.keep_definition(function.definition.id, function.file)
+            keeper.remember_definition(function.definition.id, function.file)
         lost = [
             needed_version
             for needed_version in lost

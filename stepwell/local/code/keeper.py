@@ -26,7 +26,7 @@ log = logging.getLogger("stepwell.code")
 
 _QUICK = 500  # files and folders that are checked on the event loop: half a millisecond
 _TICK_NS = 50_000_000  # file times are coarse: a second write in the same tick may leave no trace
-_LEFT_BY_PYTHON = "__pycache__"
+_BYTECODE = "__pycache__"
 
 Fingerprint = dict[str, tuple[int, int]]  # by path: the inode, and the time of the last change (ctime, in ns)
 
@@ -40,21 +40,21 @@ class CodeKeeper:
         """`definitions` are the files of functions that were found on disk, by function id."""
         self.folder = folder
         self._definitions = dict(definitions or {})
-        self._known: dict[str, Fingerprint] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._lock = threading.Lock()
 
-    def keep(self, code: StepCode) -> None:
+    def store(self, code: StepCode) -> None:
         """Store a step's code, or restore it if the stored copy was changed. Raises CodeError, OSError."""
         with self._lock:
-            known = self._known.get(code.hash)
-            if known is None or not _is_as(known):
+            known = self._fingerprints.get(code.hash)
+            if known is None or not _matches(known):
                 materialise(code, self.folder)
 
-    def keep_definition(self, function_id: str, file: Path) -> None:
+    def remember_definition(self, function_id: str, file: Path) -> None:
         """Remember where a function was found on disk, so that code can be restored from there."""
         self._definitions[function_id] = file
 
-    def keep_pushed(self, function_id: str, version: int, archive: IO[bytes]) -> None:
+    def store_archive(self, function_id: str, version: int, archive: IO[bytes]) -> None:
         """Store a pushed archive, so that code can be restored from it. Raises OSError."""
         archive.seek(0)
         unfinished = self.folder / ".pushed"
@@ -64,16 +64,16 @@ class CodeKeeper:
 
     def is_unchanged(self, code_hash: str) -> bool:
         """Whether the code is known to be unchanged. False if a check would take long."""
-        known = self._known.get(code_hash)
-        return known is not None and len(known) <= _QUICK and _is_as(known)
+        known = self._fingerprints.get(code_hash)
+        return known is not None and len(known) <= _QUICK and _matches(known)
 
     def check(self, code_hash: str, function_id: str, version: int) -> str | None:
         """Verify a version's code, and restore it if needed. Returns the problem and the fix; None if all is well."""
         with self._lock:
-            known = self._known.get(code_hash, {})
-            if (known and _is_as(known)) or self._is_whole(code_hash):
+            known = self._fingerprints.get(code_hash, {})
+            if (known and _matches(known)) or self._verify(code_hash):
                 return None
-            changed = _changed(known)
+            changed = _changed_files(known)
             if self._restore(code_hash, function_id, version):
                 log.warning("the code in %s was changed%s, and has been restored", self.folder / code_hash, changed)
                 return None
@@ -83,19 +83,19 @@ class CodeKeeper:
             " Steps must not write into their code folder; they may write to TMPDIR"
         )
 
-    def _is_whole(self, code_hash: str) -> bool:
+    def _verify(self, code_hash: str) -> bool:
         """Verify the hash. Removes `__pycache__` folders first: they could contain other code."""
         folder = self.folder / code_hash
-        self._known.pop(code_hash, None)
+        self._fingerprints.pop(code_hash, None)
         try:
-            for leftover in folder.rglob(_LEFT_BY_PYTHON):
+            for leftover in folder.rglob(_BYTECODE):
                 shutil.rmtree(leftover, ignore_errors=True)
             found = _fingerprint(folder)
             if not is_copy(folder, code_hash):
                 return False
             now = time.time_ns()
-            if _is_as(found) and all(abs(now - changed) > _TICK_NS for _, changed in found.values()):
-                self._known[code_hash] = found
+            if _matches(found) and all(abs(now - changed) > _TICK_NS for _, changed in found.values()):
+                self._fingerprints[code_hash] = found
             return True
         except OSError:
             return False
@@ -114,7 +114,7 @@ class CodeKeeper:
                         materialise(code, self.folder)
             except (BadArchive, LoadError, CodeError, OSError) as reason:
                 log.warning("the code in %s cannot be restored: %s", self.folder / code_hash, reason)
-        return self._is_whole(code_hash)
+        return self._verify(code_hash)
 
 
 def pushed_name(function_id: str, version: int) -> str:
@@ -137,7 +137,7 @@ def _stat(path: str) -> tuple[int, int]:
     return stat.st_ino, stat.st_ctime_ns
 
 
-def _is_as(known: Fingerprint) -> bool:
+def _matches(known: Fingerprint) -> bool:
     try:
         for path, (inode, changed) in known.items():  # written out, since it runs before every attempt
             stat = os.lstat(path)
@@ -148,7 +148,7 @@ def _is_as(known: Fingerprint) -> bool:
     return True
 
 
-def _changed(known: Fingerprint) -> str:
+def _changed_files(known: Fingerprint) -> str:
     """The names of changed files, for a message."""
     names = []
     for path, pair in known.items():

@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class AccessPath:
     """How the rows of a list are found. `condition` is served by the index, in the order of row numbers, once for each
     of `keys`; each row belongs to one key. It covers all filters on `columns`. Without an index, all rows are read."""
 
@@ -39,30 +39,30 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListQuery:
     """The statement of a list. `number` is the column of row numbers, and the first one in `select`. `filters` maps
     columns to their allowed values."""
 
     select: str
     join: str
     number: str
-    asked: Mapping[str, Sequence[Any]]
+    filters: Mapping[str, Sequence[Any]]
 
     def read(
-        self, connection: sqlite3.Connection, way: Way, first: int | None, before: int | None, limit: int
+        self, connection: sqlite3.Connection, path: AccessPath, first: int | None, before: int | None, limit: int
     ) -> list[Row]:
         """At most `limit` rows with a number from `first` up to but not including `before`, newest first."""
-        left = {column: values for column, values in self.asked.items() if column not in way.columns}
-        conditions = [way.condition] if way.condition else []
+        left = {column: values for column, values in self.filters.items() if column not in path.columns}
+        conditions = [path.condition] if path.condition else []
         conditions += [f"{self.number} >= ?", f"{self.number} < ?"]
-        conditions += [f"{column} IN ({marks(values)})" for column, values in left.items()]
+        conditions += [f"{column} IN ({placeholders(values)})" for column, values in left.items()]
         sql = (
-            f"{self.select} {way.source}{self.join} WHERE {' AND '.join(conditions)}"
+            f"{self.select} {path.source}{self.join} WHERE {' AND '.join(conditions)}"
             f" ORDER BY {self.number} DESC LIMIT ?"
         )
         values = [value for values in left.values() for value in values]
         rest = (first or 0, LAST if before is None else before, *values, limit)
-        return list(islice(merged(connection, sql, [(*key, *rest) for key in way.keys]), limit))
+        return list(islice(merged(connection, sql, [(*key, *rest) for key in path.keys]), limit))
 
 
 def merged(
@@ -79,23 +79,23 @@ def merged(
     return heapq.merge(*rows, key=lambda row: row[:order], reverse=not ascending)
 
 
-def marks(values: Sequence[Any]) -> str:
+def placeholders(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
 
 
 # --- choice of the index ---------------------------------------------------------------------------------------------
 
-Asked = Mapping[str, Sequence[Any]]
+Filters = Mapping[str, Sequence[Any]]
 
 
-def way_of_events(connection: sqlite3.Connection, asked: Asked) -> Way:
+def choose_events_path(connection: sqlite3.Connection, filters: Filters) -> AccessPath:
     """By user, usually the narrower index; by name if few events have the name, since a user may have very many."""
-    users, names = asked.get("user"), asked.get("name")
+    users, names = filters.get("user"), filters.get("name")
     if names and (not users or _is_rare(connection, names[0])):
-        return Way("events_name", "name = ?", [tuple(names)], ["name"])
+        return AccessPath("events_name", "name = ?", [tuple(names)], ["name"])
     if users:
-        return Way("events_user", "user = ?", [(user,) for user in users], ["user"])
-    return Way()
+        return AccessPath("events_user", "user = ?", [(user,) for user in users], ["user"])
+    return AccessPath()
 
 
 def _is_rare(connection: sqlite3.Connection, name: str) -> bool:
@@ -104,31 +104,31 @@ def _is_rare(connection: sqlite3.Connection, name: str) -> bool:
     return bool(found < _FEW)
 
 
-def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:
+def choose_runs_path(connection: sqlite3.Connection, filters: Filters) -> AccessPath:
     """The index that is usually the narrowest: by event, else by replay, user, function or status."""
     for column, index in (("runs.event", "runs_event"), ("runs.replay", "runs_replay"), ("runs.user", "runs_user")):
-        if column in asked:
-            return Way(index, f"{column} = ?", [(item,) for item in asked[column]], [column])
-    status = RunStatus(asked["status"][0]) if "status" in asked else None
-    if "function" in asked:
-        return _way_of_function(connection, asked["function"][0], status)
+        if column in filters:
+            return AccessPath(index, f"{column} = ?", [(item,) for item in filters[column]], [column])
+    status = RunStatus(filters["status"][0]) if "status" in filters else None
+    if "function" in filters:
+        return _choose_function_path(connection, filters["function"][0], status)
     if status is None or status is RunStatus.COMPLETED:  # most runs have completed: no index is needed
-        return Way()
-    return Way("runs_status", f"status = {int(status)} AND status != 1", columns=["status"])
+        return AccessPath()
+    return AccessPath("runs_status", f"status = {int(status)} AND status != 1", columns=["status"])
 
 
-def _way_of_function(connection: sqlite3.Connection, function: str, status: RunStatus | None) -> Way:
+def _choose_function_path(connection: sqlite3.Connection, function: str, status: RunStatus | None) -> AccessPath:
     """Conditions repeat those of the partial indexes word for word. SQLite does not use a partial index for a `?`:
     https://www.sqlite.org/partialindex.html"""
     if status is RunStatus.RUNNING:
         condition = "function = ? AND version = ? AND status = 0"
         keys = [(function, version) for version in open_versions(connection, function)]
-        return Way("runs_open_version", condition, keys, ["function", "status"])
+        return AccessPath("runs_open_version", condition, keys, ["function", "status"])
     if status is None or status is RunStatus.COMPLETED:
         keys = [(function, version) for version in used_versions(connection, function)]
-        return Way("runs_version", "function = ? AND version = ?", keys, ["function"])
+        return AccessPath("runs_version", "function = ? AND version = ?", keys, ["function"])
     condition = f"function = ? AND status = {int(status)} AND status > 1"
-    return Way("runs_function_status", condition, [(function,)], ["function", "status"])
+    return AccessPath("runs_function_status", condition, [(function,)], ["function", "status"])
 
 
 def used_versions(connection: sqlite3.Connection, function: str) -> list[int]:

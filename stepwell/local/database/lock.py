@@ -32,7 +32,7 @@ def exclusive(database: Path) -> Iterator[None]:
         yield
 
 
-def in_use(database: Path) -> None:
+def refuse_if_in_use(database: Path) -> None:
     """Raises InUse if another process holds the database. Does not lock it."""
     database = database.resolve()
     with contextlib.suppress(FileNotFoundError), _path(database).open() as file:

@@ -7,7 +7,7 @@ import sqlite3
 from stepwell.core.routing.not_started import Entries
 
 
-def number_of(connection: sqlite3.Connection, entries: Entries, newest: int) -> int:
+def table_id(connection: sqlite3.Connection, entries: Entries, newest: int) -> int:
     """The id of these entries, which are stored if they are new. `newest` is the position of the newest event that may
     refer to them."""
     sql = "UPDATE trigger_tables SET newest = ? WHERE digest = ? RETURNING id"
@@ -19,12 +19,12 @@ def number_of(connection: sqlite3.Connection, entries: Entries, newest: int) -> 
     return number
 
 
-def content_of(connection: sqlite3.Connection, number: int) -> bytes | None:
+def table_entries(connection: sqlite3.Connection, number: int) -> bytes | None:
     """The entries with an id; None if there are none."""
     row = connection.execute("SELECT content FROM trigger_tables WHERE id = ?", (number,)).fetchone()
     return None if row is None else row[0]
 
 
-def forget(connection: sqlite3.Connection) -> None:
+def delete_unused(connection: sqlite3.Connection) -> None:
     """Delete entries that no event refers to."""
     connection.execute("DELETE FROM trigger_tables WHERE newest < (SELECT min(seq) FROM events)")

@@ -101,17 +101,17 @@ class WriteAheadLog:
         self._holds_erased = self._holds_erased and not is_cut
         return is_cut
 
-    def begin_anew(self) -> bool:
+    def restart(self) -> bool:
         """Checkpoint the log, so that the next writer overwrites it. Returns False if a reader prevents it. Must not
         run while a batch is written."""
         if self._holds_erased or self.size > self._most_bytes:
             return self.shrink()
         with contextlib.closing(connect(self._database)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
-            is_anew = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "RESTART") == 0
-        if is_anew:
+            has_restarted = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "RESTART") == 0
+        if has_restarted:
             self._done = self._pages()
-        return is_anew
+        return has_restarted
 
     def wipe(self) -> None:
         """Rewrite the database with VACUUM, so that unused parts of pages contain no deleted data. Must not run while a
@@ -145,13 +145,13 @@ class WriteAheadLog:
         if writer is not None:
             writer.execute("PRAGMA wal_autocheckpoint = 0")
         try:
-            await self._tend_for_ever(alone, every_s)
+            await self._checkpoint_forever(alone, every_s)
         finally:
             if writer is not None:
                 with contextlib.suppress(sqlite3.Error):  # it may be closed
                     writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
 
-    async def _tend_for_ever(self, alone: Alone, every_s: float) -> None:
+    async def _checkpoint_forever(self, alone: Alone, every_s: float) -> None:
         loop, again_s = asyncio.get_running_loop(), every_s
         again_at = loop.time()
         while True:
@@ -159,26 +159,26 @@ class WriteAheadLog:
             has_grown = self.left > self._tried + self._write_back_bytes
             is_left = loop.time() >= again_at and (self._holds_erased or self.size > self._most_bytes)
             if has_grown or is_left:
-                is_anew = await self._begin_anew(alone)
-                again_s = every_s if is_anew else min(2 * again_s, _AGAIN_S)
+                has_restarted = await self._restart(alone)
+                again_s = every_s if has_restarted else min(2 * again_s, _AGAIN_S)
                 again_at = loop.time() + again_s
 
-    async def _begin_anew(self, alone: Alone) -> bool:
+    async def _restart(self, alone: Alone) -> bool:
         """Checkpoint and restart the log. Returns whether that succeeded."""
-        is_anew = False
+        has_restarted = False
         try:
             for _ in range(_ROUNDS):  # each round checkpoints what was added during the one before
                 if await asyncio.to_thread(self.write_back) < _FEW_PAGES:
-                    is_anew = await alone(self.begin_anew)
+                    has_restarted = await alone(self.restart)
                     break
         except sqlite3.Error as error:
             log.warning("%s cannot be checkpointed: %s", self._path, error)
-        self._tried = 0 if is_anew else self.left
-        self._tell_of_it(is_anew)
-        return is_anew
+        self._tried = 0 if has_restarted else self.left
+        self._warn_if_large(has_restarted)
+        return has_restarted
 
-    def _tell_of_it(self, is_anew: bool) -> None:
-        if is_anew:
+    def _warn_if_large(self, has_restarted: bool) -> None:
+        if has_restarted:
             self._warn_at = 4 * self._most_bytes
         elif (size := self.size) > self._warn_at:
             self._warn_at = 2 * size

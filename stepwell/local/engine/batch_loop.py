@@ -100,9 +100,9 @@ class BatchLoop:
         self._backlog.requests.add_one(events)
         self.schedule()
 
-    def release_kept(self) -> None:
+    def release_held_events(self) -> None:
         """Route soon the events that were held while their functions were paused."""
-        self._work.release_kept()
+        self._work.release_held_events()
         self.schedule()
 
     def schedule(self) -> None:

@@ -63,15 +63,15 @@ class BatchWork:
     ) -> None:
         self._engine, self._store, self._executor, self._backlog = engine, store, executor, backlog
         self._put_aside, self._settings = put_aside, settings
-        self._is_wary = False  # a batch failed, perhaps because of unrouted events: these wait until `try_again`
+        self._awaits_retry = False  # a batch failed, perhaps because of unrouted events: these wait until `try_again`
         self._until_large = 0  # batches until another large request may be accepted
-        self._releases_kept = False
+        self._releases_held = False
 
     @property
     def has_more(self) -> bool:
         """Whether there is work for another batch."""
-        is_left = self._store.unrouted and not self._is_wary
-        return bool(self._backlog or self._releases_kept or is_left or self._executor.can_take)
+        is_left = self._store.unrouted and not self._awaits_retry
+        return bool(self._backlog or self._releases_held or is_left or self._executor.can_take)
 
     def begin(self, now: int, set_back_ms: int, *, has_due: bool) -> Batch:
         """Take from the backlog what the next batch begins with."""
@@ -103,14 +103,14 @@ class BatchWork:
         """The batch was rolled back: facts return to the backlog, and unrouted events wait until `try_again`."""
         if batch is not None:
             self._backlog.facts.give_back(batch.facts)
-        self._releases_kept = self._is_wary = True
+        self._releases_held = self._awaits_retry = True
 
     def try_again(self) -> None:
-        self._is_wary = False
+        self._awaits_retry = False
 
-    def release_kept(self) -> None:
+    def release_held_events(self) -> None:
         """Route, a few with every batch, the events that were held while their functions were paused."""
-        self._releases_kept = True
+        self._releases_held = True
 
     # --- the pieces of a batch -------------------------------------------------------------------------------------
 
@@ -149,11 +149,11 @@ class BatchWork:
         while arrivals:
             yield from steps(transaction, arrivals, [], undone, pace)
             arrivals = [] if pace.is_over else self._take_arrivals()
-        while self._releases_kept:
+        while self._releases_held:
             yield from steps(transaction, [], self._resume_some(transaction), undone, pace)
             if pace.is_over:
                 break
-        while self._store.unrouted and not self._is_wary:
+        while self._store.unrouted and not self._awaits_retry:
             pace.grant()
             yield from steps(transaction, [], [], undone, pace, self._store.unrouted.take(AT_ONCE))
             if pace.is_over or self._executor.has_queued:  # new attempts would only be queued too
@@ -162,11 +162,11 @@ class BatchWork:
     def _resume_some(self, transaction: LocalBatch) -> list[RunFact]:
         """Facts that start runs for held events; the events are taken in the same transaction."""
         functions = self._store.functions
-        for function_id in functions.having_kept():
-            if ids := functions.take_kept(function_id, AT_ONCE):
+        for function_id in functions.with_held_events():
+            if ids := functions.take_held_events(function_id, AT_ONCE):
                 events = transaction.events(ids)
                 return resume(transaction, function_id, [events[name] for name in ids if name in events], None)
-        self._releases_kept = False
+        self._releases_held = False
         return []
 
     # --- calls, as parts of a batch --------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.store.long_texts import delete_long_texts, whole
 from stepwell.local.store.run_parts import read_run, write_whole
 from stepwell.local.store.store import LocalStore
-from stepwell.local.store.users import texts
+from stepwell.local.store.users import id_texts
 from stepwell.platform import Effects
 
 log = logging.getLogger("stepwell.erasure")
@@ -68,7 +68,7 @@ async def erase(platform: LocalPlatform, person: Person) -> Erased:
 
 async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
     piece = _Piece()
-    names = [(text, after, _PIECE) for text in texts(person.ids)]
+    names = [(text, after, _PIECE) for text in id_texts(person.ids)]
 
     def find(connection: sqlite3.Connection, now: int) -> None:
         sql = "SELECT seq, body FROM events INDEXED BY events_user WHERE user = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -109,7 +109,7 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
     def redact(connection: sqlite3.Connection, now: int) -> None:
         files.extend(platform.store.forget([(seq, run_id) for seq, run_id, _ in piece.runs]))
         for event in piece.events:
-            _take_claims_back(platform.store, event)
+            _release_claims(platform.store, event)
         for seq, run_id, _ in piece.runs:
             files.extend(take_log_files(connection, seq))
             counts["attempts"] += _redact_run(connection, seq, run_id)
@@ -127,7 +127,7 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
         await platform.log_files.remove(files)
 
 
-def _take_claims_back(store: LocalStore, event: Event) -> None:
+def _release_claims(store: LocalStore, event: Event) -> None:
     """Release the idempotency values that the event's runs claimed: digests of the values are stored."""
     sql = "SELECT id, function, version FROM runs WHERE event = ?"
     for run_id, function, version in store.connection.execute(sql, (event.position,)).fetchall():

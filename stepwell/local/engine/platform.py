@@ -99,7 +99,7 @@ class LocalPlatform:
             self._recovery.recover(run_ids)
             self.batches.schedule()
             await asyncio.sleep(0)
-        self.batches.release_kept()
+        self.batches.release_held_events()
 
     async def prepare(self) -> None:
         """Do the work that the next events would otherwise wait for. Requests are answered in between."""

@@ -35,13 +35,13 @@ class Registration:
         registered = await self._change(
             lambda batch: self._store.functions.register(definition, code, dotenv, file, batch.now, release)
         )
-        self._batches.release_kept()
+        self._batches.release_held_events()
         return registered
 
     async def change_routing(self, function_id: str, change: versions.RoutingChange) -> Routing:
         """Change how new runs choose a version. Raises KeyError, NotPossible."""
         changed = await self._change(lambda batch: self._store.functions.change(function_id, change, batch.now))
-        self._batches.release_kept()
+        self._batches.release_held_events()
         return changed
 
     async def retire(self, function_ids: Sequence[str]) -> None:

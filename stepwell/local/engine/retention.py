@@ -22,7 +22,7 @@ from stepwell.local.database import not_started_tables
 from stepwell.local.database.log_files import take_log_files
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.local.store.idempotency import forget
+from stepwell.local.store.idempotency import delete_expired
 from stepwell.local.store.long_texts import delete_long_texts
 from stepwell.project.code_copies import CHANGED, remove
 
@@ -52,8 +52,8 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
     await _in_pieces(platform, partial(_delete_runs, files), cut, piece_s)
     await platform.log_files.remove(files)
     await _in_pieces(platform, _delete_events, cut, piece_s)
-    await platform.in_transaction(lambda connection, now: not_started_tables.forget(connection))
-    await _in_pieces(platform, _forget_once, platform.clock.now(), piece_s)
+    await platform.in_transaction(lambda connection, now: not_started_tables.delete_unused(connection))
+    await _in_pieces(platform, _delete_idempotency_values, platform.clock.now(), piece_s)
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
     platform.store.functions.forget(forgotten)
@@ -138,8 +138,8 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     return -1 if len(rows) < _AT_ONCE or rows[-1][1] >= cut else rows[-1][0]
 
 
-def _forget_once(connection: sqlite3.Connection, now: int, after: int) -> int:
-    return 0 if forget(connection, now, _AT_ONCE) else -1
+def _delete_idempotency_values(connection: sqlite3.Connection, now: int, after: int) -> int:
+    return 0 if delete_expired(connection, now, _AT_ONCE) else -1
 
 
 def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ from stepwell.core.events.events import Event
 from stepwell.local.http.answers import Answering
 from stepwell.local.http.connection import Connection
 
-_NOT_KEPT = "not accepted, try again: the server is stopping"
+_STOPPING = "not accepted, try again: the server is stopping"
 
 
 class IngestConnection(Connection):
@@ -60,15 +60,15 @@ class IngestConnection(Connection):
             durable.add_done_callback(partial(self._durable, cycle, events))
 
     def _durable(self, cycle: RequestResponseCycle, events: Sequence[Event], durable: asyncio.Future[None]) -> None:
-        error = asyncio.CancelledError(_NOT_KEPT) if durable.cancelled() else durable.exception()
+        error = asyncio.CancelledError(_STOPPING) if durable.cancelled() else durable.exception()
         if error is not None or not cast("Answering", cycle).answer_json(accepted(events)):
             self._start_task(cycle, cast("App", self.app).end_of(events, error))
             return
-        cycle.on_response = _nothing  # breaks a reference cycle with the connection
+        cycle.on_response = _do_nothing  # breaks a reference cycle with the connection
 
     def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, app)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     return

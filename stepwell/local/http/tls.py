@@ -20,8 +20,8 @@ log = logging.getLogger("stepwell.http")
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 5.0
 _ACCEPT_AGAIN_S = 0.1  # delay when there are no free descriptors
-_IN_PLAIN = Problem(400, "this port uses HTTPS: request https:// instead of http://").body()
-_TO_PLAIN = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+_PLAIN_BODY = Problem(400, "this port uses HTTPS: request https:// instead of http://").body()
+_PLAIN_RESPONSE = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
 
 class BadCertificate(Exception):
@@ -33,17 +33,17 @@ class Certificate:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
-        self._seen = self._file_states()
+        self._states = self._file_states()
         self.context = _context(certificate, key)
 
     def renew(self) -> None:
         """Read the files again if they have changed. If they do not match, the old certificate stays in use."""
         try:
-            seen = self._file_states()
-            if seen == self._seen:
+            states = self._file_states()
+            if states == self._states:
                 return
             self.context = _context(*self._files)
-            self._seen = seen
+            self._states = states
         except BadCertificate as error:
             log.warning("the certificate was not renewed: %s", error)
         else:
@@ -139,7 +139,7 @@ class TlsListener:
         except (OSError, asyncio.CancelledError) as error:
             client.close()
             if getattr(error, "reason", None) in ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST"):
-                self._tell(plain)
+                self._explain_https(plain)
             self._log(address, error)
         except Exception:
             client.close()
@@ -153,10 +153,10 @@ class TlsListener:
         if isinstance(error, OSError) and not isinstance(error, ConnectionResetError) and self._lines.take():
             log.warning("TLS handshake with %s failed: %s", address, _why(error))
 
-    def _tell(self, client: socket.socket) -> None:
+    def _explain_https(self, client: socket.socket) -> None:
         try:
             client.setblocking(False)
-            client.send(_TO_PLAIN % (CONTENT_TYPE.encode(), len(_IN_PLAIN), _IN_PLAIN))
+            client.send(_PLAIN_RESPONSE % (CONTENT_TYPE.encode(), len(_PLAIN_BODY), _PLAIN_BODY))
             client.shutdown(socket.SHUT_WR)
         except OSError:
             pass

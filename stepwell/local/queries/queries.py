@@ -19,16 +19,16 @@ from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.not_started import whole_misses
 from stepwell.core.run.messages import TimerKind
-from stepwell.local.database.lists import LAST, Asked, Listed, way_of_events, way_of_runs
+from stepwell.local.database.lists import LAST, Filters, ListQuery, choose_events_path, choose_runs_path
 from stepwell.local.database.log_files import log_folder, read_logs
-from stepwell.local.database.not_started_tables import content_of
+from stepwell.local.database.not_started_tables import table_entries
 from stepwell.local.database.row_ranges import row_range
 from stepwell.local.database.schema import connect
 from stepwell.local.queries.run_details import RunDetails, mismatches_of
 from stepwell.local.queries.run_texts import RunRow, RunTexts
 from stepwell.local.store.functions import read_samples
 from stepwell.local.store.live_functions import read_routing
-from stepwell.local.store.users import names_of
+from stepwell.local.store.users import ids_of_user
 from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
@@ -66,11 +66,11 @@ class Queries:
         """The calling thread's connection, for queries in other modules."""
         return self._connection
 
-    def _names(self, user: str | None) -> list[str] | None:
+    def _user_filter(self, user: str | None) -> list[str] | None:
         """All values that a column `user` may have for this user; None for no filter."""
-        return None if user is None else names_of(self._connection, user)
+        return None if user is None else ids_of_user(self._connection, user)
 
-    def _numbers(self, event_id: str | None) -> list[int] | None:
+    def _event_filter(self, event_id: str | None) -> list[int] | None:
         """The event's row number in a list; an empty list if it does not exist, None for no filter."""
         if event_id is None:
             return None
@@ -90,14 +90,14 @@ class Queries:
         limit: int = 50,
     ) -> Page[EventDetail]:
         first, before = row_range(self._connection, "events", "accepted_at", (since, until), before)
-        asked = _asked({"name": _only(name), "user": self._names(user)})
-        listed = Listed(_EVENT, "", "seq", asked)
-        rows = listed.read(self._connection, way_of_events(self._connection, asked), first, before, limit + 1)
+        filters = _filters({"name": _one_value(name), "user": self._user_filter(user)})
+        query = ListQuery(_EVENT, "", "seq", filters)
+        rows = query.read(self._connection, choose_events_path(self._connection, filters), first, before, limit + 1)
         return Page([self._event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def _event(self, row: tuple[Any, ...], most_misses: int | None = None) -> EventDetail:
         seq, body, accepted_at, misses, replay, invalid = row
-        misses = whole_misses(misses, lambda number: content_of(self._connection, number), most_misses)
+        misses = whole_misses(misses, lambda number: table_entries(self._connection, number), most_misses)
         return EventDetail(Event.stored(seq, body), accepted_at, misses, replay, invalid)
 
     def read_event(self, event_id: str) -> EventDetail | None:
@@ -148,17 +148,17 @@ class Queries:
         status, limit = query.get("status"), query.get("limit", 50)
         times = query.get("since"), query.get("until")
         first, before = row_range(self._connection, "runs", "created_at", times, query.get("before"))
-        asked = _asked(
+        filters = _filters(
             {
-                "function": _only(query.get("function")),
-                "status": _only(None if status is None else int(status)),
-                "runs.user": self._names(query.get("user")),
-                "runs.event": self._numbers(query.get("event")),
-                "runs.replay": _only(query.get("replay")),
+                "function": _one_value(query.get("function")),
+                "status": _one_value(None if status is None else int(status)),
+                "runs.user": self._user_filter(query.get("user")),
+                "runs.event": self._event_filter(query.get("event")),
+                "runs.replay": _one_value(query.get("replay")),
             }
         )
-        way = way_of_runs(self._connection, asked)
-        rows = Listed(_RUN, _JOIN_EVENT, "runs.seq", asked).read(self._connection, way, first, before, limit + 1)
+        path = choose_runs_path(self._connection, filters)
+        rows = ListQuery(_RUN, _JOIN_EVENT, "runs.seq", filters).read(self._connection, path, first, before, limit + 1)
         return Page([RunRow(*row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_run(self, run_id: str) -> RunDetail | None:
@@ -241,9 +241,9 @@ def _brief(event_id: str, name: str) -> bytes:
     return orjson.dumps({"name": name, "id": event_id, "ts": 0})
 
 
-def _only(value: Any) -> list[Any] | None:
+def _one_value(value: Any) -> list[Any] | None:
     return None if value is None else [value]
 
 
-def _asked(values: Mapping[str, Sequence[Any] | None]) -> Asked:
+def _filters(values: Mapping[str, Sequence[Any] | None]) -> Filters:
     return {column: items for column, items in values.items() if items is not None}

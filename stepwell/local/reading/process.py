@@ -63,7 +63,7 @@ class Questions(asyncio.Protocol):
             messages.append(message)
 
         with contextlib.suppress(Exception):  # the application has already sent a 500
-            await self._app(_scope(question), _nothing_comes, send)
+            await self._app(_scope(question), _receive_empty_body, send)
         status = messages[0]["status"] if messages else 500
         headers = messages[0].get("headers", ()) if messages else ()
         body = b"".join(message.get("body", b"") for message in messages[1:])
@@ -85,16 +85,16 @@ def _scope(question: Question) -> dict[str, Any]:
     }
 
 
-async def _nothing_comes() -> Message:
+async def _receive_empty_body() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def _erase_nobody(person: Person) -> NoReturn:
+def _refuse_to_erase(person: Person) -> NoReturn:
     raise AssertionError("this process only reads")
 
 
 async def answer(channel: socket.socket, database: Path, public_url: str) -> None:
-    users = LocalUsers(database, _erase_nobody)
+    users = LocalUsers(database, _refuse_to_erase)
     links = Links(public_url, single_key(link_secret(users.connection)))
     questions = Questions(create_reads_app(users, lambda: links, AnyKey()))
     gc.freeze()

@@ -75,7 +75,7 @@ class ReaderProcess(asyncio.Protocol):
         self._not_before = 0.0
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._received = bytearray()
-        self._asked: dict[int, asyncio.Future[Answer | None]] = {}
+        self._open_questions: dict[int, asyncio.Future[Answer | None]] = {}
         self._number = 0
         self._is_closed = False
         self.is_up = False
@@ -91,7 +91,7 @@ class ReaderProcess(asyncio.Protocol):
                 return None
             self._number = self._number % 0xFFFFFFFF + 1
             future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-            self._asked[self._number] = future
+            self._open_questions[self._number] = future
             self._transport.write(pack_question(Question(self._number, path, query)))
             return await future
 
@@ -144,15 +144,15 @@ class ReaderProcess(asyncio.Protocol):
         for answer in take_answers(self._received):
             if answer.number == 0:
                 self.is_up = True
-            elif not (future := self._asked.pop(answer.number)).done():
+            elif not (future := self._open_questions.pop(answer.number)).done():
                 future.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has died or was closed: fail the open questions, and allow a restart later."""
         was_up, self.is_up = self.is_up, False
         self._received.clear()
-        asked, self._asked = self._asked, {}
-        for future in asked.values():
+        open_questions, self._open_questions = self._open_questions, {}
+        for future in open_questions.values():
             if not future.done():
                 future.set_result(None)
         popen, self._popen = self._popen, None

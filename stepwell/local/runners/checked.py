@@ -8,7 +8,7 @@ from collections.abc import Callable
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
 from stepwell.local.runners.job import End, Running
-from stepwell.local.runners.program import STOPPED, why_not
+from stepwell.local.runners.program import STOPPED, start_failure
 
 
 class CheckedAttempt:
@@ -23,15 +23,15 @@ class CheckedAttempt:
         self._check, self._begin, self._end, self._turn = check, begin, end, turn
         self._running: Running | None = None
         self._is_stopped = False
-        self._task = asyncio.get_running_loop().create_task(self._go())
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def _go(self) -> None:
-        outcome = await self._refused()
+    async def _run(self) -> None:
+        outcome = await self._check_code()
         async with self._turn:
-            self._go_on(outcome)
+            self._begin_or_end(outcome)
             await asyncio.sleep(0)
 
-    def _go_on(self, outcome: Outcome | None) -> None:
+    def _begin_or_end(self, outcome: Outcome | None) -> None:
         if self._is_stopped:
             self._end(STOPPED)
         elif outcome is not None:
@@ -40,13 +40,13 @@ class CheckedAttempt:
             try:
                 self._running = self._begin()
             except Exception as error:
-                self._end(why_not(error))
+                self._end(start_failure(error))
 
-    async def _refused(self) -> Outcome | None:
+    async def _check_code(self) -> Outcome | None:
         try:
             problem = await asyncio.to_thread(self._check)
         except Exception as error:
-            return why_not(error)
+            return start_failure(error)
         return None if problem is None else failure("code_changed", problem, retryable=False)
 
     def stop(self) -> None:

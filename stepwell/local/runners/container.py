@@ -19,7 +19,7 @@ from stepwell.core.run.outcome import Said, failure, from_exit
 from stepwell.local.runners.image import READ_BY_CLIENTS, Image, NoImage, client_environment, find_engine, run_engine
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Program
-from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not
+from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, start_failure
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.task import TaskAttempt
 from stepwell.project.code import CodeError
@@ -48,7 +48,7 @@ class ContainerRunner:
         try:
             command = local_command(job.step, job.code)
         except CannotRun as error:
-            return NotStarted(why_not(error), end)
+            return NotStarted(start_failure(error), end)
         log("system", b"--no-containers: runs as a local program, without its image\n")
         return self._programs.start(job, log, end, command)
 
@@ -90,23 +90,23 @@ async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, 
     argv: list[str | bytes] = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", *driver, *options]
     argv += ["-v", f"{folder.input}:{_INPUT}:ro", "-e", f"STEPWELL_INPUT={_INPUT}"]
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    argv += [*_what_to_run(job.step, image, command), _argument(job.input)]
+    argv += [*_image_arguments(job.step, image, command), _argument(job.input)]
     execution = Execution(
         Program(argv, None, env, folder.input),
         log,
         ended.set_result,
         timeout_ms=None,
         judge=_judge,
-        unheard=partial(unheard, printed),
+        unreceived=partial(unreceived, printed),
     )
     try:
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
-        await _to_its_end(_kill(engine, name, execution, ended))
+        await _await_uncancelled(_kill(engine, name, execution, ended))
         raise
 
 
-def unheard(printed: Path, received: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+def unreceived(printed: Path, received: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     """Output that the container printed but podman's client did not pass on, given the received bytes by stream.
 
     If a container ends with unread input, the client sometimes loses the end of the output, or all of it. The monitor's
@@ -133,7 +133,7 @@ async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Fut
     await run_engine([engine, "rm", "-f", *at_once, name], lambda stream, piece: None)
 
 
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+async def _await_uncancelled(work: Coroutine[None, None, None]) -> None:
     """Await work to the end, even if this is cancelled meanwhile."""
     task = asyncio.get_running_loop().create_task(work)
     while not task.done():
@@ -180,7 +180,7 @@ def local_command(step: Step, code: Path | None) -> tuple[str, ...]:
         raise CannotRun(str(error)) from None
 
 
-def _what_to_run(step: Step, image: str, command: tuple[str, ...]) -> list[str]:
+def _image_arguments(step: Step, image: str, command: tuple[str, ...]) -> list[str]:
     """Options, image and arguments. Arguments replace the image's CMD, so the CMD is repeated."""
     runtime = step.runtime
     words = ["--memory", f"{runtime.memory}m"] if runtime.memory is not None else []

@@ -52,7 +52,7 @@ class ForkServer:
         self._gone = gone
         self._answers: deque[Answer] = deque()
         self.is_ready = self.was_ready = self.is_doomed = False
-        self.children = self._asked = self._answered = 0
+        self.children = self._requested = self._answered = 0
         self.used_at = self._loop.time()
         kind = socket.SOCK_SEQPACKET  # preserves message boundaries
         self._socket, self._process = launch_with_channel(launch, self._log, self._ended, kind)
@@ -71,8 +71,8 @@ class ForkServer:
         self._answers.append(answer)
         self.children += 1
         self.used_at = self._loop.time()
-        self._asked += 1
-        self._loop.call_later(_PATIENCE_S, self._expect, self._asked)
+        self._requested += 1
+        self._loop.call_later(_PATIENCE_S, self._expect, self._requested)
 
     def wait(self, pid: int, answer: Answer) -> None:
         """Request the wait status of a child that has ended."""
@@ -82,7 +82,7 @@ class ForkServer:
         except OSError:
             answer(None)
         else:
-            self._asked += 1
+            self._requested += 1
             self._answers.append(answer)
 
     def kill(self) -> None:

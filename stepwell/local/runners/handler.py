@@ -17,7 +17,7 @@ from stepwell.local.runners.fork_server import ForkedProcess
 from stepwell.local.runners.idle import IdleWorkers, Place
 from stepwell.local.runners.interpreters import Interpreters
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from stepwell.local.runners.program import NotStarted, why_not
+from stepwell.local.runners.program import NotStarted, start_failure
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.worker import MOST_GREETING, Worker
 from stepwell.local.runners.worker_command import (
@@ -25,10 +25,10 @@ from stepwell.local.runners.worker_command import (
     Handler,
     find_handler,
     lambda_variables,
-    python_of,
+    python_for_handler,
     spawn,
-    task_of,
     worker_command,
+    worker_task,
 )
 from stepwell.local.system.cpus import usable_cpus
 from stepwell.local.system.memory import private_bytes, usable_memory
@@ -81,7 +81,7 @@ class HandlerRunner:
         try:
             worker = self._launch(job, key)
         except (CannotRun, OSError) as error:
-            return NotStarted(why_not(error), end)
+            return NotStarted(start_failure(error), end)
         return worker.invoke(job.input, job.step.timeout_ms, log, end) or NotStarted(
             failure("crash", "the handler's process ended at once"), end
         )
@@ -105,9 +105,9 @@ class HandlerRunner:
         """A forked worker; None if the handler needs a new process."""
         if not handler.is_python:
             return None
-        python = python_of(handler, self._user)
+        python = python_for_handler(handler, self._user)
         server = self._interpreters.find(python, handler.code, env, job.env, self._scripts())
-        if server is None or len(task := task_of(handler, env)) > MOST_GREETING:
+        if server is None or len(task := worker_task(handler, env)) > MOST_GREETING:
             return None
         try:
             return Worker(partial(ForkedProcess, server), self._ended, self._died, task)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 _HALF_LIFE_S = 60.0  # after this time a use counts half
-_CLEARLY = 1.25  # how many times more often a new worker must be used to replace another one
+_REPLACE_FACTOR = 1.25  # how many times more often a new worker must be used to replace another one
 _LEAST_USES = 0.01  # smaller values are forgotten
 _MOST_REMEMBERED = 4096
 _LANDMARK_S = 300.0  # after this time all values are rescaled, so that they stay small
@@ -42,7 +42,7 @@ class IdleWorkers(Generic[W]):
         self._idle: dict[W, tuple[Place, float]] = {}  # with the time since when, longest first
         self._by_key: dict[Hashable, list[W]] = {}
         self._places: dict[Hashable, list[Place]] = {}  # of all workers, idle or not
-        self._past: dict[tuple[Hashable, int], float] = {}  # uses of places without a worker
+        self._freed_uses: dict[tuple[Hashable, int], float] = {}  # uses of places without a worker
         self._landmark: float | None = None
 
     def __contains__(self, worker: W) -> bool:
@@ -56,7 +56,7 @@ class IdleWorkers(Generic[W]):
         places = self._places.setdefault(key, [])
         taken = {place.number for place in places}
         number = next(number for number in itertools.count() if number not in taken)
-        place = Place(key, number, self._past.pop((key, number), 0.0))
+        place = Place(key, number, self._freed_uses.pop((key, number), 0.0))
         places.append(place)
         return place
 
@@ -68,7 +68,7 @@ class IdleWorkers(Generic[W]):
         places.remove(place)
         if not places:
             del self._places[place.key]
-        self._past[place.key, place.number] = place.uses
+        self._freed_uses[place.key, place.number] = place.uses
 
     def find(self, key: Hashable) -> W | None:
         """The idle worker to use next for this key. It stays idle until `remove`."""
@@ -107,7 +107,7 @@ class IdleWorkers(Generic[W]):
         least = min((value for value in self._idle if value is not newest), key=lambda value: self._idle[value][0].uses)
         if newest not in self._idle:
             return least
-        limit = self._idle[least][0].uses * _CLEARLY + self._weight(now)
+        limit = self._idle[least][0].uses * _REPLACE_FACTOR + self._weight(now)
         return least if self._idle[newest][0].uses > limit else newest
 
     def waiting_since(self, moment: float) -> list[W]:
@@ -127,5 +127,5 @@ class IdleWorkers(Generic[W]):
         for places in self._places.values():
             for place in places:
                 place.uses *= factor
-        past = {pair: uses * factor for pair, uses in self._past.items() if uses * factor > _LEAST_USES}
-        self._past = dict(heapq.nlargest(_MOST_REMEMBERED, past.items(), key=lambda item: item[1]))
+        past = {pair: uses * factor for pair, uses in self._freed_uses.items() if uses * factor > _LEAST_USES}
+        self._freed_uses = dict(heapq.nlargest(_MOST_REMEMBERED, past.items(), key=lambda item: item[1]))

@@ -30,8 +30,8 @@ class Interpreters:
         self._scratch = scratch
         self._servers: dict[Key, tuple[ForkServer, Folder]] = {}
         self.wanted: dict[Key, tuple[Mapping[str, str], Path]] = {}
-        self._seen: set[Key] = set()
-        self._unfit: set[Key] = set()
+        self._used_once: set[Key] = set()
+        self._unforkable: set[Key] = set()
         self._can_fork = can_fork()
         self._all_gone = asyncio.Event()
 
@@ -43,12 +43,12 @@ class Interpreters:
         if not self._can_fork or any(name in _NAMES or name.startswith(_PREFIXES) for name in own):
             return None
         key = python, env["PATH"]
-        if key in self._unfit:
+        if key in self._unforkable:
             return None
         if key not in self._servers:
-            if not Path(python).is_relative_to(code) or key in self._seen:
+            if not Path(python).is_relative_to(code) or key in self._used_once:
                 self.wanted[key] = env, scripts
-            self._seen.add(key)  # an interpreter of the step's own code may never get a second worker
+            self._used_once.add(key)  # an interpreter of the step's own code may never get a second worker
             return None
         server, _ = self._servers[key]
         return server if server.is_ready else None
@@ -88,7 +88,7 @@ class Interpreters:
         _, folder = self._servers.pop(key)
         self._scratch.remove(folder)
         if not (server.was_ready or server.is_doomed):
-            self._unfit.add(key)
+            self._unforkable.add(key)
             _logger.info("%s cannot be forked: handlers start as new processes", key[0])
         if not self._servers:
             self._all_gone.set()

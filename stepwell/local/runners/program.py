@@ -31,7 +31,7 @@ _TAIL = 4096
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 Judge = Callable[[int, Said, str, int], Outcome]
-Unheard = Callable[[Mapping[str, int]], Iterable[tuple[str, bytes]]]
+Unreceived = Callable[[Mapping[str, int]], Iterable[tuple[str, bytes]]]
 
 
 class ProgramRunner:
@@ -61,7 +61,7 @@ class ProgramRunner:
         except (CannotRun, OSError) as error:
             if folder is not None:
                 self._scratch.remove(folder)
-            return NotStarted(why_not(error), end)
+            return NotStarted(start_failure(error), end)
 
     def _end(self, folder: Folder, end: End, outcome: Outcome) -> None:
         self._scratch.remove(folder)
@@ -91,10 +91,10 @@ class Execution:
         *,
         timeout_ms: int | None,
         judge: Judge = from_exit,
-        unheard: Unheard = lambda received: (),
+        unreceived: Unreceived = lambda received: (),
     ) -> None:
-        """`unheard` returns output that was printed but not received, given the received bytes by stream."""
-        self._log, self._end, self._judge, self._unheard = log, end, judge, unheard
+        """`unreceived` returns output that was printed but not received, given the received bytes by stream."""
+        self._log, self._end, self._judge, self._unreceived = log, end, judge, unreceived
         self._received = {"stdout": 0, "stderr": 0}
         self._stdout = StdoutReader(log)
         self._tail = b""
@@ -126,7 +126,7 @@ class Execution:
     def _ended(self, code: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for stream, piece in self._unheard(dict(self._received)):
+        for stream, piece in self._unreceived(dict(self._received)):
             self._receive(stream, piece)
         report = self._stdout.finish()
         outcome = self._verdict or self._judge(code, report, last_line(self._tail), time.time_ns() // 1_000_000)
@@ -186,7 +186,7 @@ def argument(content: bytes, file: str) -> bytes:
     return content if len(content) <= MAX_ARGUMENT_BYTES else b"@" + os.fsencode(file)
 
 
-def why_not(error: BaseException) -> Outcome:
+def start_failure(error: BaseException) -> Outcome:
     """The outcome of an attempt that could not be started."""
     if isinstance(error, CannotRun):
         return failure("start", str(error), retryable=False)

@@ -89,7 +89,7 @@ class Scratch:
         """Remove a folder without blocking; a folder that is not empty is removed in a thread."""
         with contextlib.suppress(OSError):
             os.unlink(folder.input)  # noqa: PTH108
-        if _is_as_new(folder.tmp):
+        if _is_reusable(folder.tmp):
             self._empty.append(folder.tmp)
         else:
             self._remove_in_background(remove_tree, folder.tmp)
@@ -131,7 +131,7 @@ class _Root:
         os.close(self._lock)
 
 
-def _is_as_new(folder: str) -> bool:
+def _is_reusable(folder: str) -> bool:
     try:
         return os.lstat(folder).st_mode == stat.S_IFDIR | 0o700 and not os.listdir(folder)  # noqa: PTH208
     except OSError:

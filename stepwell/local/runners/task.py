@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import timed_out
 from stepwell.local.runners.job import End
-from stepwell.local.runners.program import STOPPED, why_not
+from stepwell.local.runners.program import STOPPED, start_failure
 
 
 class TaskAttempt:
@@ -29,7 +29,7 @@ class TaskAttempt:
         if task.cancelled():
             self._end(STOPPED)
         elif error := task.exception():
-            self._end(why_not(error))
+            self._end(start_failure(error))
         else:
             self._end(task.result())
 

@@ -52,7 +52,7 @@ def module_file(code: Path, handler: str) -> Path:
         raise CannotRun(str(error)) from None
 
 
-def python_of(handler: Handler, user: StepUser | None) -> str:
+def python_for_handler(handler: Handler, user: StepUser | None) -> str:
     """The interpreter of a Python handler: the one in the step's code, or the server's."""
     own = handler.code / ".venv/bin/python"
     return str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
@@ -69,13 +69,13 @@ def worker_command(handler: Handler, path: str, scripts: Path, user: StepUser | 
     code, function = str(handler.code), handler.function
     if handler.is_python:
         script = scripts / "python_worker.py"
-        return python_command(python_of(handler, user), script, code, handler.module, function)
+        return python_command(python_for_handler(handler, user), script, code, handler.module, function)
     found = locate("node", path, None)
     node = found if user is None else "node"  # the first one on PATH that this user may execute
     return [node, str(scripts / "node_worker.js"), "FD", code, str(handler.file), function]
 
 
-def task_of(handler: Handler, env: Mapping[str, str]) -> bytes:
+def worker_task(handler: Handler, env: Mapping[str, str]) -> bytes:
     """The message that a forked worker reads first: a `>I` length, then the worker's task as JSON."""
     names = {"code": str(handler.code), "module": handler.module, "function": handler.function}
     task = json.dumps({**names, "env": env}).encode()  # values of variables need not be UTF-8

@@ -57,8 +57,8 @@ class LocalBatch:
         self._store.write()
         self._store.logs.write()
         self._store.connection.execute("COMMIT")
-        self._store.logs.written()
-        self._store.cache.evict(self._store.runs.take_resting())
+        self._store.logs.clear()
+        self._store.cache.evict(self._store.runs.take_inactive())
 
     def rollback(self) -> None:
         """Roll the transaction back, and reload from the file what is held in memory."""
@@ -86,7 +86,7 @@ class LocalBatch:
         return self._store.events.put(events, self.now)
 
     def hold(self, function_id: str, event: Event) -> bool:
-        self._store.functions.keep(function_id, event.position)
+        self._store.functions.hold(function_id, event.position)
         return True
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
@@ -126,7 +126,7 @@ class LocalBatch:
                 if isinstance(command, RecordAttempt):
                     cache.grow(cached, runs.record(cached, command))
                 elif not isinstance(command, _NOT_STORED):
-                    self._obey(cached, command)
+                    self._apply(cached, command)
         return [None] * len(transitions)  # with a single writer no commit conflicts
 
     def set_timer(self, run_id: str, timer: Timer, due_at: int) -> None:
@@ -136,7 +136,7 @@ class LocalBatch:
         self._store.connection.execute(sql, row)
         self._store.timers.changed = True
 
-    def _obey(self, cached: CachedRun, command: Command) -> None:
+    def _apply(self, cached: CachedRun, command: Command) -> None:
         store, row = self._store, cached.row
         if isinstance(command, SetTimer):
             store.timers.set(row, command.timer, command.due_at)

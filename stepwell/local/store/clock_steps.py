@@ -41,18 +41,18 @@ def move_back(
 
     Yields after each piece of work. Runs first in a batch; no run may be cached in memory.
     """
-    for seq in _numbers(connection, "SELECT min(run) FROM timers WHERE run > ?"):
+    for seq in _ascending(connection, "SELECT min(run) FROM timers WHERE run > ?"):
         _move_timers(connection, plan_of, seq, by_ms, now)
         yield
     connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
     connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
     _move_canaries(connection, now)
-    Schedules(connection).forget_the_future(now)
+    Schedules(connection).cap_next_ticks(now)
     yield
-    yield from _leave_nothing_in_the_future(connection, now)
+    yield from _cap_row_times(connection, now)
 
 
-def _numbers(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
+def _ascending(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
     """The numbers that a query finds, in ascending order. The query returns the least one above the parameter."""
     number = 0
     while (number := connection.execute(sql, (number,)).fetchone()[0]) is not None:
@@ -119,7 +119,7 @@ def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
         connection.execute("UPDATE functions SET routing = ? WHERE id = ?", (text, function_id))
 
 
-def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> Iterator[None]:
+def _cap_row_times(connection: sqlite3.Connection, now: int) -> Iterator[None]:
     """Limit row times to `now`. Lists and retention rely on times that grow with row numbers."""
     for table, column in (("events", "accepted_at"), ("runs", "created_at")):
         sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"

@@ -12,7 +12,7 @@ import orjson
 from stepwell.core.events.events import Event, next_event_id, user_key
 from stepwell.core.routing.not_started import NO_MISSES, Entries, misses_json
 from stepwell.core.run.invalid_events import MOST_SHOWN
-from stepwell.local.database.not_started_tables import number_of
+from stepwell.local.database.not_started_tables import table_id
 from stepwell.local.store.users import UserIndex
 from stepwell.platform import Accepted, NewEvent, NotWritten
 
@@ -35,7 +35,7 @@ class EventRows:
 
     def put(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
         """Accept events. The result has None in the place of a duplicate."""
-        known = self._known([new.event.id for new in events if not new.event.fresh])
+        known = self._existing([new.event.id for new in events if not new.event.fresh])
         accepted: list[Accepted | NotWritten | None] = []
         newest = self.newest + len(events)
         number: Callable[[Entries], int] | None = None
@@ -51,7 +51,7 @@ class EventRows:
             accepted.append(Accepted(position, new.starts))
             misses = None
             if new.not_started is not NO_MISSES:
-                number = number or cache(lambda entries: number_of(self._connection, entries, newest))
+                number = number or cache(lambda entries: table_id(self._connection, entries, newest))
                 misses = misses_json(new.not_started, number)
             invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
             user = None
@@ -82,11 +82,11 @@ class EventRows:
             if position in stored:
                 continue
             event = by_position[position]
-            while self._known([event.id]):
+            while self._existing([event.id]):
                 event.rename(next_event_id(event.id))
             self._connection.execute(_INSERT, (position, event.id, name, user, at, event.body, *rest))
 
-    def _known(self, ids: Sequence[str]) -> set[str]:
+    def _existing(self, ids: Sequence[str]) -> set[str]:
         known: set[str] = set()
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]

@@ -71,7 +71,7 @@ class Functions:
         self._dotenv.pop(function_id, None)
         if release is None and before is not None and digest in (disk, newest[1]):
             if before.live is not None or before.state is State.DELETED:
-                self._found_again(function_id, file, values, digest)
+                self._record_files(function_id, file, values, digest)
                 return Registered(function_id, before.live or newest[0], False, before.live is not None)
         if release is not None and before is not None and before.live is not None:
             if digest == self._hash(function_id, before.live):  # the live version is not released again, as on AWS
@@ -90,7 +90,7 @@ class Functions:
         self._route(function_id, after, now)
         return Registered(function_id, version, is_new)
 
-    def _found_again(self, function_id: str, file: str, dotenv: bytes, digest: str) -> None:
+    def _record_files(self, function_id: str, file: str, dotenv: bytes, digest: str) -> None:
         """Record where a function was found, values of `.env`, and the hash of the files. Adds no version."""
         sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
         self._connection.execute(sql, (file, dotenv, function_id, PUSHED, file, dotenv))
@@ -164,10 +164,10 @@ class Functions:
 
     # --- events of paused functions --------------------------------------------------------------------------------
 
-    def keep(self, function_id: str, event_seq: int) -> None:
+    def hold(self, function_id: str, event_seq: int) -> None:
         self._connection.execute("INSERT OR IGNORE INTO kept VALUES (?, ?)", (function_id, event_seq))
 
-    def take_kept(self, function_id: str, limit: int) -> list[str]:
+    def take_held_events(self, function_id: str, limit: int) -> list[str]:
         """Remove the earliest stored events and return their ids. Empty while the function is paused."""
         routing = self.routing(function_id)
         if routing is None or routing.state is not State.ON:
@@ -181,7 +181,7 @@ class Functions:
         self._connection.executemany(sql, [(function_id, seq) for seq, _ in rows])
         return [event_id for _, event_id in rows]
 
-    def having_kept(self) -> list[str]:
+    def with_held_events(self) -> list[str]:
         """Ids of the functions that have stored events."""
         found, sql = [""], "SELECT min(function) FROM kept WHERE function > ?"
         while (following := self._connection.execute(sql, (found[-1],)).fetchone()[0]) is not None:

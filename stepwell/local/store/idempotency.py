@@ -40,7 +40,7 @@ class LocalIdempotency:
         self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.position))
 
 
-def forget(connection: sqlite3.Connection, now: int, most: int) -> bool:
+def delete_expired(connection: sqlite3.Connection, now: int, most: int) -> bool:
     """Delete at most `most` expired rows. Returns whether there may be more."""
     deleted = connection.execute(
         "DELETE FROM once WHERE (function, value) IN (SELECT function, value FROM once WHERE until <= ? LIMIT ?)",

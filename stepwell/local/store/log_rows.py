@@ -40,7 +40,7 @@ class LogRows:
         if self._files:
             self._connection.executemany("INSERT OR IGNORE INTO log_files VALUES (?, ?, ?, ?)", self._files)
 
-    def written(self) -> None:
+    def clear(self) -> None:
         """Forget the collected rows: they are durable now."""
         self._logs.clear()
         self._files.clear()

@@ -29,7 +29,7 @@ class RunRows:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._dirty: list[CachedRun] = []
-        self._resting: list[CachedRun] = []
+        self._inactive: list[CachedRun] = []
         self._attempts: list[tuple[object, ...]] = []
         self._long_texts: list[tuple[int, bytes]] = []
         self._parts: list[tuple[int, int, bytes]] = []  # of long runs: row number, part number, states
@@ -92,7 +92,7 @@ class RunRows:
             cached.is_busy = is_busy
             cached.is_new = cached.is_dirty = False
             if not is_busy:
-                self._resting.append(cached)
+                self._inactive.append(cached)
         self._dirty.clear()
         if new:
             self._connection.executemany(_INSERT_RUN, new)
@@ -113,14 +113,14 @@ class RunRows:
         self._parts += [(cached.row, *part) for part in parts]
         return state
 
-    def take_resting(self) -> Sequence[CachedRun]:
+    def take_inactive(self) -> Sequence[CachedRun]:
         """The runs written since the last call that had no queued or running attempt."""
-        resting, self._resting = self._resting, []
+        resting, self._inactive = self._inactive, []
         return resting
 
     def drop_all(self) -> None:
         """Forget all collected rows without writing them."""
-        for collected in (self._dirty, self._resting, self._attempts, self._long_texts, self._parts, self._whole):
+        for collected in (self._dirty, self._inactive, self._attempts, self._long_texts, self._parts, self._whole):
             collected.clear()
 
 

@@ -27,7 +27,7 @@ class Schedules:
             self._execute("INSERT INTO schedules (function, cron, timezone, next_at) VALUES (?, ?, ?, ?)", row)
         self._execute("UPDATE schedules SET paused = ? WHERE function = ?", (paused, function_id))
 
-    def forget_the_future(self, now: int) -> None:
+    def cap_next_ticks(self, now: int) -> None:
         """Move each next tick to the first one after `now` if it is later: the clock was set back."""
         rows = self._execute("SELECT function, cron, timezone FROM schedules").fetchall()
         for function_id, cron, timezone in rows:

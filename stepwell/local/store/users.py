@@ -21,11 +21,11 @@ class UserIndex:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._known: dict[UserId, tuple[int, Person]] = {}  # row number and record
+        self._cache: dict[UserId, tuple[int, Person]] = {}  # row number and record
 
     def forget(self) -> None:
         """Clear the cache, after a change to the file that did not go through this object."""
-        self._known.clear()
+        self._cache.clear()
 
     def record(self, event: Event, position: int, now: int) -> None:
         """Store what an event contains about the user, if that is new. `position` is where the event is accepted."""
@@ -37,9 +37,9 @@ class UserIndex:
         if any(person == item for _, item in rows.values()):
             return
         seq = self._write(person, sorted({seq for seq, item in rows.values() if item.ids <= person.ids}))
-        if len(self._known) > _MOST:
-            self._known.clear()
-        self._known.update(dict.fromkeys(person.ids, (seq, person)))
+        if len(self._cache) > _MOST:
+            self._cache.clear()
+        self._cache.update(dict.fromkeys(person.ids, (seq, person)))
 
     def _write(self, person: Person, seqs: list[int]) -> int:
         """Store the record in the oldest of the rows that it replaces. Returns the row number."""
@@ -54,7 +54,7 @@ class UserIndex:
         return seqs[0]
 
     def _find(self, user_id: UserId) -> tuple[int, Person] | None:
-        known = self._known.get(user_id)
+        known = self._cache.get(user_id)
         if known is not None:
             return known
         row = self._connection.execute(_FIND, user_id).fetchone()
@@ -68,11 +68,11 @@ def read_person(connection: sqlite3.Connection, text: str) -> Person | None:
     return None if row is None else unpack(row[0])
 
 
-def names_of(connection: sqlite3.Connection, text: str) -> list[str]:
+def ids_of_user(connection: sqlite3.Connection, text: str) -> list[str]:
     """All ids of the user who has this one, as lists may store them."""
     person = read_person(connection, text)
-    return sorted({text} | texts(person.ids if person else ()))
+    return sorted({text} | id_texts(person.ids if person else ()))
 
 
-def texts(ids: Iterable[UserId]) -> set[str]:
+def id_texts(ids: Iterable[UserId]) -> set[str]:
     return {user_id.text for user_id in ids}

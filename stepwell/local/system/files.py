@@ -65,7 +65,7 @@ def open_code(database: Path, code: Path, gid: int) -> None:
         folder.chmod(_FOLDER | stat.S_IXGRP)
 
 
-def close_to_others(database: Path, code: Path, gid: int | None = None) -> Iterator[str]:
+def make_private(database: Path, code: Path, gid: int | None = None) -> Iterator[str]:
     """Remove the permissions of group and others from files that are not private. Yields a warning for each.
 
     Members of the group `gid` may enter the folders."""

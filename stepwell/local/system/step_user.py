@@ -54,7 +54,7 @@ def find_step_user(name: str) -> StepUser:
     )
 
 
-def require(user: StepUser, code: Path) -> None:
+def check_access(user: StepUser, code: Path) -> None:
     """Raises CannotBecome if the server cannot switch to this user, or the user cannot enter the folder of code."""
     for folder in (code, Path(tempfile.gettempdir())):
         if not _may(user, "-x", folder):
@@ -68,7 +68,7 @@ def python_for(user: StepUser) -> str:
     return sys.executable if _may(user, "-x", Path(sys.executable)) else "python3"
 
 
-def out_of_reach(user: StepUser) -> str | None:
+def python_warning(user: StepUser) -> str | None:
     """A warning if the user cannot reach any Python, else None."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if python_for(user) == sys.executable or any(_may(user, "-x", Path(folder, "python3")) for folder in folders):
