@@ -67,5 +67,5 @@ def test_a_bug_whose_text_is_gone_or_is_there_twice_says_so(tmp_path: Path) -> N
     (tmp_path / "code" / "a.py").write_text("old", "utf-8")
     assert bug.module(tmp_path) == tmp_path / "code" / "a.py"
     (tmp_path / "code" / "b.py").write_text("old", "utf-8")
-    with pytest.raises(CannotBePlanted, match="stands 2 times"):
+    with pytest.raises(CannotBePlanted, match="occurs 2 times"):
         bug.module(tmp_path)
