@@ -1,1 +1,1 @@
-"""The local platform: one process, SQLite, steps in warm workers or child processes."""
+"""The local platform: one process, SQLite, and steps in warm workers or child processes."""

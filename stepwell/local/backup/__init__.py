@@ -1,1 +1,1 @@
-"""`stepwell backup` and `restore`."""
+"""Backup and restore of a database with its code and logs."""

@@ -1,1 +1,1 @@
-"""The code of steps: kept, checked, and restored."""
+"""The code of steps: storage, verification and repair."""

@@ -1,1 +1,1 @@
-"""The engine's loop on one machine: batches, slots, attempts, clock, retention, erasure."""
+"""The engine's loop on the local platform: batches, slots, attempts, the clock, retention and erasure."""

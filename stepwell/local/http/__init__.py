@@ -1,1 +1,1 @@
-"""The HTTP server: connections of HTTP/1.1, HTTP/2 and TLS."""
+"""The HTTP server: connections with HTTP/1.1, HTTP/2 and TLS."""

@@ -1,1 +1,1 @@
-"""What people ask of the database: lists and details for the API."""
+"""Lists and details for the API, read from the database."""

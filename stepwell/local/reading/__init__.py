@@ -1,1 +1,1 @@
-"""Readers: API reads in a process of their own."""
+"""A separate process that answers reads of a busy server."""

@@ -1,1 +1,1 @@
-"""How a step is executed on one machine: programs, Lambda handlers, HTTP calls, containers."""
+"""Runners execute attempts: programs, Lambda handlers, HTTP calls and containers."""

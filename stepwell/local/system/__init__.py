@@ -1,1 +1,1 @@
-"""What is asked of the operating system: limits, memory, users, file modes."""
+"""Interfaces to the operating system: limits, memory, users and file modes."""
