@@ -22,7 +22,7 @@ _AFTER_DEATH_S = 0.02  # the rest of a step's process group dies shortly after t
 
 @contextlib.asynccontextmanager
 async def orphans_reaped() -> AsyncIterator[None]:
-    """Reap orphans while the context lasts. Only for processes that do nothing but serve; Linux only."""
+    """Reaps orphans while the context lasts. Only for processes that do nothing but serve; Linux only."""
     if not become_subreaper():
         yield
         return
@@ -46,7 +46,7 @@ async def _reap_on() -> None:
 
 
 def reap() -> int:
-    """Reap all dead orphans. Returns their number."""
+    """Reaps all dead orphans. Returns their number."""
     reaped = 0
     with contextlib.suppress(OSError):  # there are no children, or there is no /proc
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

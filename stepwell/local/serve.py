@@ -83,7 +83,7 @@ def log_json_lines() -> None:
 
 
 async def main(settings: ServerSettings, options: ServeOptions) -> None:
-    """Serve until this task is cancelled. Running steps then get a grace period; afterwards they are queued again."""
+    """Serves until this task is cancelled. Running steps then get a grace period; afterwards they are queued again."""
     log_json_lines()
     hide_memory()  # from steps, which run as the same user by default
     with listen(options.host, options.port) as listener:
@@ -125,7 +125,7 @@ def _find(paths: tuple[Path, ...]) -> Found:
 
 
 async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, TypeRefused]:
-    """Register the event types of `schemas` folders and triggers. Returns the refusals by type name.
+    """Registers the event types of `schemas` folders and triggers. Returns the refusals by type name.
 
     A refused type is not changed: a restart must not make events of existing senders invalid."""
     found, functions = all_found.types, all_found.functions
@@ -167,7 +167,7 @@ def _has_approval(function: LoadedFunction) -> bool:
 
 
 async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunction]:
-    """Deploy the functions that were found. A function that cannot be loaded keeps the last version."""
+    """Deploys the functions that were found. A function that cannot be loaded keeps the last version."""
     for passed_over in found.tree.passed_over:
         log.warning("%s", passed_over)
     refused = await _register_types(server, found)
@@ -191,7 +191,7 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
 
 
 def _log_deployed(deployed: Deployed) -> None:
-    """Log whether the function is live, and why not."""
+    """Logs whether the function is live, and why not."""
     fields: dict[str, Any] = {"function": deployed.function.definition.id}
     for reason in deployed.missing:
         log.warning("not live: %s", reason, extra={"fields": fields})

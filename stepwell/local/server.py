@@ -110,12 +110,12 @@ class LocalServer:
         self._runners, self._code = runners, code
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
-        """Deploy a function. If it equals the newest version, no new version is made."""
+        """Deploys a function. If it equals the newest version, no new version is made."""
         async with self.platform.code_lock:
             return await self._deploy(await asyncio.to_thread(self._prepare, function))
 
     async def deploy_all(self, functions: Sequence[LoadedFunction]) -> AsyncIterator[Deployed]:
-        """Deploy functions in order. Faster than one at a time, and prepares the catalog for the next events."""
+        """Deploys functions in order. Faster than one at a time. Prepares the catalog for the next events."""
         for start in range(0, len(functions), _AT_ONCE):
             async with self.platform.code_lock:
                 some = functions[start : start + _AT_ONCE]
@@ -126,7 +126,7 @@ class LocalServer:
         await self.platform.prepare()
 
     async def push(self, archive: IO[bytes], release: Release) -> Deployed:
-        """Deploy an uploaded archive. If this machine cannot run it, nothing changes.
+        """Deploys an uploaded archive. If this machine cannot run it, nothing changes.
 
         Raises BadArchive, LoadError, NotPossible, OSError (disk full)."""
         release.check()
@@ -143,7 +143,7 @@ class LocalServer:
         return [self._prepare(function) for function in functions]
 
     def _prepare(self, function: LoadedFunction) -> _Prepared:
-        """Store a function's code, and check whether this machine can run it. Call it in a thread: it reads files."""
+        """Stores a function's code, and checks whether this machine can run it. Call it in a thread: it reads files."""
         code, dotenvs = {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
@@ -175,7 +175,7 @@ class LocalServer:
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[TypeChange | TypeRefused]:
-        """Register event types in order, all versions of a type or none. Refused types are not changed."""
+        """Registers event types in order, all versions of a type or none. Refused types are not changed."""
         by_name: dict[str, list[TypeVersion]] = {}
         for version in types:
             by_name.setdefault(version.name, []).append(version)
@@ -188,12 +188,12 @@ class LocalServer:
         return results
 
     async def register_webhooks(self, found: FoundWebhooks) -> Synchronised:
-        """Store the rules that were found. Removes other rules that came from files, unless their file is broken."""
+        """Stores the rules that were found. Removes other rules that came from files, unless their file is broken."""
         rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.webhooks]
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
-        """Retire all live functions except these. Functions beside definitions that cannot be loaded keep their last
+        """Retires all live functions except these. Functions beside definitions that cannot be loaded keep their last
         version. Returns the ids of the retired functions."""
         loaded = {function.definition.id for function in functions}
         wrong = {problem.file.absolute() for error in errors for problem in error.problems}
@@ -211,7 +211,7 @@ class LocalServer:
 
 @asynccontextmanager
 async def open_server(settings: ServerSettings, clock: Clock | None = None) -> AsyncIterator[LocalServer]:
-    """Open the database, continue its runs, and close it in order when the context ends.
+    """Opens the database, continues the runs, and closes it in order when the context ends.
 
     If the task was cancelled more than once, running steps get no grace period. Raises lock.InUse,
     schema.DatabaseTooNew, step_user.CannotBecome, code.check.CodeLost."""
@@ -247,7 +247,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
 
 
 def _prepare_files(settings: ServerSettings) -> None:
-    """Set the modes of the server's files. Requires the lock on the database. Raises CannotBecome."""
+    """Sets the modes of the server's files. Requires the lock on the database. Raises CannotBecome."""
     user = settings.step_user
     make_code_folder(settings.code)
     for warning in make_private(settings.database, settings.code, user.gid if user else None):

@@ -54,7 +54,7 @@ class TypeControl:
         return result[-1]
 
     def _change(self, change: Callable[[TypeStore], None]) -> None:
-        """Change types as part of a batch. A refused change raises here, and the batch continues without it."""
+        """Changes types as part of a batch. A refused change raises here, and the batch continues without it."""
         reasons: list[Exception] = []
 
         def call(_: sqlite3.Connection, now: int) -> None:

@@ -50,7 +50,7 @@ class LocalWebhooks:
         return self._secret(name)
 
     async def put(self, rule: Json, file: str | None = None) -> bool:
-        """Store a rule. Returns whether it differs from the one stored before."""
+        """Stores a rule. Returns whether it differs from the one stored before."""
         row = self._platform.store.connection.execute(
             "SELECT rule, file FROM webhooks WHERE name = ?", (rule["name"],)
         ).fetchone()
@@ -64,7 +64,7 @@ class LocalWebhooks:
         await self._write("DELETE FROM webhooks WHERE name = ?", (name,))
 
     async def synchronise(self, rules: Iterable[tuple[Json, str]], broken: Collection[str]) -> Synchronised:
-        """Store these rules and their files. Removes other rules that came from files, except from the `broken`
+        """Stores these rules and their files. Removes other rules that came from files, except from the `broken`
         files, which cannot be read now."""
         changed, names = [], set()
         for rule, file in rules:

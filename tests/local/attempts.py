@@ -23,7 +23,7 @@ INPUT = orjson.dumps({"event": {"name": "user/signed.up", "data": {"n": 1}}, "st
 
 
 def put(folder: Path, **files: str) -> Path:
-    """Write executable files; `__` in a name stands for a dot."""
+    """Writes executable files; `__` in a name stands for a dot."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         file = folder / name.replace("__", ".")
@@ -125,7 +125,7 @@ def on_runners(work: Callable[[Start], Coroutine[Any, Any, None]], **options: An
 
 
 def run(job: Job, **options: Any) -> Attempt:
-    """Run one job to the end."""
+    """Runs one job to the end."""
     attempts: list[Attempt] = []
 
     async def work(start: Start) -> None:
@@ -136,7 +136,7 @@ def run(job: Job, **options: Any) -> Attempt:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition outside of this process holds."""
+    """Waits until a condition outside of this process holds."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.005)

@@ -51,7 +51,7 @@ async def everything(folder: Path) -> None:
 
 
 async def _call(it: Scripted, work: Callable[[], Any]) -> Any:
-    """Call in a thread a function that uses the event loop."""
+    """Calls in a thread a function that uses the event loop."""
     return await asyncio.to_thread(work)
 
 

@@ -60,7 +60,7 @@ class ScriptedRunner:
         return attempt
 
     def release(self, outcome: Outcome = DONE) -> None:
-        """End all held attempts."""
+        """Ends all held attempts."""
         held, self.held = self.held, []
         for attempt in held:
             attempt.end(outcome)
@@ -77,7 +77,7 @@ class Scripted:
     async def deploy(
         self, id: str = "f", on: str | dict[str, Any] = "go", idempotency: str | None = None, **steps: dict[str, Any]
     ) -> None:
-        """Deploy a function with these steps, or with one step `a`. `on` is an event's name or a trigger."""
+        """Deploys a function with these steps, or with one step `a`. `on` is an event's name or a trigger."""
         fields = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
         fields = fields or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         trigger = {"event": on} if isinstance(on, str) else on
@@ -125,7 +125,7 @@ async def scripted(
 
 
 async def until(holds: Callable[[], Any], within: float = DEADLINE_S) -> None:
-    """Return as soon as the condition holds."""
+    """Returns as soon as the condition holds."""
     deadline = asyncio.get_running_loop().time() + within
     while not holds():
         assert asyncio.get_running_loop().time() < deadline, "the condition did not become true"

@@ -28,7 +28,7 @@ Test = Callable[[Scripted], Coroutine[None, None, None]]
 
 
 def on_platform(folder: Path, test: Test, clock: Clock | None = None) -> Clock:
-    """Run `test` on a platform, and give it the platform's clock."""
+    """Runs `test` on a platform, and gives it the platform's clock."""
     clock = clock or Clock()
 
     async def main() -> None:

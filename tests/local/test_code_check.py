@@ -30,7 +30,7 @@ def code_of(db: Path) -> list[Path]:
 
 
 def lose(db: Path) -> None:
-    """Remove the folder of code, including the pushed archives."""
+    """Removes the folder of code, including the pushed archives."""
     for path in code_of(db):
         remove(path)
     shutil.rmtree(db.parent / f".{db.name}.code")

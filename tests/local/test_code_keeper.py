@@ -38,12 +38,12 @@ def keeper(tmp_path: Path, code: StepCode) -> Iterator[CodeKeeper]:
 
 
 def settle(keeper: CodeKeeper, code: StepCode) -> None:
-    """Wait until file times are old enough to be trusted."""
+    """Waits until file times are old enough to be trusted."""
     eventually(lambda: keeper.check(code.hash, "f", 1) is None and keeper.is_unchanged(code.hash))
 
 
 def open_up(folder: Path) -> None:
-    """Make the code writable and removable for users other than root."""
+    """Makes the code writable and removable for users other than root."""
     for parent, _, files in os.walk(folder):
         Path(parent).chmod(0o755)
         for file in files:

@@ -28,7 +28,7 @@ def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, N
 
 
 async def wait_for_payment(it: Scripted) -> None:
-    """Start many runs that each wait for one event, with a deadline in an hour."""
+    """Starts many runs that each wait for one event, with a deadline in an hour."""
     sides = {"paid": PAID, "late": {**PAID, "onTimeout": True}}
     await it.deploy(**{name: {"after": [{"step": "$trigger", "async": edge}]} for name, edge in sides.items()})
     await it.platform.send(it.events(MANY))

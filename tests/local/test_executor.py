@@ -69,7 +69,7 @@ def queue(it: Executor, function: str, count: int) -> None:
 
 
 def start(it: Executor, run: str, *, calls: bool = False) -> bool:
-    """Claim an attempt of a new run, if there is a free slot."""
+    """Claims an attempt of a new run, if there is a free slot."""
     if not (it.slots().calls if calls else it.slots().programs):
         return False
     it.carry_out(Effects(starts=[Attempt(record_of("f", run, calls=calls), 0, 1, b"{}")]))

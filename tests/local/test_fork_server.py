@@ -37,7 +37,7 @@ class Runner(HandlerRunner):
     """A handler runner, and how to wait for its interpreter."""
 
     async def ready(self, job: Job) -> int:
-        """Wait until workers for this job can be forked; returns the interpreter's process id."""
+        """Waits until workers for this job can be forked; returns the interpreter's process id."""
         await Attempt(self, job).end()
         await until(lambda: self.forkers)
         return self.forkers[0]

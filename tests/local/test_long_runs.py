@@ -29,14 +29,14 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
 
 
 async def begin(it: Scripted, **first: Any) -> None:
-    """Start a chain of steps. `first` is the first step's output."""
+    """Starts a chain of steps. `first` is the first step's output."""
     steps = {f"s{n}": {"after": [{"step": f"s{n - 1}"}]} for n in range(1, STEPS)}
     await it.deploy(**{"s0": first, **steps})
     await it.send()
 
 
 async def go_on(it: Scripted, steps: int) -> None:
-    """End this many steps, one after the other, and wait until the next one runs."""
+    """Ends this many steps, one after the other, and waits until the next one runs."""
     for _ in range(steps):
         await until(lambda: it.runner.held)
         it.runner.release()
@@ -57,7 +57,7 @@ def statuses(it: Scripted) -> list[StepStatus]:
 
 
 def after(steps: int) -> list[StepStatus]:
-    """Call when this many steps have ended."""
+    """Calls when this many steps have ended."""
     rest = [StepStatus.PENDING] * (STEPS - steps - 1)
     return [*[StepStatus.COMPLETED] * steps, StepStatus.RUNNING, *rest]
 

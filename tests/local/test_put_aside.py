@@ -28,7 +28,7 @@ def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, N
 
 
 def set_output(it: Scripted, text: bytes) -> None:
-    """Overwrite the output of `a` in the database; the run is not in memory, since it waits."""
+    """Overwrites the output of `a` in the database; the run is not in memory, since it waits."""
     it.platform.store.connection.execute("UPDATE attempts SET output = ? WHERE step = 0", (text,))
 
 
@@ -38,7 +38,7 @@ def statuses(it: Scripted) -> list[StepStatus]:
 
 
 async def begin(it: Scripted) -> None:
-    """Start a run that waits, and damage what it needs next."""
+    """Starts a run that waits, and damages what it needs next."""
     await it.deploy(a={}, b={"after": [PAID]}, c={"after": [CONDITION]})
     await it.send()
     await until(lambda: it.runner.held)
@@ -49,7 +49,7 @@ async def begin(it: Scripted) -> None:
 
 
 async def damaged(it: Scripted) -> None:
-    """Damage a run so that the end of `b` cannot be folded."""
+    """Damages a run so that the end of `b` cannot be folded."""
     await begin(it)
     await it.send("paid")
     await until(lambda: it.runner.held)

@@ -69,7 +69,7 @@ class Site:
         return messages[0]["status"], orjson.loads(messages[1]["body"])
 
     async def become_busy(self) -> None:
-        """Read twice at the same time, so that the process is started."""
+        """Reads twice at the same time, so that the process is started."""
         self.rest.go_on.clear()
         reads = [asyncio.create_task(self.get("/v1/runs")) for _ in range(2)]
         await until(lambda: self.rest.answered >= 2)

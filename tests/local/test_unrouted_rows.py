@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 def accept(store: LocalStore, *names: str, **data: Any) -> list[Event]:
-    """Accept events with these names; returns them by position."""
+    """Accepts events with these names; returns them by position."""
     found = []
     for name in names:
         number = store.events.newest + 1

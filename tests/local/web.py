@@ -50,7 +50,7 @@ class Backend:
 
 
 def run(main: Coroutine[Any, Any, T], within: float = 30) -> T:
-    """Run a coroutine on the kind of event loop that the server uses."""
+    """Runs a coroutine on the kind of event loop that the server uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(asyncio.wait_for(main, within))
 

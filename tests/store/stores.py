@@ -22,15 +22,15 @@ NOW = 1_780_000_000_000
 
 class StoreUnderTest(Protocol):
     def deploy(self, definition: dict[str, Any]) -> Plan:
-        """Make a function live, and return its plan."""
+        """Makes a function live, and returns its plan."""
 
     def begin(self, now: int = NOW) -> Batch: ...
 
     def end(self, batch: Batch) -> None:
-        """End the batch: what it has written is durable then."""
+        """Ends the batch: what it has written is durable then."""
 
     def reopen(self) -> None:
-        """Open the store again, as after a restart: only durable data is left."""
+        """Opens the store again, as after a restart: only durable data is left."""
 
 
 class InMemory:

@@ -48,7 +48,7 @@ def new(batch: Batch, event: Event, **fields: Any) -> NewEvent:
 
 
 def put(store: StoreUnderTest, *events: Event, now: int = NOW, **fields: Any) -> list[Event]:
-    """Accept events in a batch of their own. Returns them with their positions."""
+    """Accepts events in a batch of their own. Returns them with their positions."""
     batch = store.begin(now)
     accepted = batch.put_events([new(batch, event, **fields) for event in events])
     store.end(batch)
@@ -66,7 +66,7 @@ def start(batch: Batch, plan: Plan, event: Event, run_id: str = "a" * 26, **fiel
 
 
 def commit(batch: Batch, run_id: str, *facts: Fact) -> RunRecord:
-    """Fold facts into a run and commit the record. Returns the record."""
+    """Folds facts into a run and commits the record. Returns the record."""
     record = batch.load([run_id])[run_id]
     transition = fold(record, [RunFact(run_id, fact) for fact in facts], batch.now, FREE)
     assert batch.commit([transition]) == [None]

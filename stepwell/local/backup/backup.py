@@ -50,7 +50,7 @@ class Backup:
 
 
 def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: Progress) -> Backup:
-    """Write a backup. `scratch` is a folder for a temporary copy of the database.
+    """Writes a backup. `scratch` is a folder for a temporary copy of the database.
 
     Raises BackupError, BadDatabase, OSError (disk full)."""
     with code_in_use(code), tempfile.TemporaryDirectory(prefix=".stepwell-backup-", dir=scratch) as folder:
@@ -83,7 +83,7 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
 
 
 def _snapshot(database: Path, copy: Path, progress: Progress) -> None:
-    """Copy a database consistently while others write to it. Raises BackupError."""
+    """Copies a database consistently while others write to it. Raises BackupError."""
     with contextlib.closing(connect(database, read_only=True)) as source:
         source.execute("BEGIN")  # one snapshot for all pieces of the copy
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -122,7 +122,7 @@ def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, siz
 
 
 def _add_logs(archive: tarfile.TarFile, copy: Path, folder: Path) -> None:
-    """Add the log files that the copied database refers to, with their current contents, and their hashes.
+    """Adds the log files that the copied database refers to, with their current contents, and their hashes.
 
     A missing file belongs to a run that was removed in the meantime."""
     hashes: dict[str, str] = {}
@@ -142,7 +142,7 @@ def _logs_of(copy: Path) -> list[str]:
 
 
 def _add_code(archive: tarfile.TarFile, folder: Path, code_hash: str) -> None:
-    """Add one step's code, and verify the hash. Raises BackupError."""
+    """Adds one step's code, and verifies the hash. Raises BackupError."""
     files = []
     for name in sorted(_names(folder), key=os.fsencode):
         path, entry_name = folder / name, f"{CODE}/{code_hash}/{name}"

@@ -54,7 +54,7 @@ class Restored:
 
 
 def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progress: Progress) -> Restored:
-    """Restore a backup to `database` and `code`. Raises BadBackup, NotRestored, lock.InUse, OSError (disk full)."""
+    """Restores a backup to `database` and `code`. Raises BadBackup, NotRestored, lock.InUse, OSError (disk full)."""
     database = database.absolute()
     if database.exists() and not force:
         raise NotRestored(f"{database} exists already; name another --db, or replace it with --force")
@@ -112,7 +112,7 @@ def _empty(folder: Path) -> None:
 
 
 def _unpack(file: IO[bytes], folder: Path, progress: Progress) -> dict[str, Any]:
-    """Write the archive's members into the folder, and return the manifest. Raises BadBackup."""
+    """Writes the archive's members into the folder, and returns the manifest. Raises BadBackup."""
     try:
         with tarfile.open(fileobj=file, mode="r|") as archive:
             members = iter(archive)
@@ -158,7 +158,7 @@ def _unpack_one(
     links: list[tuple[Path, str]],
     progress: Progress,
 ) -> None:
-    """Write one member. Only files inside the folder are written, whatever the member's name is."""
+    """Writes one member. Only files inside the folder are written, whatever the member's name is."""
     named = _CODE_NAME.fullmatch(member.name)
     if named is not None:
         parts = named[2].split("/")
@@ -198,7 +198,7 @@ def _close_folders(code: Path) -> None:
 
 
 def _check(folder: Path, manifest: dict[str, Any]) -> None:
-    """Verify an unpacked backup. Raises BadBackup."""
+    """Verifies an unpacked backup. Raises BadBackup."""
     copy = folder / DATABASE
     if not copy.is_file() or copy.stat().st_size != manifest["database"]["bytes"]:
         raise BadBackup("the backup is incomplete: the database is cut off")
@@ -216,7 +216,7 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_logs(folder: Path, manifest: dict[str, Any]) -> None:
-    """Verify the logs. Raises BadBackup. Backups of format 1 contain no logs."""
+    """Verifies the logs. Raises BadBackup. Backups of format 1 contain no logs."""
     there = {path.name: path for path in (folder / LOGS).iterdir()} if (folder / LOGS).is_dir() else {}
     try:
         hashes = orjson.loads((folder / LOG_HASHES).read_bytes()) if manifest["format"] > 1 else {}
@@ -231,7 +231,7 @@ def _check_logs(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_database(copy: Path) -> Sequence[str]:
-    """Verify the database. Returns the hashes of the code that it needs. Creates no file beside it."""
+    """Verifies the database. Returns the hashes of the code that it needs. Creates no file beside it."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -272,7 +272,7 @@ def _move_logs(new: Path, logs: Path) -> None:
 
 
 def _replace_database(new: Path, database: Path) -> None:
-    """Replace the database. The old one's journal files are removed first: SQLite would apply them to the new one."""
+    """Replaces the database. The old one's journal files are removed first: SQLite would apply them to the new one."""
     if database.exists():
         _write_back(database)
     for suffix in ("-wal", "-shm", "-journal"):
@@ -284,7 +284,7 @@ def _replace_database(new: Path, database: Path) -> None:
 
 
 def _write_back(database: Path) -> None:
-    """Checkpoint the old database, so that it is complete if the restore is interrupted. Raises NotRestored."""
+    """Checkpoints the old database, so that it is complete if the restore is interrupted. Raises NotRestored."""
     try:
         with contextlib.closing(connect(database)) as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -26,7 +26,7 @@ class CodeLost(Exception):
 def check_code(
     needed: Iterable[NeededVersion], keeper: CodeKeeper, paths: Sequence[Path], *, may_be_lost: bool = False
 ) -> None:
-    """Restore the code of these versions where needed. Raises CodeLost unless `may_be_lost` is set.
+    """Restores the code of these versions where needed. Raises CodeLost unless `may_be_lost` is set.
 
     `paths` are the folders that functions are loaded from next; code is restored from there. Hashes all of the code."""
     lost = [needed_version for needed_version in needed if _problems(needed_version, keeper)]

@@ -15,7 +15,7 @@ import orjson
 
 @contextmanager
 def code_in_use(code: Path) -> Iterator[None]:
-    """Lock the folder of code: nothing is removed from it meanwhile."""
+    """Locks the folder of code: nothing is removed from it meanwhile."""
     if not code.is_dir():
         yield
         return
@@ -26,7 +26,7 @@ def code_in_use(code: Path) -> Iterator[None]:
 
 @contextmanager
 def code_free(code: Path) -> Iterator[bool]:
-    """Lock the folder of code for removal, if no one uses it. Yields whether something may be removed now."""
+    """Locks the folder of code for removal, if no one uses it. Yields whether something may be removed now."""
     with _opened(code) as folder:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,18 +44,18 @@ class CodeKeeper:
         self._lock = threading.Lock()
 
     def store(self, code: StepCode) -> None:
-        """Store a step's code, or restore it if the stored copy was changed. Raises CodeError, OSError."""
+        """Stores a step's code, or restores it if the stored copy was changed. Raises CodeError, OSError."""
         with self._lock:
             known = self._fingerprints.get(code.hash)
             if known is None or not _matches(known):
                 materialise(code, self.folder)
 
     def remember_definition(self, function_id: str, file: Path) -> None:
-        """Remember where a function was found on disk, so that code can be restored from there."""
+        """Remembers where a function was found on disk, so that code can be restored from there."""
         self._definitions[function_id] = file
 
     def store_archive(self, function_id: str, version: int, archive: IO[bytes]) -> None:
-        """Store a pushed archive, so that code can be restored from it. Raises OSError."""
+        """Stores a pushed archive, so that code can be restored from it. Raises OSError."""
         archive.seek(0)
         unfinished = self.folder / ".pushed"
         with os.fdopen(open_file(unfinished, os.O_WRONLY | os.O_TRUNC), "wb") as file:
@@ -68,7 +68,7 @@ class CodeKeeper:
         return known is not None and len(known) <= _QUICK and _matches(known)
 
     def check(self, code_hash: str, function_id: str, version: int) -> str | None:
-        """Verify a version's code, and restore it if needed. Returns the problem and the fix; None if all is well."""
+        """Verifies a version's code, and restores it if needed. Returns the problem with a fix; None if all is well."""
         with self._lock:
             known = self._fingerprints.get(code_hash, {})
             if (known and _matches(known)) or self._verify(code_hash):
@@ -84,7 +84,7 @@ class CodeKeeper:
         )
 
     def _verify(self, code_hash: str) -> bool:
-        """Verify the hash. Removes `__pycache__` folders first: they could contain other code."""
+        """Verifies the hash. Removes `__pycache__` folders first: they could contain other code."""
         folder = self.folder / code_hash
         self._fingerprints.pop(code_hash, None)
         try:
@@ -101,7 +101,7 @@ class CodeKeeper:
             return False
 
     def _restore(self, code_hash: str, function_id: str, version: int) -> bool:
-        """Copy the code from the pushed archive or the function's folder, if that has the same hash still."""
+        """Copies the code from the pushed archive or the function's folder, if that has the same hash still."""
         pushed = self.folder / pushed_name(function_id, version)
         with tempfile.TemporaryDirectory() as unpacked:
             try:

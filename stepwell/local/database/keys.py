@@ -37,7 +37,7 @@ class KeyStore:
         return [Key(i, KeyScope(scope), name, created, revoked) for i, scope, name, created, revoked in rows]
 
     def revoke(self, key_id: str, now: int) -> bool:
-        """Revoke a key. Returns False if it does not exist or is already revoked."""
+        """Revokes a key. Returns False if it does not exist or is already revoked."""
         sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
         return self._connection.execute(sql, (now, key_id)).rowcount == 1
 

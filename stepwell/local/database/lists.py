@@ -118,7 +118,9 @@ def choose_runs_path(connection: sqlite3.Connection, filters: Filters) -> Access
 
 
 def _choose_function_path(connection: sqlite3.Connection, function: str, status: RunStatus | None) -> AccessPath:
-    """Conditions repeat those of the partial indexes word for word. SQLite does not use a partial index for a `?`:
+    """The index for the runs of one function.
+
+    Conditions repeat those of the partial indexes word for word. SQLite does not use a partial index for a `?`:
     https://www.sqlite.org/partialindex.html"""
     if status is RunStatus.RUNNING:
         condition = "function = ? AND version = ? AND status = 0"

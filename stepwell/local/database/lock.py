@@ -19,7 +19,7 @@ class InUse(Exception):
 
 @contextmanager
 def exclusive(database: Path) -> Iterator[None]:
-    """Lock the database for this process. Raises InUse, which names the process that holds it."""
+    """Locks the database for this process. Raises InUse, which names the process that holds it."""
     database = database.resolve()  # a link to it is the same database
     with os.fdopen(open_file(_path(database), os.O_RDWR), "r+") as file:
         try:

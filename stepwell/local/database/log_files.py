@@ -52,7 +52,7 @@ def read_logs(connection: sqlite3.Connection, folder: Path, run: int) -> dict[tu
 
 
 def take_log_files(connection: sqlite3.Connection, run: int) -> list[str]:
-    """Delete the rows of a run's log files. Returns the names of the files, to be removed after the commit."""
+    """Deletes the rows of a run's log files. Returns the names of the files, to be removed after the commit."""
     names = [name for (name,) in connection.execute("SELECT name FROM log_files WHERE run = ?", (run,))]
     if names:
         connection.execute("DELETE FROM log_files WHERE run = ?", (run,))
@@ -80,7 +80,7 @@ class LogFiles:
         self._unwritten: set[LogFile] = set()  # files with a timer
 
     def append(self, file: LogFile, text: bytes) -> None:
-        """Append text to the file soon, in the writing thread."""
+        """Appends text to the file soon, in the writing thread."""
         file.pieces.append(text)
         file.waiting += len(text)
         if file.waiting > _AT_ONCE:
@@ -90,21 +90,21 @@ class LogFiles:
             self._unwritten.add(file)
 
     def finish(self, file: LogFile, then: Callable[[], None]) -> None:
-        """Call `then` on the event loop once the whole file is written, and synced if the server is durable."""
+        """Calls `then` on the event loop once the whole file is written, and synced if the server is durable."""
         future = self._write_soon(file)
         future.add_done_callback(lambda _: then())
 
     async def remove(self, names: Iterable[str]) -> None:
-        """Remove files, and wait until they are gone. Pending writes to them happen first."""
+        """Removes files, and waits until they are gone. Pending writes to them happen first."""
         if names := list(names):
             await self._loop.run_in_executor(self._thread, self._remove, names)
 
     def remove_orphans(self) -> asyncio.Future[None]:
-        """Remove files that no row refers to. Call it before the first file is written."""
+        """Removes files that no row refers to. Call it before the first file is written."""
         return self._loop.run_in_executor(self._thread, self._remove_orphans)
 
     async def close(self) -> None:
-        """Write all pending text, and wait for it."""
+        """Writes all pending text, and waits for it."""
         for file in list(self._unwritten):
             self._write_soon(file)
         await asyncio.to_thread(self._thread.shutdown)

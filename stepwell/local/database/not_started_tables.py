@@ -26,5 +26,5 @@ def table_entries(connection: sqlite3.Connection, number: int) -> bytes | None:
 
 
 def delete_unused(connection: sqlite3.Connection) -> None:
-    """Delete entries that no event refers to."""
+    """Deletes entries that no event refers to."""
     connection.execute("DELETE FROM trigger_tables WHERE newest < (SELECT min(seq) FROM events)")

@@ -267,8 +267,9 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL mode, with retries. SQLite does not always wait here: of two connections that change the mode of a
-    new file, one is refused immediately."""
+    """Switches to WAL mode, with retries.
+
+    SQLite does not always wait here: of two connections that change the mode of a new file, one is refused."""
     deadline = time.monotonic() + _BUSY_S
     while True:
         try:
@@ -281,7 +282,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the tables up to date; safe if several processes do so at once. Raises DatabaseTooNew.
+    """Brings the tables up to date; safe if several processes do so at once. Raises DatabaseTooNew.
 
     Takes no lock if there is nothing to do: the calling thread may be in the middle of a batch."""
     if connection.execute("PRAGMA user_version").fetchone() == (len(migrations),):
@@ -304,7 +305,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
 
 
 def forget_statistics(connection: sqlite3.Connection) -> None:
-    """Delete statistics that ANALYZE stored in this file, as older versions did when they ended.
+    """Deletes statistics that ANALYZE stored in this file, as older versions did when they ended.
 
     A table that was small then may be large now, and SQLite would still scan it.
     https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""

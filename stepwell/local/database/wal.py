@@ -85,7 +85,7 @@ class WriteAheadLog:
             return b"", 0
 
     def write_back(self) -> int:
-        """Checkpoint the log as far as readers allow. Returns the number of pages that are left."""
+        """Checkpoints the log as far as readers allow. Returns the number of pages that are left."""
         before = self._pages()
         with contextlib.closing(connect(self._database)) as connection:
             left = _checkpoint(connection, "PASSIVE")
@@ -94,7 +94,7 @@ class WriteAheadLog:
         return left
 
     def shrink(self) -> bool:
-        """Checkpoint the log and truncate the file. Returns False if a reader or writer prevents it."""
+        """Checkpoints the log and truncates the file. Returns False if a reader or writer prevents it."""
         with contextlib.closing(connect(self._database)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
             is_cut = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "TRUNCATE") == 0
@@ -102,7 +102,7 @@ class WriteAheadLog:
         return is_cut
 
     def restart(self) -> bool:
-        """Checkpoint the log, so that the next writer overwrites it. Returns False if a reader prevents it. Must not
+        """Checkpoints the log, so that the next writer overwrites it. Returns False if a reader prevents it. Must not
         run while a batch is written."""
         if self._holds_erased or self.size > self._most_bytes:
             return self.shrink()
@@ -114,8 +114,9 @@ class WriteAheadLog:
         return has_restarted
 
     def wipe(self) -> None:
-        """Rewrite the database with VACUUM, so that unused parts of pages contain no deleted data. Must not run while a
-        batch is written. Raises sqlite3.Error."""
+        """Rewrites the database with VACUUM, so that unused parts of pages contain no deleted data.
+
+        Must not run while a batch is written. Raises sqlite3.Error."""
         size = self._database.stat().st_size
         self._holds_erased = True
         if size > _LARGEST_WIPE:
@@ -129,7 +130,7 @@ class WriteAheadLog:
             connection.execute("VACUUM")
 
     async def shrink_soon(self) -> None:
-        """Truncate the log, if readers allow it within two seconds; otherwise `keep_small` tries again."""
+        """Truncates the log, if readers allow it within two seconds; otherwise `keep_small` tries again."""
         deadline = asyncio.get_running_loop().time() + _PATIENCE_S
         while not await asyncio.to_thread(self.shrink):
             if asyncio.get_running_loop().time() > deadline:
@@ -140,7 +141,7 @@ class WriteAheadLog:
     async def keep_small(
         self, writer: sqlite3.Connection | None = None, alone: Alone = asyncio.to_thread, every_s: float = _EVERY_S
     ) -> None:
-        """Checkpoint the log regularly, forever. Commits of `writer` do not checkpoint it meanwhile. `alone` runs a
+        """Checkpoints the log regularly, forever. Commits of `writer` do not checkpoint it meanwhile. `alone` runs a
         function in a thread while no batch is written."""
         if writer is not None:
             writer.execute("PRAGMA wal_autocheckpoint = 0")
@@ -164,7 +165,7 @@ class WriteAheadLog:
                 again_at = loop.time() + again_s
 
     async def _restart(self, alone: Alone) -> bool:
-        """Checkpoint and restart the log. Returns whether that succeeded."""
+        """Checkpoints and restarts the log. Returns whether that succeeded."""
         has_restarted = False
         try:
             for _ in range(_ROUNDS):  # each round checkpoints what was added during the one before
@@ -190,6 +191,6 @@ class WriteAheadLog:
 
 
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
-    """Run a checkpoint. Returns the number of pages that are left in the log."""
+    """Runs a checkpoint. Returns the number of pages that are left in the log."""
     busy, in_log, written_back = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     return int(in_log - written_back) or int(busy)

@@ -36,7 +36,7 @@ class AttemptLogs:
             self._files.append(file, text)
 
     def finish(self, attempt: AttemptId, then: Callable[[], None]) -> None:
-        """End an attempt's log. Calls `then` once the log is written, except for rows that the next batch writes."""
+        """Ends an attempt's log. Calls `then` once the log is written, except for rows that the next batch writes."""
         self._sizes.pop(attempt, None)
         file = self._long.pop(attempt, None)
         if file is None:

@@ -45,7 +45,7 @@ class AttemptReports:
         self._logs.finish(attempt, then)
 
     def close(self) -> None:
-        """Ignore logs from now on: the store is about to be closed."""
+        """Ignores logs from now on: the store is about to be closed."""
         self._is_closed = True
 
     def _write_logs(self) -> None:

@@ -46,11 +46,11 @@ class Line(Generic[T]):
         self._put += 1
 
     def wait(self, future: asyncio.Future[None]) -> None:
-        """Resolve `future` when all current items are durable."""
+        """Resolves `future` when all current items are durable."""
         self.waiting.append((self._put, future))
 
     def take(self, most: int) -> list[T]:
-        """Remove and return the first items, at most `most`."""
+        """Removes and returns the first items, at most `most`."""
         if not self._items:
             return []
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
@@ -58,12 +58,12 @@ class Line(Generic[T]):
         return taken
 
     def give_back(self, items: Sequence[T]) -> None:
-        """Put back the items of a batch that could not be written, at the front."""
+        """Puts back the items of a batch that could not be written, at the front."""
         self._items.extendleft(reversed(items))
         self._taken -= len(items)
 
     def reached(self) -> list[asyncio.Future[None]]:
-        """Remove and return the futures whose items have all been taken."""
+        """Removes and returns the futures whose items have all been taken."""
         futures = []
         while self.waiting and self.waiting[0][0] <= self._taken:
             futures.append(self.waiting.popleft()[1])
@@ -89,5 +89,5 @@ class Backlog:
         return arrivals
 
     def reached(self) -> list[asyncio.Future[None]]:
-        """Remove and return the futures whose items the batches so far have taken."""
+        """Removes and returns the futures whose items the batches so far have taken."""
         return [future for line in (self.requests, self.facts, self.calls) if line.waiting for future in line.reached()]

@@ -46,7 +46,7 @@ class BatchPace:
         return now >= self._latest
 
     def grant(self) -> None:
-        """Allow the next piece, however much the batch has done."""
+        """Allows the next piece, however much the batch has done."""
         self._is_granted = True
 
     def count(self, done: int) -> None:

@@ -62,22 +62,22 @@ class BatchLoop:
     # --- work for the next batches ---------------------------------------------------------------------------------
 
     def accept(self, request: Sequence[IncomingEvent]) -> asyncio.Future[None]:
-        """Accept the events of a request. The future resolves when they are durable, or raises Unavailable."""
+        """Accepts the events of a request. The future resolves when they are durable, or raises Unavailable."""
         self._backlog.requests.add_one(request)
         return self._durable(self._backlog.requests)
 
     def fold(self, facts: Iterable[RunFact]) -> asyncio.Future[None]:
-        """Fold facts into their runs. The future resolves when that is durable, or raises Unavailable."""
+        """Folds facts into their runs. The future resolves when that is durable, or raises Unavailable."""
         self._backlog.facts.add(facts)
         return self._durable(self._backlog.facts)
 
     def do(self, call: Call) -> asyncio.Future[None]:
-        """Call this as part of a batch. The future resolves when that is durable, or raises Unavailable."""
+        """Calls this as part of a batch. The future resolves when that is durable, or raises Unavailable."""
         self._backlog.calls.add_one(call)
         return self._durable(self._backlog.calls)
 
     async def result_of(self, work: Callable[[LocalBatch], T], *refusals: type[Exception]) -> T:
-        """Do this work as part of a batch, and return the result. Raises Unavailable.
+        """Does this work as part of a batch, and returns the result. Raises Unavailable.
 
         If the work raises one of `refusals`, it must have written nothing: the batch continues without it, and the
         error is raised here. Any other error rolls the batch back."""
@@ -96,23 +96,23 @@ class BatchLoop:
         return results[0]
 
     def announce(self, events: Sequence[IncomingEvent]) -> None:
-        """Accept events that the engine itself emits, without waiting until they are durable."""
+        """Accepts events that the engine itself emits, without waiting until they are durable."""
         self._backlog.requests.add_one(events)
         self.schedule()
 
     def release_held_events(self) -> None:
-        """Route soon the events that were held while their functions were paused."""
+        """Routes soon the events that were held while their functions were paused."""
         self._work.release_held_events()
         self.schedule()
 
     def schedule(self) -> None:
-        """Begin or continue a batch in the event loop's next iteration."""
+        """Begins or continues a batch in the event loop's next iteration."""
         if not self._is_scheduled and not self._is_closed:
             self._is_scheduled = True
             self._loop.call_soon(self._go_on)
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Run work on the database in a thread, while no batch is written. New work waits until it is done."""
+        """Runs work on the database in a thread, while no batch is written. New work waits until it is done."""
         async with self._alone:
             self._is_held = True
             try:
@@ -123,12 +123,12 @@ class BatchLoop:
                 self.schedule()
 
     async def between_batches(self) -> None:
-        """Return when no batch is in progress."""
+        """Waits until no batch is in progress."""
         while self._batch is not None:
             await asyncio.sleep(0)
 
     async def write_all(self) -> None:
-        """Return when all work so far is durable. Raises Unavailable."""
+        """Waits until all work so far is durable. Raises Unavailable."""
         if self._backlog or self._batch is not None or self._store.logs:
             for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
                 await self._durable(line)
@@ -140,7 +140,7 @@ class BatchLoop:
         return not (is_pending or self._work.has_more or self._store.unrouted)
 
     def close(self) -> None:
-        """Start no more batches, and abandon the current one."""
+        """Stops the loop, and abandons the current batch."""
         self._is_closed = True
         self.timer.cancel()
         if self._retry is not None:
@@ -160,7 +160,7 @@ class BatchLoop:
     # --- a batch ---------------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Do a slice of a batch. After the last one: commit, resolve futures, and launch claimed attempts."""
+        """Does a slice of a batch. After the last one, commits, resolves futures, and launches claimed attempts."""
         self._is_scheduled = False
         if self._is_closed or (self._is_held and self._batch is None):
             return
@@ -199,7 +199,7 @@ class BatchLoop:
         self._steps = self._work.steps(batch, self._transaction)
 
     def _roll_back(self, error: Exception) -> None:
-        """Undo the batch: senders get Unavailable, facts are kept for another try."""
+        """Undoes the batch: senders get Unavailable, facts are kept for another try."""
         log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
         batch, self._batch, self._transaction = self._batch, None, None
         self._store.reset()

@@ -74,7 +74,7 @@ class BatchWork:
         return bool(self._backlog or self._releases_held or is_left or self._executor.can_take)
 
     def begin(self, now: int, set_back_ms: int, *, has_due: bool) -> Batch:
-        """Take from the backlog what the next batch begins with."""
+        """Takes from the backlog what the next batch begins with."""
         settings = self._settings
         pace = BatchPace(self._store.unrouted, settings.batch_facts, settings.batch_s)
         calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._take_arrivals()
@@ -82,7 +82,7 @@ class BatchWork:
         return Batch(now, set_back_ms, has_due, pace, calls, arrivals)
 
     def steps(self, batch: Batch, transaction: LocalBatch) -> Iterator[None]:
-        """Do the batch, one piece per step."""
+        """Does the batch, one piece per step."""
         if batch.set_back_ms:
             yield from transaction.move_back(batch.set_back_ms)
         for call in batch.calls:
@@ -109,7 +109,7 @@ class BatchWork:
         self._awaits_retry = False
 
     def release_held_events(self) -> None:
-        """Route, a few with every batch, the events that were held while their functions were paused."""
+        """Routes, a few with every batch, the events that were held while their functions were paused."""
         self._releases_held = True
 
     # --- the pieces of a batch -------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class BatchWork:
         return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
 
     def _advance_runs(self, batch: Batch, transaction: LocalBatch, facts: list[RunFact]) -> Iterator[None]:
-        """Advance runs that have begun: fold their facts, then claim queued attempts for free slots."""
+        """Advances runs that have begun: folds their facts, then claims queued attempts for free slots."""
         steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while (taken := self._backlog.facts.take(AT_ONCE)) or facts:
             batch.facts.extend(taken)
@@ -143,8 +143,9 @@ class BatchWork:
                 break
 
     def _route_events(self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent]) -> Iterator[None]:
-        """Let events start and wake runs: new ones, held ones, and those that earlier batches left unrouted. Each group
-        gets at least one piece per batch, so that all progress."""
+        """Lets events start and wake runs: new events, held ones, and those that earlier batches left unrouted.
+
+        Each group gets at least one piece per batch, so that all progress."""
         steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while arrivals:
             yield from steps(transaction, arrivals, [], undone, pace)
@@ -172,7 +173,7 @@ class BatchWork:
     # --- calls, as parts of a batch --------------------------------------------------------------------------------
 
     def decide(self, batch: LocalBatch, link: Link, outcome: Outcome) -> bool:
-        """End an approval with this outcome. Returns False if it is not open any more. Raises NotWritten."""
+        """Ends an approval with this outcome. Returns False if it is not open any more. Raises NotWritten."""
         record = batch.load([link.run_id]).get(link.run_id)
         if record is None or standing(record.run, link, batch.now) is not Standing.OPEN:
             return False

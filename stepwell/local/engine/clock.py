@@ -20,7 +20,7 @@ class Clock:
         return time.time_ns() // 1_000_000 + self._ahead_ms
 
     async def pause(self, ms: int) -> None:
-        """Return when this much time has passed by this clock, or when the clock was set back."""
+        """Returns when this much time has passed by this clock, or when the clock was set back."""
         began = self.now()
         while 0 <= (passed := self.now() - began) < ms:
             await asyncio.sleep(min((ms - passed) / 1000, LOOK_AGAIN_S))

@@ -22,7 +22,7 @@ class DueTimer:
         return self.next_due is not None and self.next_due <= now
 
     def set(self, due: int | None, now: int) -> None:
-        """Wait for this time; None: for nothing."""
+        """Waits for this time; None: for nothing."""
         self.next_due = due
         self.cancel()
         if due is not None:

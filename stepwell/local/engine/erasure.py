@@ -48,7 +48,7 @@ class _Piece:
 
 
 async def erase(platform: LocalPlatform, person: Person) -> Erased:
-    """Erase a person; `is_done` is False if another call must continue. Raises Unavailable."""
+    """Erases a person; `is_done` is False if another call must continue. Raises Unavailable."""
     counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
     after, deadline = 0, asyncio.get_running_loop().time() + _ENOUGH_S
     while (piece := await _find(platform, person, after)).last >= 0:
@@ -86,7 +86,7 @@ async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
 
 
 async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
-    """Stop the running attempts of these runs, and return whether all have ended. Includes failed runs, since their
+    """Stops the running attempts of these runs, and returns whether all have ended. Includes failed runs, since their
     attempts could write more data."""
     executor = platform.executor
 
@@ -128,7 +128,7 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
 
 
 def _release_claims(store: LocalStore, event: Event) -> None:
-    """Release the idempotency values that the event's runs claimed: digests of the values are stored."""
+    """Releases the idempotency values that the event's runs claimed: digests of the values are stored."""
     sql = "SELECT id, function, version FROM runs WHERE event = ?"
     for run_id, function, version in store.connection.execute(sql, (event.position,)).fetchall():
         value = claimed_value(store.functions.plan(function, version).idempotency, event)
@@ -137,7 +137,7 @@ def _release_claims(store: LocalStore, event: Event) -> None:
 
 
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
-    """Erase the data of a run. Returns the number of attempts."""
+    """Erases the data of a run. Returns the number of attempts."""
     (state,) = connection.execute("SELECT state FROM runs WHERE seq = ?", (seq,)).fetchone()
     write_whole(connection, {seq: without_data(read_run(connection, seq, run_id, state))})
     connection.execute("UPDATE runs SET user = NULL WHERE seq = ?", (seq,))
@@ -161,7 +161,7 @@ async def _forget(platform: LocalPlatform, person: Person) -> None:
 
 
 async def _wipe(platform: LocalPlatform) -> None:
-    """Remove what deleted rows have left in the database's files."""
+    """Removes what deleted rows have left in the database's files."""
     try:
         await platform.alone(platform.wal.wipe)
         await platform.wal.shrink_soon()

@@ -35,7 +35,7 @@ class Listener(Protocol):
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None: ...
 
     def when_logged(self, attempt: AttemptId, then: Callable[[], None]) -> None:
-        """Call `then` once the attempt's log is written, or will be written together with the outcome."""
+        """Calls `then` once the attempt's log is written, or will be written together with the outcome."""
 
 
 class Executor:
@@ -65,7 +65,7 @@ class Executor:
         return FreeSlots(self._programs.free, self._calls.free)
 
     def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
-        """Take the effects of a batch; attempts start and stop with `launch`. Returns all events, to be stored here."""
+        """Takes the effects of a batch; `launch` starts and stops the attempts. Returns all events, to be stored."""
         for attempt_id in effects.released:
             if (held := self._held.pop(attempt_id, None)) is not None:
                 held.release()
@@ -85,7 +85,7 @@ class Executor:
     # --- called by the platform ------------------------------------------------------------------------------------
 
     def take_queued(self, most: int) -> list[AttemptId]:
-        """Reserve free slots for queued attempts, at most about `most`, taking functions in turn. Returns the ids."""
+        """Reserves free slots for queued attempts, about `most` at most, and returns these. Functions take turns."""
         taken: list[AttemptId] = []
         for slots in self._all_slots:
             some = slots.take_queued(most)
@@ -99,7 +99,7 @@ class Executor:
         return self._programs.can_take or self._calls.can_take
 
     def launch(self) -> None:
-        """Stop and start attempts as the committed batch requires. Requests are answered in between."""
+        """Stops and starts attempts as the committed batch requires. Requests are answered in between."""
         if self._stops or self._ready:
             ready, self._ready = self._ready, []
             for attempt_id, slots, _ in ready:
@@ -111,7 +111,7 @@ class Executor:
                 self._launch_some()
 
     def _stop(self) -> None:
-        """Stop running attempts, and mark those that are about to start as unwanted."""
+        """Stops running attempts, and marks those that are about to start as unwanted."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
             if attempt_id not in self._running:
@@ -158,12 +158,12 @@ class Executor:
             self._listener.attempt_ended(attempt_id, outcome)
 
     def pause(self) -> None:
-        """Start no more attempts: new ones stay queued."""
+        """Stops starting attempts: new ones stay queued."""
         for slots in self._all_slots:
             slots.close()
 
     def discard_batch(self) -> None:
-        """Forget the effects of a batch that was rolled back. The queue must be filled from the store again."""
+        """Forgets the effects of a batch that was rolled back. The queue must be filled from the store again."""
         self._held.clear()
         self._ready.clear()
         self._stops.clear()
@@ -184,6 +184,6 @@ class Executor:
         return not (self._running or self._ready or self.has_queued)
 
     async def close(self) -> None:
-        """Kill all running attempts."""
+        """Kills all running attempts."""
         self._launching.clear()
         await self._runner.close()

@@ -24,7 +24,7 @@ class Intake:
         self._judging = asyncio.Lock()
 
     def send(self, events: Sequence[Event]) -> Awaitable[None]:
-        """Accept events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
+        """Accepts events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
         refuses some of them."""
         return self._send_judged(events) if self._store.types.current().has_any else self._accept(events)
 
@@ -33,11 +33,11 @@ class Intake:
         return None if self._store.types.current().has_any else self._accept
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
-        """Accept a cron tick for this function now."""
+        """Accepts a cron tick for this function now."""
         return self._batches.accept([IncomingEvent(tick, only=function_id)])
 
     async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
-        """Validate events, given with their indexes in the request, and return the errors of the refused ones.
+        """Validates events, given with their indexes in the request, and returns the errors of the refused ones.
 
         The engine also emits events about these. With the policy `warn`, invalid events are only marked. Requests are
         answered in between."""

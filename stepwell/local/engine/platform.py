@@ -69,30 +69,30 @@ class LocalPlatform:
     # --- common operations -----------------------------------------------------------------------------------------
 
     def send(self, events: Sequence[Event]) -> Awaitable[None]:
-        """Accept events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
+        """Accepts events, which are durable once this has been awaited. Raises Unavailable, and BadRequest if a type
         refuses some of them."""
         return self.intake.send(events)
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
-        """Run housekeeping, such as retention, as part of a batch. Raises Unavailable."""
+        """Runs housekeeping, such as retention, as part of a batch. Raises Unavailable."""
         await self.batches.do(lambda batch: call(self.store.connection, batch.now))
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Run work on the database in a thread, while no batch is written. New work waits until it is done."""
+        """Runs work on the database in a thread, while no batch is written. New work waits until it is done."""
         return await self.batches.alone(work)
 
     async def until_idle(self) -> None:
-        """Return when nothing can happen without another event or a later timer."""
+        """Returns when nothing can happen without another event or a later timer."""
         await self.virtual_time.until_idle()
 
     async def travel(self, ms: int) -> None:
-        """Move the clock forward. Every timer on the way fires at its own time."""
+        """Moves the clock forward. Every timer on the way fires at its own time."""
         await self.virtual_time.travel(ms)
 
     # --- start and close -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Continue where the last process stopped: running attempts are lost, queued ones are queued again."""
+        """Continues where the last process stopped: running attempts are lost, queued ones are queued again."""
         self.log_files.remove_orphans()
         for run_ids in self._recovery.pieces():
             await self.batches.between_batches()
@@ -102,7 +102,7 @@ class LocalPlatform:
         self.batches.release_held_events()
 
     async def prepare(self) -> None:
-        """Do the work that the next events would otherwise wait for. Requests are answered in between."""
+        """Does the work that the next events would otherwise wait for. Requests are answered in between."""
         slice_ends = time.perf_counter() + SLICE_S
         for _ in self.store.prepare():
             if time.perf_counter() > slice_ends:
@@ -110,13 +110,13 @@ class LocalPlatform:
                 slice_ends = time.perf_counter() + SLICE_S
 
     def drain(self) -> None:
-        """Start no more attempts. The grace period of running ones begins."""
+        """Stops starting attempts. The grace period of running ones begins."""
         self.executor.pause()
         if self._drained_at is None:
             self._drained_at = self._loop.time()
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Drain, wait up to `grace_s` for running attempts, then queue the rest again as lost.
+        """Drains, waits up to `grace_s` for running attempts, then queues the rest again as lost.
 
         All processes end even if that fails; attempts whose end is not written are found lost at the next start."""
         self.drain()

@@ -36,14 +36,14 @@ class PutAside:
         self._handles: dict[str, asyncio.TimerHandle] = {}  # by run: the newest timer
 
     def set_timers(self, batch: LocalBatch, facts: Sequence[RunFact]) -> None:
-        """Set timers again for the facts that came from timers, as part of the batch."""
+        """Sets timers again for the facts that came from timers, as part of the batch."""
         for fact in facts:
             timer = timer_of(fact.fact)
             if timer is not None:
                 batch.set_timer(fact.run_id, timer, batch.now + round(self._delay_s(fact.run_id) * 1000))
 
     def add(self, facts: Sequence[RunFact]) -> None:
-        """Submit these facts again later, except those of timers. Call it after the commit of the batch that could not
+        """Submits these facts again later, except those of timers. Call it after the commit of the batch that could not
         fold them."""
         if not facts:
             return

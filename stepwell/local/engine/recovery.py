@@ -28,11 +28,11 @@ class Recovery:
             yield active[start : start + _RUNS_AT_ONCE]
 
     def recover_all(self) -> None:
-        """Recover all active runs."""
+        """Recovers all active runs."""
         self.recover(self._store.active())
 
     def recover(self, run_ids: Sequence[str]) -> None:
-        """Restore the attempts of these runs. Call it between batches. Raises sqlite3.Error if the database cannot be
+        """Restores the attempts of these runs. Call it between batches. Raises sqlite3.Error if the database cannot be
         read.
 
         Queued attempts are queued again, claimed attempts that do not run are reported as lost, and runs that have not
@@ -60,6 +60,6 @@ class Recovery:
         return {name: record for run_id in run_ids for name, record in self._load([run_id]).items()}
 
     def lose_running(self) -> None:
-        """Report all running attempts as lost, so that the next start queues them again."""
+        """Reports all running attempts as lost, so that the next start queues them again."""
         running = self._executor.running
         self._backlog.facts.add(RunFact(run_id, AttemptLost(step, number)) for run_id, step, number in running)

@@ -30,7 +30,7 @@ class Registration:
         file: str,
         release: Release | None = None,
     ) -> Registered:
-        """Make and release a version. The step code must be in the platform's code folder already. Raises
+        """Makes and releases a version. The step code must be in the platform's code folder already. Raises
         NotPossible."""
         registered = await self._change(
             lambda batch: self._store.functions.register(definition, code, dotenv, file, batch.now, release)
@@ -39,17 +39,17 @@ class Registration:
         return registered
 
     async def change_routing(self, function_id: str, change: versions.RoutingChange) -> Routing:
-        """Change how new runs choose a version. Raises KeyError, NotPossible."""
+        """Changes how new runs choose a version. Raises KeyError, NotPossible."""
         changed = await self._change(lambda batch: self._store.functions.change(function_id, change, batch.now))
         self._batches.release_held_events()
         return changed
 
     async def retire(self, function_ids: Sequence[str]) -> None:
-        """Stop starting new runs of these functions."""
+        """Stops starting new runs of these functions."""
         await self._change(lambda batch: self._store.functions.retire(function_ids, batch.now))
 
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        """Register versions of event types, all or none. Raises TypeRefused."""
+        """Registers versions of event types, all or none. Raises TypeRefused."""
         same = [self._store.types.unchanged(version) for version in types]
         if all(same):
             return [change for change in same if change is not None]

@@ -36,7 +36,7 @@ _DAY_MS = 86_400_000
 
 
 async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
-    """Delete data older than `keep_days` regularly. The minimum is one day, during which duplicates are recognised."""
+    """Deletes data older than `keep_days` regularly. The minimum is one day, during which duplicates are recognised."""
     while True:
         try:
             await clean(platform, max(1.0, keep_days))
@@ -46,7 +46,7 @@ async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
 
 
 async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIECE_S) -> None:
-    """Delete all data that is old now. A piece ends after `piece_s` seconds."""
+    """Deletes all data that is old now. A piece ends after `piece_s` seconds."""
     cut = platform.clock.now() - int(keep_days * _DAY_MS)
     files: list[str] = []
     await _in_pieces(platform, partial(_delete_runs, files), cut, piece_s)
@@ -83,7 +83,7 @@ async def _in_pieces(
 
 
 async def rest(platform: LocalPlatform, took_s: float) -> None:
-    """Pause before the next piece."""
+    """Pauses before the next piece."""
     before = platform.batches.begun
     await asyncio.sleep(_PAUSE * took_s)
     if platform.batches.begun > before:
@@ -91,7 +91,7 @@ async def rest(platform: LocalPlatform, took_s: float) -> None:
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:
-    """Store the highest row numbers before rows are deleted, so that none is used twice."""
+    """Stores the highest row numbers before rows are deleted, so that none is used twice."""
     for table in ("events", "runs"):
         connection.execute(
             f"INSERT OR REPLACE INTO counters SELECT '{table}', max(coalesce(max(seq), 0),"
@@ -100,7 +100,7 @@ def _keep_counters(connection: sqlite3.Connection) -> None:
 
 
 def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, after: int) -> int:
-    """Delete old ended runs among the next rows. Returns the position to continue after; -1 at the end.
+    """Deletes old ended runs among the next rows. Returns the position to continue after; -1 at the end.
 
     Appends to `files` the names of log files to be removed. A run that has ended has no waits."""
     rows = connection.execute(
@@ -117,7 +117,7 @@ def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, aft
 
 
 def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
-    """Delete old, unneeded events among the next rows. Returns the position to continue after; -1 at the end."""
+    """Deletes old, unneeded events among the next rows. Returns the position to continue after; -1 at the end."""
     rows = connection.execute(
         "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq)"
         " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq)"

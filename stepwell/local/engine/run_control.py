@@ -26,7 +26,7 @@ class RunControl:
         return self._batches.fold([RunFact(run_id, CancelRequested())])
 
     async def cancel_all(self, function_id: str) -> None:
-        """Cancel all open runs of a function."""
+        """Cancels all open runs of a function."""
 
         def open_runs(batch: LocalBatch) -> list[str]:
             sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
@@ -36,7 +36,7 @@ class RunControl:
         await self._batches.fold([RunFact(run_id, CancelRequested()) for run_id in run_ids])
 
     async def decide(self, link: Link, outcome: Outcome) -> bool:
-        """End an approval with this outcome. Returns False if it was not open any more."""
+        """Ends an approval with this outcome. Returns False if it was not open any more."""
         return await self._batches.result_of(lambda batch: self._work.decide(batch, link, outcome))
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:

@@ -36,14 +36,13 @@ class Slots:
         self._taken -= 1
 
     def queue(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
-        """Queue an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
+        """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
         if attempt_id not in self._queued:
             self._queued.add(attempt_id)
             heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
 
     def take_queued(self, most: int) -> list[AttemptId]:
-        """Remove queued attempts for which there are free slots, at most `most`, taking functions in turn. Each takes a
-        slot."""
+        """Removes and returns queued attempts, as many as get a free slot, at most `most`. Functions take turns."""
         taken: list[AttemptId] = []
         while self.can_take and len(taken) < most:
             function_id, queue = self._queues.popitem(last=False)
@@ -65,11 +64,11 @@ class Slots:
         return bool(self._queued)
 
     def close(self) -> None:
-        """Admit no more attempts: new ones stay queued."""
+        """Admits no more attempts: new ones stay queued."""
         self._size = 0
 
     def reset(self, taken: int) -> None:
-        """Forget the queue, and set the number of taken slots."""
+        """Forgets the queue, and sets the number of taken slots."""
         self._queues.clear()
         self._queued.clear()
         self._taken = taken

@@ -34,5 +34,5 @@ class SteadyClock:
         return self._latest
 
     def moved_back(self, by_ms: int) -> None:
-        """Note that stored times have been moved back."""
+        """Notes that stored times have been moved back."""
         self.set_back_ms -= by_ms

@@ -29,7 +29,7 @@ class VirtualTime:
             await asyncio.sleep(0.001)
 
     async def travel(self, ms: int) -> None:
-        """Move the clock forward. Every timer on the way fires at its own time, and the attempts that it starts end
+        """Moves the clock forward. Every timer on the way fires at its own time, and the attempts that it starts end
         before the clock moves on."""
         target = self._clock.now() + ms
         await self.until_idle()

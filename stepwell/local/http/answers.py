@@ -19,7 +19,7 @@ class Answering(RequestResponseCycle):
     _start: Any = None  # the message that started the response, until the next one comes
 
     async def send(self, message: Any) -> None:
-        """Send an ASGI message."""
+        """Sends an ASGI message."""
         if message["type"] == "http.response.start" and not self.response_started:
             self._start = message
             return
@@ -35,7 +35,7 @@ class Answering(RequestResponseCycle):
         await super().send(message)
 
     def answer_json(self, body: bytes) -> bool:
-        """Answer 200 with this JSON in one piece. Returns False, and writes nothing, if that is not possible."""
+        """Answers 200 with this JSON in one piece. Returns False, and writes nothing, if that is not possible."""
         head = _json_head(len(body)) if self._can_answer_at_once() else None
         if head is None:
             return False

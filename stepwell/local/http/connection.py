@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
         return b""
 
     def _parse(self, data: bytes) -> None:
-        """Parse data until a request must wait for the responses to earlier ones."""
+        """Parses data until a request must wait for the responses to earlier ones."""
         at = 0
         while at < len(data) and self._ending is None and not self.transport.is_closing():
             if self.pipeline:
@@ -137,7 +137,7 @@ class Connection(HttpToolsProtocol):
             self._heard_at = self.loop.time()
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it did not request another protocol (RFC 9110, 7.8). The parser would otherwise treat
+        """Reads the request as if it did not request another protocol (RFC 9110, 7.8). The parser would otherwise treat
         the body as data of that protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
@@ -237,7 +237,7 @@ class Connection(HttpToolsProtocol):
                 self.flow.resume_reading()
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Answer an unreadable request after earlier ones are answered, then close the connection."""
+        """Answers an unreadable request after earlier ones are answered, then closes the connection."""
         self._ending = Ending(self.transport)
         bad = self.cycle if self.cycle is not None and self.cycle.more_body else None
         if bad is not None:
@@ -253,7 +253,7 @@ class Connection(HttpToolsProtocol):
         self.linger()
 
     def linger(self) -> None:
-        """Close the connection after the client has had time to read the response."""
+        """Closes the connection after the client has had time to read the response."""
         if self._running is not None and not self._running.more_body and self._ending is None:
             self.transport.close()
             return
@@ -266,14 +266,14 @@ class Connection(HttpToolsProtocol):
     # --- slow clients ------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Close the connection if the client is too slow. Called regularly."""
+        """Closes the connection if the client is too slow. Called regularly."""
         if self._unread_since + self.silence_s < now:
             self.transport.abort()
         elif self.deadline < now:
             self.transport.close()
 
     def give_way(self) -> None:
-        """Close the connection in favour of a new one, because the client has been silent for longest."""
+        """Closes the connection in favour of a new one, because the client has been silent for longest."""
         if self._ending is None and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
             self.transport.write(_TOO_MANY)
         self._ending = Ending(self.transport)

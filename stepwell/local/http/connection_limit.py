@@ -17,21 +17,21 @@ NEVER = math.inf
 
 
 class Client(Protocol):
-    """A connection."""
+    """A connection that may be closed to make room for another."""
 
     @property
     def deadline(self) -> float:
         """When the client must have sent more, in the loop's time; NEVER while the server is working."""
 
     def give_way(self) -> None:
-        """Close the connection to make room for another."""
+        """Closes the connection to make room for another."""
 
     def sweep(self, now: float) -> None:
-        """Close the connection if the client is too slow."""
+        """Closes the connection if the client is too slow."""
 
 
 def raise_file_limit() -> None:
-    """Raise this process's limit of open files to the highest allowed value."""
+    """Raises this process's limit of open files to the highest allowed value."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -46,7 +46,7 @@ def most_connections() -> int:
 
 
 def make_room(connections: set[Any], newcomer: Client) -> None:
-    """Close connections if there are too many, including the new one; the new one if all others are in use."""
+    """Closes connections if there are too many, including the new one; the new one if all others are in use."""
     if len(connections) <= most_connections():
         return
     waiting = [connection for connection in connections if connection.deadline != NEVER and connection is not newcomer]

@@ -43,7 +43,7 @@ class Ending:
         self.deadline = NEVER  # when the connection is closed, in the loop's time
 
     def linger(self, now: float) -> None:
-        """Give the client time to read the last response. `now` is the event loop's time.
+        """Gives the client time to read the last response. `now` is the event loop's time.
 
         If the connection were closed at once, further data from the client would make the system discard the response.
         """
@@ -58,7 +58,7 @@ class Ending:
 
 
 def disconnect(cycle: RequestResponseCycle) -> None:
-    """Notify the application that the client of this request is gone."""
+    """Notifies the application that the client of this request is gone."""
     cycle.disconnected = True
     cycle.message_event.set()
 

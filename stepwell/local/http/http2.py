@@ -75,7 +75,7 @@ class Http2Connection(asyncio.Protocol):
             self._read_frames()
 
     def pause_writing(self) -> None:
-        """Stop reading too: responses to more frames would only add to the unread data."""
+        """Stops reading too: responses to more frames would only add to the unread data."""
         self._unread_since = self._loop.time()
         self._flow.pause_writing()
         self._flow.pause_reading()
@@ -178,7 +178,7 @@ class Http2Connection(asyncio.Protocol):
         return self._loop.time()
 
     def acknowledge(self, stream_id: int, size: int) -> None:
-        """Let the client send this many more bytes."""
+        """Lets the client send this many more bytes."""
         if size and not self._transport.is_closing():
             try:
                 self._h2.acknowledge_received_data(size, stream_id)
@@ -189,7 +189,7 @@ class Http2Connection(asyncio.Protocol):
         self._h2.send_headers(stream_id, headers, end_stream=is_last)
 
     async def send_data(self, stream: Stream, data: bytes, *, is_last: bool) -> None:
-        """Send data as the client's window allows. Stops when the stream is gone."""
+        """Sends data as the client's window allows. Stops when the stream is gone."""
         left = memoryview(data)
         while not stream.is_gone:
             await self._flow.drain()
@@ -233,7 +233,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def shutdown(self) -> None:
-        """Answer the current requests, refuse new ones, then close the connection."""
+        """Answers the current requests, refuses new ones, then closes the connection."""
         if not self._is_ending and not self._transport.is_closing():
             # Written by hand, because `h2` allows no responses after its own GOAWAY.
             last = self._h2.highest_inbound_stream_id
@@ -244,7 +244,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _close(self, code: ErrorCodes | None = None) -> None:
-        """Close the connection immediately. Without `code`, `h2` has already sent the reason."""
+        """Closes the connection immediately. Without `code`, `h2` has already sent the reason."""
         if code is not None:
             try:
                 self._h2.close_connection(code)
@@ -255,7 +255,7 @@ class Http2Connection(asyncio.Protocol):
         self._transport.close()
 
     def _forget(self) -> None:
-        """Disconnect all streams."""
+        """Disconnects all streams."""
         self._frames.clear()
         for stream in self._streams.values():
             stream.disconnect()
@@ -283,7 +283,7 @@ class Http2Connection(asyncio.Protocol):
 
 
 def take_over(transport: asyncio.Transport, arguments: tuple[tuple[Any, ...], dict[str, Any]], data: bytes) -> None:
-    """Continue a connection as HTTP/2. `arguments` are the positional and named ones of the first protocol, `data` all
+    """Continues a connection as HTTP/2. `arguments` are the positional and named ones of the first protocol, `data` all
     bytes received so far."""
     positional, named = arguments
     connection = Http2Connection(*positional, **named)

@@ -67,7 +67,7 @@ class Frames:
         return frame
 
     def allow_for_request(self) -> None:
-        """Allow the frames, such as WINDOW_UPDATE, that usually accompany a request."""
+        """Allows the frames, such as WINDOW_UPDATE, that usually accompany a request."""
         self._idle.give(10)
 
     def _is_allowed(self, kind: int, flags: int, size: int) -> bool:

@@ -35,5 +35,5 @@ def new_server_side() -> h2.connection.H2Connection:
 
 
 def bound_header_table(connection: h2.connection.H2Connection) -> None:
-    """Limit the table of headers. Call it when the client's settings have changed: they may allow a larger one."""
+    """Limits the table of headers. Call it when the client's settings have changed: they may allow a larger one."""
     connection.encoder.header_table_size = min(connection.encoder.header_table_size, _TABLE_BYTES)

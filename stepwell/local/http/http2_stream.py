@@ -120,7 +120,7 @@ class Stream:
     # --- the request -------------------------------------------------------------------------------------------------
 
     def add_body(self, data: bytes, size: int) -> None:
-        """Add a piece of the body. `size` includes padding."""
+        """Adds a piece of the body. `size` includes padding."""
         self._body += data
         self._unacknowledged += size
         if self.waiting_since != NEVER:

@@ -11,7 +11,7 @@ class Allowance:
         self._left, self._at = burst, now()
 
     def take(self) -> bool:
-        """Take one token. Returns False if the rate is exceeded."""
+        """Takes one token. Returns False if the rate is exceeded."""
         now = self._now()
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
         self._at = now

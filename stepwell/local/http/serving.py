@@ -108,7 +108,7 @@ class _Control:
         self.call(self._platform.runs.cancel_all(function_id))
 
     def call(self, work: Coroutine[Any, Any, T], seconds: float = _ANSWER_S) -> T:
-        """Run a coroutine on the event loop, and return its result."""
+        """Runs a coroutine on the event loop, and returns its result."""
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
         except Unavailable as reason:
@@ -151,7 +151,7 @@ async def serve(
     certificate: Certificate | None = None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Answer requests until this task is cancelled, then let current requests end; a second cancel ends them at once.
+    """Answers requests until this task is cancelled, then lets current requests end; a second cancel ends them at once.
 
     Steps may end in the meantime. `ready` is called once the first request can be answered."""
     _calm_the_collector()
@@ -181,13 +181,13 @@ async def serve(
 
 
 def _calm_the_collector() -> None:
-    """Collect garbage rarely, and never scan the loaded modules: a busy server makes many objects but few cycles."""
+    """Makes garbage collections rare and short, since a busy server makes many objects but few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)  # a collection of 50,000 young objects would block the loop for 30 ms
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """Log the error of a background task, which would otherwise be lost."""
+    """Logs the error of a background task, which would otherwise be lost."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a background task failed: %r", error, exc_info=error)

@@ -37,7 +37,7 @@ class Certificate:
         self.context = _context(certificate, key)
 
     def renew(self) -> None:
-        """Read the files again if they have changed. If they do not match, the old certificate stays in use."""
+        """Reads the files again if they have changed. If they do not match, the old certificate stays in use."""
         try:
             states = self._file_states()
             if states == self._states:
@@ -149,7 +149,7 @@ class TlsListener:
             self._connections.discard(handshake)
 
     def _log(self, address: str, error: BaseException) -> None:
-        """Log a failed handshake. A closed connection is not logged: load balancers check ports that way."""
+        """Logs a failed handshake. A closed connection is not logged: load balancers check ports that way."""
         if isinstance(error, OSError) and not isinstance(error, ConnectionResetError) and self._lines.take():
             log.warning("TLS handshake with %s failed: %s", address, _why(error))
 

@@ -70,5 +70,5 @@ class WebServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the caller: uvicorn would raise them again before the platform is closed."""
+        """Leaves signals to the caller: uvicorn would raise them again before the platform is closed."""
         yield

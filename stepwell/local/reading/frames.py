@@ -40,7 +40,7 @@ def pack_answer(number: int, status: int, headers: Iterable[tuple[bytes, bytes]]
 
 
 def take_questions(received: bytearray) -> Iterator[Question]:
-    """Remove and yield the complete questions."""
+    """Removes and yields the complete questions."""
     while len(received) >= _QUESTION.size:
         number, length = _QUESTION.unpack_from(received)
         end = _QUESTION.size + length
@@ -52,7 +52,7 @@ def take_questions(received: bytearray) -> Iterator[Question]:
 
 
 def take_answers(received: bytearray) -> Iterator[Answer]:
-    """Remove and yield the complete answers."""
+    """Removes and yields the complete answers."""
     while len(received) >= _ANSWER.size:
         number, status, of_headers, of_body = _ANSWER.unpack_from(received)
         start = _ANSWER.size + of_headers

@@ -96,7 +96,7 @@ class ReaderProcess(asyncio.Protocol):
             return await future
 
     def start_soon(self) -> None:
-        """Start the process, unless it is starting or has just died."""
+        """Starts the process, unless it is starting or has just died."""
         loop = asyncio.get_running_loop()
         if self.may_start(loop.time()):
             self._not_before = loop.time() + _AGAIN_S

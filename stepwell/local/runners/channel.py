@@ -22,7 +22,7 @@ def launch_with_channel(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     greeting: bytes = b"",
 ) -> tuple[socket.socket, AnyProcess]:
-    """Start a process with a socket. Returns the own, non-blocking end and the process. Raises OSError.
+    """Starts a process with a socket. Returns the own, non-blocking end and the process. Raises OSError.
 
     The process reads `greeting` first; it must fit into a new socket's buffer."""
     own_end, process_end = socket.socketpair(socket.AF_UNIX, kind)

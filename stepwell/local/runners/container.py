@@ -134,7 +134,7 @@ async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Fut
 
 
 async def _await_uncancelled(work: Coroutine[None, None, None]) -> None:
-    """Await work to the end, even if this is cancelled meanwhile."""
+    """Awaits work to the end, even if this is cancelled meanwhile."""
     task = asyncio.get_running_loop().create_task(work)
     while not task.done():
         try:
@@ -163,7 +163,7 @@ def image_of(job: Job) -> tuple[str, Path | None]:
 
 
 def dockerfile_of(code: Path) -> Path:
-    """Raises CannotRun if there is none."""
+    """The Dockerfile in a step's code. Raises CannotRun if there is none."""
     try:
         return dockerfile(code)
     except CodeError as error:

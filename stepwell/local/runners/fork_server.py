@@ -47,7 +47,7 @@ class ForkServer:
     """An interpreter process. It answers requests in order."""
 
     def __init__(self, launch: Launch[Process], gone: Callable[[ForkServer], None]) -> None:
-        """Start the process. Raises OSError. `gone(self)` is called once, when it has ended."""
+        """Starts the process. Raises OSError. `gone(self)` is called once, when it has ended."""
         self._loop = asyncio.get_running_loop()
         self._gone = gone
         self._answers: deque[Answer] = deque()
@@ -63,7 +63,7 @@ class ForkServer:
         return self._process.pid
 
     def fork(self, descriptors: Sequence[int], answer: Answer) -> None:
-        """Fork a child with these descriptors only. The answer is the process id, or a negative error number.
+        """Forks a child with these descriptors only. The answer is the process id, or a negative error number.
 
         Raises OSError if the socket cannot take the request now."""
         passed = array.array("i", descriptors)
@@ -75,7 +75,7 @@ class ForkServer:
         self._loop.call_later(_PATIENCE_S, self._expect, self._requested)
 
     def wait(self, pid: int, answer: Answer) -> None:
-        """Request the wait status of a child that has ended."""
+        """Requests the wait status of a child that has ended."""
         self.children -= 1
         try:
             self._socket.send(_WAIT + _NUMBER.pack(pid))
@@ -90,7 +90,7 @@ class ForkServer:
         self._process.kill()
 
     def _expect(self, number: int) -> None:
-        """Kill an interpreter that has not answered `number` requests in time: it would block all others."""
+        """Kills an interpreter that has not answered `number` requests in time: it would block all others."""
         if self._answered < number:
             self.kill()
 
@@ -131,7 +131,7 @@ class ForkedProcess(Watched):
     """A process forked by a fork server. It starts some time after the request."""
 
     def __init__(self, server: ForkServer, channel: int, receive: Receive, ended: Ended) -> None:
-        """Request the process. `channel` is the one descriptor it gets besides the streams. Raises OSError."""
+        """Requests the process. `channel` is the one descriptor it gets besides the streams. Raises OSError."""
         super().__init__(receive, ended)
         self._server = server
         self._is_doomed = False
@@ -148,7 +148,7 @@ class ForkedProcess(Watched):
         self._listen()
 
     def kill(self) -> None:
-        """Kill the process and its group. Does nothing after the end."""
+        """Kills the process and its group. Does nothing after the end."""
         self._is_doomed = True
         if self._pidfd >= 0:
             with contextlib.suppress(OSError):  # a very new process has no group yet

@@ -141,7 +141,7 @@ class HandlerRunner:
             self._sweeper = self._loop.call_later(_SWEEP_S, self.sweep)
 
     def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
-        """Stop workers that have been idle for this long."""
+        """Stops workers that have been idle for this long."""
         loop = asyncio.get_running_loop()
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -61,7 +61,7 @@ class IdleWorkers(Generic[W]):
         return place
 
     def close_place(self, place: Place) -> None:
-        """Free the place of a worker that is gone or will be. Safe to call twice."""
+        """Frees the place of a worker that is gone or will be. Safe to call twice."""
         places = self._places.get(place.key, [])
         if place not in places:
             return

@@ -43,7 +43,7 @@ def find_engine() -> str:
 
 
 async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:
-    """Run a command of the engine to the end, and return the exit code. Kills it if this is cancelled."""
+    """Runs a command of the engine to the end, and returns the exit code. Kills it if this is cancelled."""
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     process = Process(Program(argv, None, client_environment()), receive, ended.set_result)
     try:
@@ -67,7 +67,7 @@ class Image:
         self._task = asyncio.get_running_loop().create_task(self._make())
 
     async def command(self, log: Log) -> tuple[str, ...]:
-        """Wait for the image, and return its CMD. `log` receives the output of the build. Raises NoImage, OSError."""
+        """Waits for the image, and returns its CMD. `log` receives the output of the build. Raises NoImage, OSError."""
         self._logs.append(log)
         if self._printed and not self._task.done():  # for an attempt that comes later
             log("system", bytes(self._printed))

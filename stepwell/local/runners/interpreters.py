@@ -54,7 +54,7 @@ class Interpreters:
         return server if server.is_ready else None
 
     def start_wanted(self) -> None:
-        """Start missing fork servers. Call it after a worker has started, which it would slow down."""
+        """Starts missing fork servers. Call it after a worker has started, which it would slow down."""
         while self.wanted:
             key, (env, scripts) = self.wanted.popitem()
             self._start(key, env, scripts)
@@ -79,7 +79,7 @@ class Interpreters:
         self._all_gone.clear()
 
     def _stop_unused(self) -> None:
-        """Stop the least recently used fork server without children."""
+        """Stops the least recently used fork server without children."""
         unused = [server for server, _ in self._servers.values() if not server.children]
         if unused:
             min(unused, key=lambda server: server.used_at).kill()
@@ -94,7 +94,7 @@ class Interpreters:
             self._all_gone.set()
 
     def sweep(self, moment: float) -> None:
-        """Stop fork servers without children that were not used since then."""
+        """Stops fork servers without children that were not used since then."""
         for server, _ in self._servers.values():
             if not server.children and server.used_at <= moment:
                 server.kill()
@@ -107,7 +107,7 @@ class Interpreters:
         return bool(self._servers)
 
     async def close(self) -> None:
-        """Kill all fork servers, and wait until they are gone. There must be no workers any more."""
+        """Kills all fork servers, and waits until they are gone. There must be no workers any more."""
         for server, _ in self._servers.values():
             server.kill()
         if self._servers:

@@ -31,7 +31,7 @@ class Job:
 
 class Log(Protocol):
     def __call__(self, stream: str, text: bytes, /) -> None:
-        """Append a piece to the attempt's log. `stream` is stdout, stderr or system."""
+        """Appends a piece to the attempt's log. `stream` is stdout, stderr or system."""
 
 
 End = Callable[[Outcome], None]
@@ -39,15 +39,15 @@ End = Callable[[Outcome], None]
 
 class Running(Protocol):
     def stop(self) -> None:
-        """Kill the attempt with all its processes; `end` is still called. Safe to call twice, and after the end."""
+        """Kills the attempt with all its processes; `end` is still called. Safe to call twice, and after the end."""
 
 
 class Runner(Protocol):
     def start(self, job: Job, log: Log, end: End) -> Running:
-        """Execute the attempt, within `job.step.timeout_ms`. Never raises: a failed start is a failed outcome."""
+        """Executes the attempt, within `job.step.timeout_ms`. Never raises: a failed start is a failed outcome."""
 
     async def close(self) -> None:
-        """Kill all running attempts, and wait until they are gone."""
+        """Kills all running attempts, and waits until they are gone."""
 
 
 class CannotRun(Exception):

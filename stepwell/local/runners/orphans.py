@@ -19,7 +19,7 @@ _DEATH_S = 2.0
 
 
 def kill_orphans(roots: Iterable[str]) -> None:
-    """Kill every process whose TMPDIR is in one of these folders, and wait until it is gone. Linux only: does nothing
+    """Kills every process whose TMPDIR is in one of these folders, and waits until it is gone. Linux only: does nothing
     elsewhere."""
     marks = tuple(os.fsencode(f"TMPDIR={root}/") for root in roots)
     if not marks or not hasattr(os, "pidfd_open"):
@@ -63,7 +63,7 @@ def _environment(number: int) -> list[bytes]:
 
 
 def _wait(pidfds: list[int]) -> None:
-    """Wait until these processes have ended, for at most two seconds: the kernel cannot always end a process."""
+    """Waits until these processes have ended, for at most two seconds: the kernel cannot always end a process."""
     poll = select.poll()
     for pidfd in pidfds:
         poll.register(pidfd, select.POLLIN)

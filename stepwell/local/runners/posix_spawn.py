@@ -46,7 +46,7 @@ def _attributes() -> ctypes.Array[ctypes.c_char]:
 
 
 def posix_spawn(argv: Sequence[str | bytes], cwd: str | None, env: Mapping[str, str], streams: Sequence[int]) -> int:
-    """Start a program in a new session; returns the process id. Raises OSError.
+    """Starts a program in a new session; returns the process id. Raises OSError.
 
     `argv[0]` contains a `/`; if relative, it is below `cwd`. `streams` become the descriptors 0, 1 and 2; all of them
     must be above 2."""

@@ -81,7 +81,7 @@ class Watched:
         return descriptors
 
     def _discard(self, descriptors: Sequence[int]) -> None:
-        """Close the streams of a process that was not started."""
+        """Closes the streams of a process that was not started."""
         for descriptor in (*descriptors, *self._pipes):
             os.close(descriptor)
         self._pipes.clear()
@@ -91,7 +91,7 @@ class Watched:
             self._loop.add_reader(pipe, self._read, pipe)
 
     def drain(self) -> None:
-        """Receive all output so far."""
+        """Receives all output so far."""
         for pipe, _ in self._printed.poll(0):
             left = _MOST_LEFT
             while left > 0 and (size := self._read(pipe)):
@@ -131,7 +131,7 @@ class Watched:
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process and its group. It must not have been waited for: the id could belong to another process."""
+    """Kills the process and its group. It must not have been waited for: the id could belong to another process."""
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -152,7 +152,7 @@ class Process(Watched):
     """A child of this process. It runs until it ends or `kill` is called."""
 
     def __init__(self, program: Program, receive: Receive, ended: Ended) -> None:
-        """Start the process. Raises OSError."""
+        """Starts the process. Raises OSError."""
         super().__init__(receive, ended)
         self._popen: subprocess.Popen[bytes] | None = None
         self._is_over = False
@@ -187,7 +187,7 @@ class Process(Watched):
         return self._popen.pid
 
     def kill(self) -> None:
-        """Kill the process and its group. Does nothing after the end."""
+        """Kills the process and its group. Does nothing after the end."""
         if not self._is_over:
             kill_group(self.pid)
 
@@ -206,7 +206,7 @@ class Process(Watched):
             loop.call_soon_threadsafe(self._ended_with, code)
 
     def _exit_code(self) -> int:
-        """Wait for the process. Afterwards the id may belong to another process."""
+        """Waits for the process. Afterwards the id may belong to another process."""
         code = self._wait_status() if self._popen is None else self._popen.wait()
         self._is_over = True
         return code

@@ -40,7 +40,7 @@ class ProgramRunner:
         self._user = scratch.user
 
     def start(self, job: Job, log: Log, end: End, command: Sequence[str] | None = None) -> Running:
-        """Run the step's program, or `command` instead of it."""
+        """Runs the step's program, or `command` instead of it."""
         folder = None
         try:
             folder = self._scratch.new(job.input)

@@ -50,7 +50,7 @@ DESCRIPTORS = 4
 
 
 def serve(channel: socket.socket) -> list[int] | None:
-    """Answer requests. Returns in each child, with the child's descriptors; returns None when the socket closes."""
+    """Answers requests. Returns in each child, with the child's descriptors; returns None when the socket closes."""
     room = socket.CMSG_SPACE(DESCRIPTORS * NUMBER.size)
     while True:
         request, ancillary, _, _ = channel.recvmsg(NUMBER.size + 1, room, socket.MSG_CMSG_CLOEXEC)
@@ -75,7 +75,7 @@ def serve(channel: socket.socket) -> list[int] | None:
 
 
 def become_worker(channel: int, *streams: int) -> None:
-    """Make this child behave like a newly started worker process."""
+    """Makes this child behave like a newly started worker process."""
     os.setsid()
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -97,14 +97,14 @@ def become_worker(channel: int, *streams: int) -> None:
 
 
 def forget(code: str) -> None:
-    """Unload modules that the handler's folder also has: the handler's ones come before the standard library."""
+    """Unloads modules that the handler's folder also has: the handler's ones come before the standard library."""
     for entry in os.listdir(code):
         for module in LOADED.get(entry.partition(".")[0], ()):
             sys.modules.pop(module, None)
 
 
 def rehearse() -> None:
-    """Do once what every worker does when it starts, so that children share the memory that it changes."""
+    """Does once what every worker does when it starts, so that children share the memory that it changes."""
     names = ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
     for variable in names:
         os.environ[variable] = ""

@@ -67,7 +67,7 @@ def _as_json(content: bytes) -> bytes:
 
 
 def _write(value: Any, write: Write, within: Set[int]) -> None:  # noqa: UP006
-    """Write any value. `within` are the ids of the containers around it."""
+    """Writes any value. `within` are the ids of the containers around it."""
     if value is None:
         write("null")
     elif value is True:

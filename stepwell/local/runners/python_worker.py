@@ -65,7 +65,7 @@ def load(module: str, function: str) -> object:
 
 
 def explain(error: BaseException) -> bytes:
-    """Print the traceback without the frames of this file. Returns the text for the answer."""
+    """Prints the traceback without the frames of this file. Returns the text for the answer."""
     import traceback
 
     trace = error.__traceback__
@@ -79,7 +79,7 @@ def explain(error: BaseException) -> bytes:
 
 
 def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # type: ignore[no-untyped-def]
-    """Run the handler. Returns the kind and text of the answer."""
+    """Runs the handler. Returns the kind and text of the answer."""
     try:
         value = handler(json.loads(event), Context(milliseconds))
     except SystemExit:
@@ -96,7 +96,7 @@ def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # 
 
 
 def receive(channel: int, size: int) -> bytes:
-    """Read exactly `size` bytes; fewer if the server is gone."""
+    """Reads exactly `size` bytes; fewer if the server is gone."""
     data = os.read(channel, size)
     if not 0 < len(data) < size:
         return data
@@ -122,7 +122,7 @@ def answer(channel: int, kind: bytes, text: bytes) -> None:
 
 
 def empty(folder: str) -> bool:
-    """Empty the folder TMPDIR after an invocation. Returns False if that is not possible."""
+    """Empties the folder TMPDIR after an invocation. Returns False if that is not possible."""
     if not os.listdir(folder):
         return True
     import shutil

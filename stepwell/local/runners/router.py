@@ -80,7 +80,7 @@ class Runners:
         return True
 
     def forget(self, attempt: _Attempt) -> bool:
-        """Remove an attempt that has ended. Returns False if it was removed before."""
+        """Removes an attempt that has ended. Returns False if it was removed before."""
         if attempt not in self._attempts:
             return False
         self._attempts.remove(attempt)
@@ -117,7 +117,7 @@ class Runners:
             locate(command_of(step, code)[0], path, code)
 
     async def close(self) -> None:
-        """Kill all running attempts, and wait until they and their files are gone."""
+        """Kills all running attempts, and waits until they and their files are gone."""
         for attempt in list(self._attempts):
             if attempt.running is not None:
                 attempt.running.stop()

@@ -86,7 +86,7 @@ class Scratch:
         return folder
 
     def remove(self, folder: Folder) -> None:
-        """Remove a folder without blocking; a folder that is not empty is removed in a thread."""
+        """Removes a folder without blocking; a folder that is not empty is removed in a thread."""
         with contextlib.suppress(OSError):
             os.unlink(folder.input)  # noqa: PTH108
         if _is_reusable(folder.tmp):
@@ -139,7 +139,7 @@ def _is_reusable(folder: str) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder of any depth and size. `rm` and `chmod -R` follow no links below their arguments."""
+    """Removes a folder of any depth and size. `rm` and `chmod -R` follow no links below their arguments."""
     with contextlib.suppress(OSError):
         if _run("rm", "-rf", "--", path) != 0 and not os.path.islink(path):  # noqa: PTH114
             _run("chmod", "-R", "u+rwx", "--", path)

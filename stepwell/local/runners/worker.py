@@ -46,7 +46,7 @@ class Worker:
         died: Callable[[Worker], None],
         greeting: bytes = b"",
     ) -> None:
-        """Start the process with `launch`. Raises OSError. The process reads `greeting` before all requests; it has at
+        """Starts the process with `launch`. Raises OSError. The process reads `greeting` before all requests; it has at
         most MOST_GREETING bytes."""
         self._ended, self._died = ended, died
         self._loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ class Worker:
         self._process.kill()
 
     def invoke(self, event: bytes, timeout_ms: int, log: Log, end: End) -> Invocation | None:
-        """Run the handler. Returns None if the worker is gone; then nothing was run, and `end` will not be called."""
+        """Runs the handler. Returns None if the worker is gone; then nothing was run, and `end` will not be called."""
         head = _REQUEST.pack(len(event), timeout_ms)
         try:
             sent = self._socket.send(head + event) if len(event) < _LONG else self._socket.sendmsg((head, event))
@@ -99,7 +99,7 @@ class Worker:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> bool:
-        """Receive a piece of the answer. Returns False if there was none."""
+        """Receives a piece of the answer. Returns False if there was none."""
         try:
             piece = self._socket.recv(_PIECE)
         except BlockingIOError:

@@ -91,7 +91,7 @@ def spawn(
     receive: Receive,
     ended: Ended,
 ) -> Process:
-    """Start a command with the descriptor `channel`, which replaces `FD` in it. Raises OSError."""
+    """Starts a command with the descriptor `channel`, which replaces `FD` in it. Raises OSError."""
     argv = [str(channel) if word == "FD" else word for word in command]
     return Process(Program(argv, cwd, env, pass_fds=(channel,), user=user), receive, ended)
 

@@ -49,11 +49,11 @@ class LocalBatch:
     # --- the transaction -------------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Write the collected changes to the transaction, so that the commit has little left to do."""
+        """Writes the collected changes to the transaction, so that the commit has little left to do."""
         self._store.write()
 
     def flush(self) -> None:
-        """Write the collected changes and commit. The batch is durable when this returns."""
+        """Writes the collected changes and commits. The batch is durable when this returns."""
         self._store.write()
         self._store.logs.write()
         self._store.connection.execute("COMMIT")
@@ -61,11 +61,11 @@ class LocalBatch:
         self._store.cache.evict(self._store.runs.take_inactive())
 
     def rollback(self) -> None:
-        """Roll the transaction back, and reload from the file what is held in memory."""
+        """Rolls the transaction back, and reloads from the file what is held in memory."""
         self._store.reset()
 
     def move_back(self, by_ms: int) -> Iterator[None]:
-        """Correct stored times after the clock was set back by `by_ms`. Must be the first step of a batch.
+        """Corrects stored times after the clock was set back by `by_ms`. Must be the first step of a batch.
 
         Yields after each piece of work, so that requests can be answered in between.
         """
@@ -130,7 +130,7 @@ class LocalBatch:
         return [None] * len(transitions)  # with a single writer no commit conflicts
 
     def set_timer(self, run_id: str, timer: Timer, due_at: int) -> None:
-        """Set a timer of a run, even if the run's record cannot be read."""
+        """Sets a timer of a run, even if the run's record cannot be read."""
         sql = "INSERT OR REPLACE INTO timers SELECT seq, ?, ?, ?, ? FROM runs WHERE id = ?"
         row = (timer.kind, timer.index, timer.attempt, due_at, run_id)
         self._store.connection.execute(sql, row)

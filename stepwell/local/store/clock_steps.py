@@ -37,7 +37,7 @@ def newest_time(connection: sqlite3.Connection) -> int:
 def move_back(
     connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int
 ) -> Iterator[None]:
-    """Correct all stored times after the clock was set back by `by_ms`, to `now`.
+    """Corrects all stored times after the clock was set back by `by_ms`, to `now`.
 
     Yields after each piece of work. Runs first in a batch; no run may be cached in memory.
     """
@@ -62,7 +62,7 @@ def _ascending(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
 def _move_timers(
     connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], seq: int, by_ms: int, now: int
 ) -> None:
-    """Move the timers of one run that were set while the clock was ahead."""
+    """Moves the timers of one run that were set while the clock was ahead."""
     sql = "SELECT id, function, version, state FROM runs WHERE seq = ?"
     run_id, function, version, state = connection.execute(sql, (seq,)).fetchone()
     plan, before = plan_of(function, version), read_run(connection, seq, run_id, state)
@@ -120,7 +120,7 @@ def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
 
 
 def _cap_row_times(connection: sqlite3.Connection, now: int) -> Iterator[None]:
-    """Limit row times to `now`. Lists and retention rely on times that grow with row numbers."""
+    """Limits row times to `now`. Lists and retention rely on times that grow with row numbers."""
     for table, column in (("events", "accepted_at"), ("runs", "created_at")):
         sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"
         row = connection.execute(sql, (now,)).fetchone()

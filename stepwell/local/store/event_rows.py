@@ -34,7 +34,7 @@ class EventRows:
         self._connection, self._users, self.newest = connection, users, newest
 
     def put(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
-        """Accept events. The result has None in the place of a duplicate."""
+        """Accepts events. The result has None in the place of a duplicate."""
         known = self._existing([new.event.id for new in events if not new.event.fresh])
         accepted: list[Accepted | NotWritten | None] = []
         newest = self.newest + len(events)
@@ -74,7 +74,7 @@ class EventRows:
         accepted: Sequence[Accepted | NotWritten | None],
         rows: Sequence[tuple[Any, ...]],
     ) -> None:
-        """Generated ids are not checked before the insert. Events whose id already exists get another one."""
+        """Gives new ids to events whose generated id exists already: such ids are not checked before the insert."""
         stored = {seq for (seq,) in self._connection.execute("SELECT seq FROM events WHERE seq >= ?", (rows[0][0],))}
         pairs = zip(events, accepted, strict=True)
         by_position = {put.position: new.event for new, put in pairs if isinstance(put, Accepted)}

@@ -41,7 +41,7 @@ class TypeStore:
     def register(
         self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
     ) -> list[TypeChange]:
-        """Register all of the versions or none. Raises TypeRefused; then nothing was written."""
+        """Registers all of the versions or none. Raises TypeRefused; then nothing was written."""
         read = functools.partial(read_schema, self._connection)
         changes = plan_registrations([version for version, _ in types], self._types.known, read)
         if not dry_run:
@@ -66,13 +66,13 @@ class TypeStore:
             execute(sql, values)
 
     def choose_default(self, name: str, version: str | None) -> None:
-        """Choose the version for events without `v`. Raises KeyError for an unknown type, or UnknownVersion."""
+        """Chooses the version for events without `v`. Raises KeyError for an unknown type, or UnknownVersion."""
         after = choose_default(name, self._types.known[name], version)
         self._connection.execute("UPDATE types SET chosen = ? WHERE name = ?", (after.chosen, name))
         self._types = read_types(self._connection)
 
     def remove(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """Remove a version. Raises KeyError for an unknown type, UnknownVersion or TypeRefused."""
+        """Removes a version. Raises KeyError for an unknown type, UnknownVersion or TypeRefused."""
         after = remove_version(name, self._types.known[name], version, carried_by)
         self._connection.execute("DELETE FROM type_versions WHERE name = ? AND version = ?", (name, version))
         if after is None:
@@ -80,7 +80,7 @@ class TypeStore:
         self._types = read_types(self._connection)
 
     def set_policy(self, name: str, policy: Policy) -> bool:
-        """Set the policy of a type. Returns False if the type does not exist."""
+        """Sets the policy of a type. Returns False if the type does not exist."""
         found = self._connection.execute("UPDATE types SET policy = ? WHERE name = ?", (policy, name)).rowcount == 1
         self._types = read_types(self._connection)
         return found

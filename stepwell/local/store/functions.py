@@ -58,7 +58,7 @@ class Functions:
         now: int,
         release: Release | None = None,
     ) -> Registered:
-        """Store a version, unless it equals the newest one, and release it. Raises NotPossible.
+        """Stores a version, unless it equals the newest one, and releases it. Raises NotPossible.
 
         `definition` is normalised; `code` and `dotenv` are by step id. Without `release`, the function was found in
         `file` and goes live. A file that has not changed since then changes nothing, so that a rollback or a canary
@@ -91,7 +91,7 @@ class Functions:
         return Registered(function_id, version, is_new)
 
     def _record_files(self, function_id: str, file: str, dotenv: bytes, digest: str) -> None:
-        """Record where a function was found, values of `.env`, and the hash of the files. Adds no version."""
+        """Records where a function was found, values of `.env`, and the hash of the files. Adds no version."""
         sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
         self._connection.execute(sql, (file, dotenv, function_id, PUSHED, file, dotenv))
         sql = "UPDATE functions SET disk = ? WHERE id = ? AND disk IS NOT ?"
@@ -131,7 +131,7 @@ class Functions:
         return read_routing(self._connection, function_id)
 
     def change(self, function_id: str, change: RoutingChange, now: int) -> Routing:
-        """Apply a change of routing. Raises KeyError for an unknown function, or NotPossible."""
+        """Applies a change of routing. Raises KeyError for an unknown function, or NotPossible."""
         before = self.routing(function_id)
         if before is None:
             raise KeyError(function_id)
@@ -142,7 +142,7 @@ class Functions:
         return after
 
     def retire(self, function_ids: Iterable[str], now: int) -> None:
-        """Stop starting new runs of these functions; open runs continue."""
+        """Stops starting new runs of these functions; open runs continue."""
         for function_id in function_ids:
             routing = self.routing(function_id)
             if routing is not None:
@@ -168,7 +168,7 @@ class Functions:
         self._connection.execute("INSERT OR IGNORE INTO kept VALUES (?, ?)", (function_id, event_seq))
 
     def take_held_events(self, function_id: str, limit: int) -> list[str]:
-        """Remove the earliest stored events and return their ids. Empty while the function is paused."""
+        """Removes the earliest held events and returns their ids. Empty while the function is paused."""
         routing = self.routing(function_id)
         if routing is None or routing.state is not State.ON:
             return []
@@ -182,7 +182,7 @@ class Functions:
         return [event_id for _, event_id in rows]
 
     def with_held_events(self) -> list[str]:
-        """Ids of the functions that have stored events."""
+        """Ids of the functions that have held events."""
         found, sql = [""], "SELECT min(function) FROM kept WHERE function > ?"
         while (following := self._connection.execute(sql, (found[-1],)).fetchone()[0]) is not None:
             found.append(following)
@@ -191,7 +191,7 @@ class Functions:
     # --- guards ----------------------------------------------------------------------------------------------------
 
     def guard(self, now: int) -> list[Event]:
-        """Judge the canaries that are due. Returns an event for each one that was rolled back."""
+        """Judges the canaries that are due. Returns an event for each one that was rolled back."""
         due = self._connection.execute("SELECT function FROM guards WHERE next_at <= ?", (now,)).fetchall()
         events = []
         for (function_id,) in due:
@@ -255,11 +255,11 @@ class Functions:
         return self._live.catalog()
 
     def prepare(self) -> Iterator[None]:
-        """Do in pieces the work that the first events would otherwise wait for."""
+        """Does in pieces the work that the first events would otherwise wait for."""
         return self._live.prepare()
 
     def forget(self, versions: Iterable[tuple[str, int]]) -> None:
-        """Drop versions from memory after retention deleted them."""
+        """Drops versions from memory after retention deleted them."""
         for key in versions:
             self._plans.pop(key, None)
             self._code.pop(key, None)

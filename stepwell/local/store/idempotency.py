@@ -30,7 +30,7 @@ class LocalIdempotency:
         return run_id
 
     def forget(self, function_id: str, value: bytes, run_id: str) -> None:
-        """Release a claim, because the value belongs to an erased user."""
+        """Releases a claim, because the value belongs to an erased user."""
         sql = "DELETE FROM once WHERE function = ? AND value = ? AND run = ?"
         self._connection.execute(sql, (function_id, value, run_id))
 
@@ -41,7 +41,7 @@ class LocalIdempotency:
 
 
 def delete_expired(connection: sqlite3.Connection, now: int, most: int) -> bool:
-    """Delete at most `most` expired rows. Returns whether there may be more."""
+    """Deletes at most `most` expired rows. Returns whether there may be more."""
     deleted = connection.execute(
         "DELETE FROM once WHERE (function, value) IN (SELECT function, value FROM once WHERE until <= ? LIMIT ?)",
         (now, most),

@@ -50,7 +50,7 @@ class LiveFunctions:
         return self._catalog
 
     def read(self) -> Iterator[None]:
-        """Bring the catalog up to date, one function per step. Functions may be changed and read between steps."""
+        """Brings the catalog up to date, one function per step. Functions may be changed and read between steps."""
         if not self._is_read:
             self._changed |= self._all()
             self._is_read = True

@@ -19,7 +19,7 @@ class LogRows:
         return bool(self._logs or self._files)
 
     def add(self, run_id: str, step: int, attempt: int, seq: int, at: int, stream: str, text: bytes) -> None:
-        """Collect a piece of an attempt's log, to be written with the next batch."""
+        """Collects a piece of an attempt's log, to be written with the next batch."""
         cached = self._cache.find(run_id)
         if cached is not None:
             self._logs.append((cached.row, step, attempt, seq, at, stream, text))
@@ -41,12 +41,12 @@ class LogRows:
             self._connection.executemany("INSERT OR IGNORE INTO log_files VALUES (?, ?, ?, ?)", self._files)
 
     def clear(self) -> None:
-        """Forget the collected rows: they are durable now."""
+        """Forgets the collected rows: they are durable now."""
         self._logs.clear()
         self._files.clear()
 
     def drop(self, rows: Sequence[int]) -> list[str]:
-        """Drop collected rows of these runs (by row number). Returns the names of files that no row refers to now."""
+        """Drops collected rows of these runs (by row number). Returns the names of files that no row refers to now."""
         gone = set(rows)
         self._logs = [log for log in self._logs if log[0] not in gone]
         dropped = [file[3] for file in self._files if file[0] in gone]

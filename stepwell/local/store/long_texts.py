@@ -30,5 +30,5 @@ def whole(column: str) -> str:
 
 
 def delete_long_texts(connection: sqlite3.Connection, runs: Iterable[int]) -> None:
-    """Delete the long texts of runs, given by row number."""
+    """Deletes the long texts of runs, given by row number."""
     connection.executemany(_DELETE, [(run, run) for run in runs])

@@ -35,7 +35,7 @@ class OpenWaits:
         self._connection, self._plan = connection, plan
 
     def open(self, run: int, record: RunRecord, command: OpenWait) -> None:
-        """Store a wait. `run` is the row number of the run, `record` the run itself."""
+        """Stores a wait. `run` is the row number of the run, `record` the run itself."""
         plan, pause, known = record.plan, command.pause, None
         if command.key is None:
             known = known_json(plan, pause, record.event.as_json(), record.outputs, record.errors)

@@ -81,7 +81,7 @@ class RunCache:
         self._runs[cached.record.run.id] = cached
 
     def grow(self, cached: CachedRun, size: int) -> None:
-        """Count the bytes of an output or error that stays in memory with a run."""
+        """Counts the bytes of an output or error that stays in memory with a run."""
         cached.size += size
         self._bytes += size
 
@@ -113,8 +113,9 @@ class RunCache:
         self._bytes = 0
 
     def evict(self, resting: Sequence[CachedRun]) -> None:
-        """Drop runs without queued or running attempts: they have ended, or wait for a time or an event. Then drop the
-        least recently used runs while the cache is too large."""
+        """Drops runs without queued or running attempts, which have ended or wait for a time or an event.
+
+        Then drops the least recently used runs while the cache is too large."""
         for cached in resting:
             if not cached.is_busy:
                 self.drop(cached.record.run.id)

@@ -23,16 +23,16 @@ def _read_parts(connection: sqlite3.Connection, seq: int) -> Iterator[Part]:
 
 
 def write_parts(connection: sqlite3.Connection, parts: Iterable[tuple[int, int, bytes]]) -> None:
-    """Write parts, each as (the run's row number, part number, states)."""
+    """Writes parts, each as (the run's row number, part number, states)."""
     connection.executemany("INSERT OR REPLACE INTO run_parts VALUES (?, ?, ?)", parts)
 
 
 def drop_parts(connection: sqlite3.Connection, runs: Iterable[int]) -> None:
-    """Delete the parts of runs whose state is in one column now."""
+    """Deletes the parts of runs whose state is in one column now."""
     connection.executemany("DELETE FROM run_parts WHERE run = ?", [(seq,) for seq in runs])
 
 
 def write_whole(connection: sqlite3.Connection, runs: dict[int, Run]) -> None:
-    """Write the states of these runs, by row number, as one column each."""
+    """Writes the states of these runs, by row number, as one column each."""
     connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", [(pack(run), seq) for seq, run in runs.items()])
     drop_parts(connection, runs)

@@ -36,13 +36,13 @@ class RunRows:
         self._whole: list[int] = []  # row numbers of long runs that have ended
 
     def change(self, cached: CachedRun) -> None:
-        """Mark a run's row to be written."""
+        """Marks a run's row to be written."""
         if not cached.is_dirty:
             cached.is_dirty = True
             self._dirty.append(cached)
 
     def record(self, cached: CachedRun, command: RecordAttempt) -> int:
-        """Collect an attempt's row to be written. Returns the size of the output or error in bytes."""
+        """Collects an attempt's row to be written. Returns the size of the output or error in bytes."""
         output, error = command.output, None if command.error is None else error_json(command.error)
         size = len(output or error or b"")  # an attempt has one of the two
         if size > long_texts.MOST_BYTES:
@@ -56,7 +56,7 @@ class RunRows:
         return size
 
     def write(self) -> None:
-        """Write all collected rows."""
+        """Writes all collected rows."""
         if self._dirty:
             self._write_runs()
         if self._parts:
@@ -119,7 +119,7 @@ class RunRows:
         return resting
 
     def drop_all(self) -> None:
-        """Forget all collected rows without writing them."""
+        """Forgets all collected rows without writing them."""
         for collected in (self._dirty, self._inactive, self._attempts, self._long_texts, self._parts, self._whole):
             collected.clear()
 

@@ -16,7 +16,7 @@ class Schedules:
         self._execute = connection.execute
 
     def set(self, function_id: str, triggers: Iterable[Trigger], paused: bool, now: int) -> None:
-        """Schedule exactly these cron triggers of a function. A paused function does not tick."""
+        """Schedules exactly these cron triggers of a function. A paused function does not tick."""
         wanted = {(t.cron, t.timezone) for t in triggers if t.cron is not None}
         kept = set(self._execute("SELECT cron, timezone FROM schedules WHERE function = ?", (function_id,)))
         for cron, timezone in kept - wanted:
@@ -28,7 +28,7 @@ class Schedules:
         self._execute("UPDATE schedules SET paused = ? WHERE function = ?", (paused, function_id))
 
     def cap_next_ticks(self, now: int) -> None:
-        """Move each next tick to the first one after `now` if it is later: the clock was set back."""
+        """Moves each next tick to the first one after `now` if it is later: the clock was set back."""
         rows = self._execute("SELECT function, cron, timezone FROM schedules").fetchall()
         for function_id, cron, timezone in rows:
             sql = "UPDATE schedules SET next_at = min(next_at, ?) WHERE function = ? AND cron = ? AND timezone = ?"

@@ -68,11 +68,11 @@ class LocalStore:
         return LocalBatch(self, now)
 
     def write(self) -> None:
-        """Write the batch's changes to runs so far, within the batch's transaction."""
+        """Writes the batch's changes to runs so far, within the batch's transaction."""
         self.runs.write()
 
     def reset(self) -> None:
-        """Roll back the current transaction, and drop or reload what is held in memory."""
+        """Rolls back the current transaction, and drops or reloads what is held in memory."""
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.functions = Functions(self.connection)
@@ -83,7 +83,7 @@ class LocalStore:
         self.events.newest, self._newest_run = self._newest("events"), self._newest("runs")
 
     def forget_runs(self) -> None:
-        """Drop all runs from memory; they are read again when needed."""
+        """Drops all runs from memory; they are read again when needed."""
         self.cache.drop_all()
         self.runs.drop_all()
 
@@ -97,7 +97,7 @@ class LocalStore:
         return catalog
 
     def prepare(self) -> Iterator[None]:
-        """Do in pieces the work that the first events would otherwise wait for."""
+        """Does in pieces the work that the first events would otherwise wait for."""
         self.write()
         for _ in self.functions.prepare():
             yield
@@ -110,7 +110,7 @@ class LocalStore:
         return self.cache.load(run_ids)
 
     def add(self, record: RunRecord) -> None:
-        """Add a new run. The first commit makes it durable."""
+        """Adds a new run. The first commit makes it durable."""
         self._newest_run += 1
         same = record.run, record.plan, record.event, record.after, record.rerun_of, record.replay
         self.cache.add(CachedRun(RunRecord(*same, order=self._newest_run), self._newest_run, is_new=True))
@@ -120,7 +120,7 @@ class LocalStore:
         return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
 
     def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
-        """Drop ended runs, by row number and id, and their unwritten logs from memory. Returns the names of files that
+        """Drops ended runs, by row number and id, and their unwritten logs from memory. Returns the names of files that
         no row refers to now."""
         for _, run_id in runs:
             self.cache.drop(run_id)

@@ -27,7 +27,7 @@ class Timers:
         self.changed = True
 
     def take_due(self, now: int) -> list[tuple[str, Timer]]:
-        """Remove due timers and return each with the run's id, earliest first."""
+        """Removes due timers and returns each with the run's id, earliest first."""
         rows = self._connection.execute(
             "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers CROSS JOIN runs ON runs.seq = timers.run"
             " WHERE due_at <= ? ORDER BY due_at LIMIT ?",

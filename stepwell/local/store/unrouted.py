@@ -37,7 +37,7 @@ class Unrouted:
         return name in self._names
 
     def reset(self) -> None:
-        """Read the names again from the file, after the transaction was rolled back."""
+        """Reads the names again from the file, after the transaction was rolled back."""
         self._names.clear()
         sql = "SELECT name FROM unrouted WHERE name > ? ORDER BY name LIMIT 1"
         row = self._connection.execute(sql, ("",)).fetchone()
@@ -46,7 +46,7 @@ class Unrouted:
             row = self._connection.execute(sql, row).fetchone()
 
     def leave(self, routes: Iterable[Route]) -> None:
-        """Store the rest of these events' routing for later batches."""
+        """Stores the rest of these events' routing for later batches."""
         rows = []
         for route in routes:
             self._names.setdefault(route.event.name)
@@ -57,7 +57,7 @@ class Unrouted:
         self._connection.executemany(_LEAVE, rows)
 
     def take(self, most: int) -> list[Route]:
-        """Remove and return the unfinished routes of the next name's earliest events. Erased events are dropped."""
+        """Removes and returns the unfinished routes of the next name's earliest events. Erased events are dropped."""
         if not self._names:
             return []
         name, _ = self._names.popitem(last=False)

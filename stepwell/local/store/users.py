@@ -24,11 +24,11 @@ class UserIndex:
         self._cache: dict[UserId, tuple[int, Person]] = {}  # row number and record
 
     def forget(self) -> None:
-        """Clear the cache, after a change to the file that did not go through this object."""
+        """Clears the cache, after a change to the file that did not go through this object."""
         self._cache.clear()
 
     def record(self, event: Event, position: int, now: int) -> None:
-        """Store what an event contains about the user, if that is new. `position` is where the event is accepted."""
+        """Stores what an event contains about the user, if that is new. `position` is where the event is accepted."""
         claim = identity_claim(event)
         if claim is None:
             return
@@ -42,7 +42,7 @@ class UserIndex:
         self._cache.update(dict.fromkeys(person.ids, (seq, person)))
 
     def _write(self, person: Person, seqs: list[int]) -> int:
-        """Store the record in the oldest of the rows that it replaces. Returns the row number."""
+        """Stores the record in the oldest of the rows that it replaces. Returns the row number."""
         execute = self._connection.execute
         if seqs:
             execute("UPDATE people SET record = ? WHERE seq = ?", (pack(person), seqs[0]))

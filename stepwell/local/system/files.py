@@ -20,14 +20,14 @@ _OWN_FOLDER = ".stepwell"  # the folder that `dev` makes for the database
 
 
 def make_file(path: Path) -> None:
-    """Create an empty private file, unless it exists. SQLite gives `-wal` and `-shm` the mode of the database. Errors
+    """Creates an empty private file, unless it exists. SQLite gives `-wal` and `-shm` the mode of the database. Errors
     are left to SQLite, which reports them when it opens the file."""
     with contextlib.suppress(OSError):
         os.close(open_file(path.resolve(), os.O_EXCL | os.O_WRONLY))
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open or create a file; returns the descriptor. A new file is private. If root creates it in another user's
+    """Opens or creates a file; returns the descriptor. A new file is private. If root creates it in another user's
     folder, the file belongs to that user, whose server opens it too."""
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _FILE)
     give_to_owner(path, path.parent)
@@ -46,19 +46,19 @@ def give_to_owner(path: Path, folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a private folder, unless it exists. Missing folders above it get the usual mode."""
+    """Creates a private folder, unless it exists. Missing folders above it get the usual mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=_FOLDER, exist_ok=True)
 
 
 def make_code_folder(path: Path) -> None:
-    """Create the folder of steps' code. Steps must be able to enter it: they run as the server's user, unless
+    """Creates the folder of steps' code. Steps must be able to enter it: they run as the server's user, unless
     `open_code` opens the folder to another one."""
     make_folder(path)
 
 
 def open_code(database: Path, code: Path, gid: int) -> None:
-    """Let a group enter the folder of steps' code and open files by name, but not list the folder. Raises OSError."""
+    """Lets a group enter the folder of steps' code and open files by name, but not list the folder. Raises OSError."""
     own = database.absolute().parent
     for folder in (code, *([own] if own.name == _OWN_FOLDER else [])):
         os.chown(folder, -1, gid)
@@ -66,7 +66,7 @@ def open_code(database: Path, code: Path, gid: int) -> None:
 
 
 def make_private(database: Path, code: Path, gid: int | None = None) -> Iterator[str]:
-    """Remove the permissions of group and others from files that are not private. Yields a warning for each.
+    """Removes the permissions of group and others from files that are not private. Yields a warning for each.
 
     Members of the group `gid` may enter the folders."""
     real = database.resolve()

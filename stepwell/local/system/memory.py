@@ -20,7 +20,9 @@ def _of_machine() -> int:
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max; cgroup-v1/memory.html for version 1."""
+    """The memory limits of the process's control groups, in bytes.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max; cgroup-v1/memory.html for version 1."""
     for group in control_groups(root, "memory", ("memory",)):
         for name in ("memory.max", "memory.limit_in_bytes"):
             try:

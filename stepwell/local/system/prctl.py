@@ -13,19 +13,19 @@ _SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> bool:
-    """Become the parent of orphaned descendants of this process. Returns False if the system does not support it."""
+    """Becomes the parent of orphaned descendants of this process. Returns False if the system does not support it."""
     return _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def hide_memory() -> bool:
-    """Prevent core files, and access by processes of the same user to this one's memory and environment.
+    """Prevents core files, and access by processes of the same user to this one's memory and environment.
 
     That covers ptrace, /proc/PID/mem and /proc/PID/environ; root can still trace. Returns False if not supported."""
     return _prctl(_SET_DUMPABLE, 0)
 
 
 def lower_priority(nice: int) -> None:
-    """Yield CPU time to other processes when CPUs are scarce, also to those of other sessions.
+    """Yields CPU time to other processes when CPUs are scarce, also to those of other sessions.
 
     Linux often groups processes by session (autogroup). A nice value then counts within the session only. The session
     has a nice value too, which is set here if this process leads the session.
