@@ -1,8 +1,8 @@
-"""Measures what the step adapter costs: time of its own per warm invocation, time to start, and size.
+"""Measures the cost of the step adapter: its own time per warm invocation, its time to start, and its size.
 
-One rule: what runs without the adapter is measured in turn with what runs through it, so that the difference is the
-adapter's: a program, started and waited for by the system's fastest call, and the runtime of a native handler. The
-Runtime API is a plain socket here.
+A program and a native handler run with and without the adapter in turns; the adapter's own time is the difference.
+Without the adapter, the program is started by the fastest system call, and the handler's runtime is called directly. A
+plain socket serves as the Runtime API.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ while True:
 
 
 class Api:
-    """One connection to an adapter or a runtime, which asks for work and posts what came of it."""
+    """One connection to an adapter or a runtime, which requests work and posts the results."""
 
     def __init__(self, command: list[str], folder: Path, **variables: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ class Api:
         self.ready_ms = (time.perf_counter() - started) * 1000
 
     def invoke_ms(self) -> float:
-        """From handing over the work to having the whole report."""
+        """The time in ms from sending the work to receiving the whole report."""
         deadline = round(time.time() * 1000) + 60_000
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: 1\r\n"
@@ -71,7 +71,7 @@ class Api:
         took = (time.perf_counter() - started) * 1000
         assert b'"exit":0' in report, report
         self._connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
-        self._read_request()  # it has cleaned up, and asks for more
+        self._read_request()  # the adapter has cleaned up, and requests the next invocation
         return took
 
     def _read_request(self) -> bytes:
@@ -127,7 +127,7 @@ def handlers(binary: Path, folder: Path, count: int) -> None:
 
 
 def show(what: str, pairs: list[tuple[float, float]]) -> None:
-    """The medians, and the fastest of all, which a busy machine changes least."""
+    """Prints the medians, and the minimum, which depends least on other load of the machine."""
     alone, through = (statistics.median(times) for times in zip(*pairs, strict=True))
     least, most = (min(times) for times in zip(*pairs, strict=True))
     print(f"{what} alone: {alone:.2f} ms, through the adapter: {through:.2f} ms")
@@ -135,8 +135,8 @@ def show(what: str, pairs: list[tuple[float, float]]) -> None:
     print(f"the adapter's own       {own}")
 
 
-def main(count: Annotated[int, typer.Option(help="Invocations to measure.")] = 1000) -> None:
-    """Print the adapter's costs on this machine."""
+def main(count: Annotated[int, typer.Option(help="Number of invocations to measure.")] = 1000) -> None:
+    """Prints the costs of the adapter on this machine."""
     binary = adapter.binary({"aarch64": "arm64"}.get(platform.machine(), platform.machine()))
     with tempfile.TemporaryDirectory() as folder:
         programs(binary, Path(folder), count)

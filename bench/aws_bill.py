@@ -1,7 +1,7 @@
-"""What is counted (`aws_counts`) as what is billed: with the requests that Lambda and EventBridge make, the logs that
-they write, and the batches that Lambda hands over at some traffic.
+"""Turns counts (`aws_counts`) into billed usage, for some rate of events.
 
-Nothing is measured here, so that the same counts always make the same bill.
+It adds what handlers do not request themselves: requests of Lambda and EventBridge, their logs, and the batches that
+Lambda delivers. Nothing is measured here, so the same counts always give the same bill.
 """
 
 from __future__ import annotations
@@ -30,12 +30,10 @@ from aws_prices import (
 
 Counts = Mapping[str, Any]
 CHUNK = 64 * 1024
-VCPU_MB = (
-    1769  # of a Lambda with one whole vCPU (https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html)
-)
-CALL_MS = 5  # that a request to AWS is assumed to take
+VCPU_MB = 1769  # MB for one vCPU (https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html)
+CALL_MS = 5  # assumed duration of a request to AWS
 LINE_LOG = 26  # bytes that CloudWatch Logs adds to a line
-ACCESS_LOG = 220 + LINE_LOG  # of an HTTP API's access log line, as infra/ingest.py has it
+ACCESS_LOG = 220 + LINE_LOG  # bytes of a line of the HTTP API's access log; the format is in infra/ingest.py
 _ID = "01234567-89ab-cdef-0123-456789abcdef"
 SYSTEM_LINES = (
     f"START RequestId: {_ID} Version: $LATEST\n",
@@ -45,25 +43,28 @@ SYSTEM_LINES = (
 )
 """What Lambda logs of each invocation, in the form that its developer guide shows."""
 SYSTEM_LOG = sum(len(line) + LINE_LOG for line in SYSTEM_LINES)
-COMPRESSED = 0.15  # of a log's bytes that are kept: assumed
+COMPRESSED = 0.15  # assumed ratio of stored to ingested bytes of a log
 QUEUES = {"events": "route", "outcomes": "advance"}
 MEMORY_MB = {"ingest": 512, "api": 1024, "route": 1024, "advance": 1024, "tick": 1024}
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What stands in an account, by `aws_standing`, and the memory of its Lambdas."""
+    """The resources of an account, as `aws_standing` counts them, and the memory of the Lambdas."""
 
     counted: Counts
     memory_mb: Mapping[str, int] = field(default_factory=lambda: MEMORY_MB)
 
     def system_log(self, handler: str) -> int:
-        """Bytes that Lambda itself logs of an invocation."""
+        """Bytes that Lambda itself logs for an invocation."""
         return SYSTEM_LOG if handler in self.counted["system_logs"] else 0
 
     @property
     def pollers(self) -> int:
-        """Of all queues together, while nothing comes: Lambda goes down to two where there is no maximum."""
+        """The pollers of all queues while no messages come.
+
+        Lambda keeps two for queues without a maximum concurrency.
+        """
         with_maximum: int = self.counted["mappings_with_maximum"]
         mappings: int = self.counted["mappings"]
         return POLLERS * with_maximum + 2 * (mappings - with_maximum)
@@ -73,13 +74,13 @@ class Environment:
 
 
 def billed_ms(handler: str, counted: Counts, env: Environment) -> float:
-    """How long an invocation takes: the CPU time at the share of a processor that its memory buys, and its requests."""
+    """The duration of an invocation: CPU time, scaled by the Lambda's share of a vCPU, plus the time of requests."""
     share = max(1.0, VCPU_MB / env.memory_mb[handler])
     return float(counted["cpu_ms"] * share + CALL_MS * counted["sequential"])
 
 
 def handler_usage(handler: str, counted: Counts, env: Environment) -> Usage:
-    """Of all a handler's invocations for an event, with what Lambda logs of them."""
+    """The usage of all invocations of a handler per event, including what Lambda logs."""
     invocations = counted["invocations"]
     return Usage(
         bus_events=counted["bus_events"],
@@ -93,15 +94,17 @@ def handler_usage(handler: str, counted: Counts, env: Environment) -> Usage:
 
 
 def polled(queue: Counts, batch: float, receives: float | None = None) -> Usage:
-    """What Lambda's pollers ask of a queue for an event: to receive and to delete. `receives`: for each message, where
-    it is not one for a batch."""
+    """The pollers' requests to a queue per event: receives and deletes.
+
+    `receives`: requests per message; None means one per batch.
+    """
     each = 1 / batch if receives is None else receives
     size_of_answer = queue["bytes"] / each
     return Usage(queue_requests=queue["messages"] * (each * math.ceil(max(1, size_of_answer) / CHUNK) + 1 / batch))
 
 
 def besides(counted: Counts) -> Usage:
-    """What is billed of an event and no handler asks for: the HTTP API, and messages that AWS services send."""
+    """The usage per event that no handler causes: the HTTP API, and messages that AWS services send."""
     requests = counted["handlers"]["ingest"]["invocations"]
     return Usage(
         http_requests=requests,
@@ -112,7 +115,7 @@ def besides(counted: Counts) -> Usage:
 
 
 def usage(counted: Counts, batch: float, env: Environment) -> Usage:
-    """Of an event and its run, as they were counted with messages that came in batches of this size."""
+    """The usage of an event and its run, counted with messages in batches of this size."""
     whole = besides(counted)
     for handler, counts in counted["handlers"].items():
         whole += handler_usage(handler, counts, env)
@@ -126,7 +129,7 @@ def usage(counted: Counts, batch: float, env: Environment) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What Lambda hands over at some rate, and what a run costs then. `empty`: receives a month that find nothing."""
+    """The batches at some rate of events, and the cost of a run. `empty`: receives per month that return nothing."""
 
     events: Handed
     outcomes: Handed
@@ -135,8 +138,10 @@ class Traffic:
 
 
 def traffic(single: Counts, full: Counts, rate: float, env: Environment, window_s: float, most: bool) -> Traffic:
-    """Of runs counted with batches of one and of ten, when so many events come a second. `most`: with as many pollers
-    as the mapping may have, else with as few as keep up."""
+    """The traffic at `rate` events per second, between runs counted in batches of one (`single`) and of ten (`full`).
+
+    `most`: assumes the maximum number of pollers, else the smallest number that keeps up.
+    """
     handed = {}
     whole = besides(full) + _in_batches("ingest", single, full, 10, env)
     for queue, handler in QUEUES.items():
@@ -159,28 +164,28 @@ def _handed(rate: float, single_ms: float, full_ms: float, window_s: float, poll
 
 
 def _in_batches(handler: str, single: Counts, full: Counts, batch: float, env: Environment) -> Usage:
-    """A handler's usage between what was counted for batches of one and of ten: what a batch costs once is shared."""
+    """A handler's usage for a batch size between one and ten: the fixed costs of a batch are shared by the messages."""
     of_ten = handler_usage(handler, full["handlers"][handler], env)
     of_one = handler_usage(handler, single["handlers"][handler], env)
     return of_ten + (of_one - of_ten) * ((1 / batch - 0.1) / 0.9)
 
 
-# --- what stays ------------------------------------------------------------------------------------------------------
+# --- storage ---------------------------------------------------------------------------------------------------------
 
 
 def storage(stored_bytes: float, env: Environment) -> float:
-    """Dollars a month for a million of things that leave so much in the table."""
+    """Dollars per month for a million items that leave this many bytes in the table."""
     price = TABLE_GB.dollars + RESTORE_GB.dollars * bool(env.counted["tables_with_recovery"])
     return stored_bytes * MILLION / GIB * price
 
 
 def kept_logs(log_bytes: float) -> float:
-    """Dollars a month for a million of things that log so much, kept for a month."""
+    """Dollars per month for a million items that log this many bytes, stored for a month."""
     return log_bytes * COMPRESSED * MILLION / GIB * LOG_KEPT_GB.dollars
 
 
 def idle(env: Environment, tick: Counts) -> dict[str, float]:
-    """Dollars a month while nothing happens, by what they are for."""
+    """Dollars per month while no events come, by service."""
     minutes = MONTH_S / 60 / MILLION
     of_tick = handler_usage("tick", tick, env)
     return {
@@ -192,12 +197,14 @@ def idle(env: Environment, tick: Counts) -> dict[str, float]:
 
 
 def metrics(env: Environment) -> float:
-    """Dollars a month for all custom metrics, if something is sent of each in every hour."""
+    """Dollars per month for all custom metrics, if each has a value in every hour."""
     return float(env.counted["metrics"] * METRIC.dollars)
 
 
 def looked_after(watching: Counts, days: float) -> float:
-    """Dollars for a million runs that wait so long, for looking whether something of them is late. What is written for
-    it when the wait is over belongs to the run, and is counted there."""
+    """Dollars for the sweeper's checks of a million runs that wait for this many days.
+
+    What is written for these checks when the wait ends is counted as part of the run.
+    """
     once = Usage(**{**watching["once"], "write_units": 0})
     return total(once) + days * total(Usage(**watching["a_day"]))

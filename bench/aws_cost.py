@@ -1,7 +1,7 @@
-"""What runs cost on AWS: every request that the real handlers make is counted, and priced with what else is billed.
+"""Computes what runs cost on AWS: counts the requests of the real handlers, and adds everything else that is billed.
 
-Nothing is deployed, and nothing is charged. docs/operate/cost.md explains the numbers and shows the results. The counts
-are kept in aws_results.json, from which the page can be written again in a second.
+Nothing is deployed or charged. docs/operate/cost.md explains the numbers and shows the results. The counts are stored
+in aws_results.json, so the page can be written again within a second.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = (*ALL, "standing")
 
 
 def environments() -> dict[str, Settings]:
-    """Two environments as `cdk deploy` makes them, with nothing set, and with `-c profile=dev`."""
+    """Two environments as `cdk deploy` creates them: with the default settings, and with `-c profile=dev`."""
     context = {"env": "dev", "profile": "dev"}
     known = {setting.name for setting in fields(Settings)}
     if "profile" not in known:
@@ -43,7 +43,7 @@ def saved() -> Results:
 
 
 def counted(parts: tuple[str, ...], console: Console) -> Results:
-    """The saved results, with these parts counted again."""
+    """The stored results, with these parts counted again."""
     results = saved()
     for part in parts:
         with console.status(f"counting: {part}"):
@@ -59,14 +59,17 @@ def _processor() -> str:
 
 
 def main(
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was counted as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     write_docs: Annotated[
-        bool, typer.Option(help="Keep what was counted, and write the tables of docs/operate/cost.md.")
+        bool, typer.Option(help="Store the counts, and write the tables of docs/operate/cost.md.")
     ] = False,
-    only: Annotated[str, typer.Option(help=f"Count only these, the rest as it was kept: {', '.join(PARTS)}.")] = "",
-    from_saved: Annotated[bool, typer.Option(help="Count nothing: only price what was kept.")] = False,
+    only: Annotated[
+        str,
+        typer.Option(help=f"Count only these parts, and take the rest from the stored results: {', '.join(PARTS)}."),
+    ] = "",
+    from_saved: Annotated[bool, typer.Option(help="Do not count: use the stored results.")] = False,
 ) -> None:
-    """Count and price what runs cost on AWS."""
+    """Computes what runs cost on AWS."""
     console = Console(stderr=True)
     parts = () if from_saved else tuple(only.split(",")) if only else PARTS
     if unknown := set(parts) - set(PARTS):

@@ -1,4 +1,4 @@
-"""What is counted on AWS, part by part: runs of some sizes, runs that wait, very many things, and nothing at all."""
+"""The parts that are counted on AWS: runs of several sizes, waiting runs, full tables, and an idle account."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aws_waiting import count_waiting
 
 from stepwell.testing.batches import Json, handler_step
 
-PAYLOADS = {"0.2 KB": 0, "1.5 KB": 1350, "4 KB": 3900}  # of each event and output; what is added to the small one
+PAYLOADS = {"0.2 KB": 0, "1.5 KB": 1350, "4 KB": 3900}  # bytes added to the small event and to each output
 WAITS = {"an hour": "1h", "three days": "3d", "thirty days": "30d"}
 
 
 def workloads() -> Counts:
-    """Each with the events of a batch of ten and of one; what a run leaves in the table is counted besides."""
+    """Counts each workload with batches of ten and of one event, and what a run leaves in the table."""
     found: Counts = {}
     for name, steps, extra, ingest in (
         ("nothing", 1, 0, "bus"),
@@ -40,7 +40,7 @@ def workloads() -> Counts:
 
 
 def paths() -> Counts:
-    """How many requests wait for one another, from an event to its first step and from an outcome to the next step."""
+    """Counts sequential requests: from an event to the first step, and from an outcome to the next step."""
     with deployed(chain(3)) as harness:
         story = measure(harness, 1)
     return {
@@ -50,7 +50,7 @@ def paths() -> Counts:
 
 
 def growth() -> Counts:
-    """How a run's cost grows with its steps: in sequence, and in parallel."""
+    """Counts how a run's cost grows with the number of steps, in sequence and in parallel."""
     found: Counts = {"sequence": {}, "parallel": {}}
     with account():
         harness = Harness("bus")
@@ -68,7 +68,7 @@ def growth() -> Counts:
 
 
 def flat() -> Counts:
-    """Write and read units of an event, with nothing else there and with very much."""
+    """Counts read and write units of an event in an empty account and in a full one."""
     found: Counts = {}
     awaited = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
     with account():
@@ -85,7 +85,7 @@ def flat() -> Counts:
 
 
 def waiting() -> Counts:
-    """Runs of two steps with a wait between them: for some time, or for an event."""
+    """Counts runs of two steps with a wait between them: for a duration, or for an event."""
     found: Counts = {}
     for title, wait in WAITS.items():
         with deployed(_two_steps({"wait": wait})) as harness, _clock() as clock:
@@ -105,7 +105,7 @@ def _two_steps(edge: Json) -> Json:
 
 
 def _after_a_wait(harness: Harness, teller: Teller, clock: Any, wait: str) -> Story:
-    """`tick` takes the timers some minutes before they are due; what it does with none is left out."""
+    """`tick` takes timers some minutes before they are due. Its work without timers is not counted."""
     length = timedelta(**{{"h": "hours", "d": "days"}[wait[-1]]: int(wait[:-1])})
     story = teller.tell(teller.new_events())
     clock.shift(length - timedelta(minutes=9))
@@ -123,7 +123,7 @@ def _after_a_wait(harness: Harness, teller: Teller, clock: Any, wait: str) -> St
 
 
 def _with_answers(teller: Teller) -> Story:
-    """Runs, and then the events that they wait for; all of these are counted."""
+    """Counts runs and the events that they wait for."""
     events = teller.new_events()
     story = teller.tell(events)
     paid = [{**event, "name": "paid"} for event in events]
@@ -137,7 +137,7 @@ def _with_answers(teller: Teller) -> Story:
 
 
 def watching() -> Counts:
-    """What looking after waiting runs takes, each and for each day."""
+    """Counts the sweeper's checks of waiting runs: per run, and per day of waiting."""
     with account():
         waiting = count_waiting(Harness("bus"))
     return {"once": asdict(waiting.once), "a_day": asdict(waiting.a_day)}

@@ -1,4 +1,4 @@
-"""What was counted, in dollars: of a run, of a month, of what stands and is kept; and what that is held against."""
+"""Converts counts to dollars: per run, per month, for standing resources, and for storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAITS = {"an hour": 1 / 24, "three days": 3.0, "thirty days": 30.0}
 
 
 class Bill:
-    """What results say, in dollars."""
+    """The costs of the counted results, in dollars."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -28,7 +28,7 @@ class Bill:
         return usage(self.results["workloads"][f"{name}, batch {batch}"], batch, env or self.production)
 
     def at(self, rate: float, window_s: float = 0, *, most: bool = True, env: Environment | None = None) -> Traffic:
-        """Runs of three steps."""
+        """The traffic of runs of three steps."""
         single, full = (self.results["workloads"][f"three steps, batch {batch}"] for batch in (1, 10))
         return traffic(single, full, rate, env or self.production, window_s, most)
 
@@ -43,7 +43,7 @@ class Bill:
         return looked_after(self.results["watching"], days)
 
     def month(self, rate: float, env: Environment) -> dict[str, float]:
-        """Dollars of a month with so many events a second, each of which starts a run of three steps."""
+        """Dollars per month at this many events per second, each of which starts a run of three steps."""
         millions = rate * MONTH_S / MILLION
         now = self.at(rate, env=env)
         empty = self.at(rate, env=env, most=False).empty

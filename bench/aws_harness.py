@@ -1,7 +1,7 @@
-"""The engine's real Lambda handlers on an AWS account in this process (moto), with what each invocation used.
+"""Runs the engine's real Lambda handlers on an AWS account in this process (moto), and records each invocation's usage.
 
-One rule: counted and timed apart. Counting slows the code down, and every request is held up so long while it is
-counted that those which could run at the same time are seen to do so.
+Counting and timing are done in separate invocations. Counting slows the code down. It also delays every request, so
+that requests that can run at the same time are seen to overlap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from botocore.client import BaseClient
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where lambdas/ and infra/ are
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for lambdas/ and infra/
 
 from infra.settings import Settings
 from stepwell.api.access import KeyScope
@@ -44,28 +44,31 @@ from stepwell.testing.account.meter import Meter, item_size, metered
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
 
 MEMORY_MB = {function.name: function.memory_mb or Settings().memory for function in FUNCTIONS}
-HOLD_S = 0.02  # how long a counted request is held up
+HOLD_S = 0.02  # delay of a counted request
 LINE_LOG = 26  # bytes that CloudWatch Logs adds to a line
-ITEM_BYTES = 100  # that DynamoDB adds to an item it stores, as its developer guide says of "item sizes"
+ITEM_BYTES = 100  # bytes that DynamoDB adds to a stored item ("item sizes" in the developer guide)
 
-_one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
-_moto_s = _client_s = 0.0  # CPU time in moto, and in boto3 with it
+_one_at_a_time = threading.RLock()  # moto's state is not thread-safe
+_moto_s = _client_s = 0.0  # CPU time in moto, and in boto3 including moto
 
 
 @dataclass(slots=True)
 class Invocation:
-    """What one invocation of a handler did. The times are CPU ms: all without moto, and without boto3 too."""
+    """The usage of one invocation of a handler. Times are CPU ms: without moto, and without boto3 and moto."""
 
     meter: Meter = field(default_factory=Meter)
     cpu_ms: float = 0
     engine_ms: float = 0
-    log_bytes: int = 0  # of the handler's own lines, with what CloudWatch Logs adds to each
+    log_bytes: int = 0  # of the handler's own lines, including what CloudWatch Logs adds
     answer: Any = None
 
 
 class Harness:
-    """`counting`: the next invocations are counted, else timed. `sent`: messages for the queue of events, `timers`:
-    those that the engine sends to the queue of outcomes, in the order in which they were sent."""
+    """`counting`: whether the next invocations are counted or timed.
+
+    `sent`: messages for the queue of events. `timers`: messages that the engine sends to the queue of outcomes. Both
+    are in the order of sending.
+    """
 
     def __init__(self, ingest: str) -> None:
         self.resources = _resources(ingest)
@@ -78,7 +81,7 @@ class Harness:
         self.sent: list[Json] = []
         self.timers: list[Json] = []
         for service in ("dynamodb", "sqs", "events", "lambda"):
-            clients.client(service).meta.events.register("before-call.*.*", self._hold)  # right behind the meter
+            clients.client(service).meta.events.register("before-call.*.*", self._hold)  # runs after the meter
         clients.client("events").meta.events.register("before-call.events.PutEvents", self._put)
         clients.client("sqs").meta.events.register("before-call.sqs.SendMessageBatch", self._queued)
         self.handlers = {name: self._handler(name) for name in ("ingest", "route", "advance", "tick")}
@@ -107,7 +110,7 @@ class Harness:
         to += [json.loads(one["MessageBody"]) for one in body["Entries"]]
 
     def invoke(self, handler: str, event: Json) -> Invocation:
-        """Raises AssertionError if it did not do everything."""
+        """Invokes a handler. Raises AssertionError if messages of the batch failed."""
         done = Invocation()
         context = SimpleNamespace(aws_request_id=str(uuid4()), function_name=handler, memory_limit_in_mb=1024)
         self.log.seek(0)
@@ -129,7 +132,7 @@ class Harness:
         return done
 
     def stored(self) -> float:
-        """Bytes of the table, as DynamoDB bills them; its index included."""
+        """The billed bytes of the table, including the index."""
         pages = self.batches.outside_db.get_paginator("scan").paginate(TableName=self.resources.table)
         found = 0
         for item in (item for page in pages for item in page["Items"]):
@@ -138,7 +141,7 @@ class Harness:
                 found += ITEM_BYTES + item_size({name: item[name] for name in ("pk", "sk", "gk", "gs")})
         return found
 
-    # --- what the account is filled with ---------------------------------------------------------------------------
+    # --- filling the account -----------------------------------------------------------------------------------------
 
     def put(self, items: list[Json]) -> None:
         requests = [{"PutRequest": {"Item": item}} for item in items]
@@ -147,7 +150,7 @@ class Harness:
             self.batches.outside_db.batch_write_item(RequestItems=batch)
 
     def fill_functions(self, count: int) -> None:
-        """As so many pushes leave the table, one of which is really made."""
+        """Fills the table as `count` pushes would; one push is really made."""
         self.deploy({"a": handler_step()}, "other", "f0")
         db = self.batches.outside_db
         item = db.get_item(TableName=self.resources.table, Key=function_key("f0"))["Item"]
@@ -169,7 +172,7 @@ class Harness:
 
 @contextlib.contextmanager
 def account() -> Iterator[None]:
-    """An empty AWS account; the CPU time of boto3 and moto is taken."""
+    """An empty AWS account, in which the CPU times of boto3 and moto are measured."""
     os.environ.update(AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1")
     stub, call = BotocoreStubber.__call__, BaseClient._make_api_call
 
@@ -227,7 +230,7 @@ def _resources(ingest: str) -> Resources:
 
 
 def _envelope(entry: Json) -> Json:
-    """What EventBridge makes of an entry."""
+    """The message that EventBridge makes from an entry."""
     return {
         "version": "0",
         "id": str(uuid4()),
@@ -242,7 +245,7 @@ def _envelope(entry: Json) -> Json:
 
 
 def request(key: str, body: Json) -> Json:
-    """`POST /e` as an HTTP API hands it over."""
+    """`POST /e` as the HTTP API passes it to the Lambda."""
     http = {"method": "POST", "path": "/e", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "bench"}
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     context = {"http": http, "requestId": "r", "stage": "$default", "timeEpoch": 1}

@@ -1,4 +1,4 @@
-"""The tables of docs/operate/cost.md with other products and with prices. Each begins with the head row."""
+"""The tables of docs/operate/cost.md about other products and about prices. The first row of each is the header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aws_tables import money
 
 
 def _peer_works(bill: Bill) -> dict[str, tuple[Work, float]]:
-    """What others are asked for as well, and our price in batches of one."""
+    """The workloads that are compared with other products, each with Stepwell's price in batches of one."""
     per = {title: total(bill.run(name, 1)) for title, name in PAYLOADS.items()}
     kb = {"0.2 KB": 0.2, "1.5 KB": 1.5, "4 KB": 4.0}
     works = {f"three steps, {title}": (Work(3, kb[title]), price) for title, price in per.items()}
@@ -25,8 +25,8 @@ def _peer_works(bill: Bill) -> dict[str, tuple[Work, float]]:
 
 def peers_table(bill: Bill) -> Rows:
     rows = [["$ per million runs", "Stepwell", *PEERS]]
-    for title, (work, ours) in _peer_works(bill).items():
-        rows.append([title, f"**{money(ours)}**", *(money(price(work)) for price in PEERS.values())])
+    for title, (work, own_price) in _peer_works(bill).items():
+        rows.append([title, f"**{money(own_price)}**", *(money(price(work)) for price in PEERS.values())])
     return rows
 
 
@@ -34,11 +34,11 @@ def months_table(bill: Bill) -> Rows:
     rows = [["$ a month, three steps each", "Stepwell", "`profile=dev`", *PEERS]]
     for title, rate in {"nothing": 0.0, **RATES}.items():
         runs = rate * MONTH_S
-        ours = [
+        own_prices = [
             sum((bill.month(rate, env) if rate else bill.idle(env)).values()) for env in (bill.production, bill.dev)
         ]
         others = [peers.month(peer, Work(3), runs) for peer in PEERS]
-        rows.append([title, f"**{money(ours[0])}**", money(ours[1]), *map(money, others)])
+        rows.append([title, f"**{money(own_prices[0])}**", money(own_prices[1]), *map(money, others)])
     return rows
 
 

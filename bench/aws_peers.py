@@ -1,7 +1,7 @@
-"""What the same work costs with others: their prices as far as they were found, each with its page, and the formulas.
+"""The price of the same work with other products: their prices, each with the page, and the formulas.
 
-One rule: what a vendor does not say is an assumption, and is called so in `ASSUMED`. Steps' own compute is left out
-with all of them, as with us; where others need servers of yours besides, `BESIDES` says so.
+Where a vendor publishes no number, an assumption is used, and listed in `ASSUMED`. The compute of steps is left out for
+all products, including Stepwell. `BESIDES` lists the servers that a product needs in addition.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ FREE = {"Inngest": 50_000, "Restate Cloud": 100_000}
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A run. `kb`: of the event and of each output."""
+    """A run. `kb`: the size of the event and of each output."""
 
     steps: int
     kb: float = 0.2
@@ -74,16 +74,16 @@ class Work:
 
 
 _INGEST = HTTP_REQUEST.dollars + BUS_EVENT.dollars
-_HOURS = 744  # of Temporal's month
+_HOURS = 744  # hours in a month, as Temporal counts
 
 
 def standard(work: Work) -> float:
-    """Dollars for a million runs; so are all that follow."""
+    """Dollars per million runs, like all functions that follow."""
     return TRANSITION.dollars * (work.steps + work.waits + 1) + _INGEST
 
 
 def express(work: Work, seconds: float = 1) -> float | None:
-    if work.wait_days or work.steps > 100:  # a run ends after five minutes at the latest
+    if work.wait_days or work.steps > 100:  # an express workflow ends after five minutes at the latest
         return None
     return EXPRESS_REQUEST.dollars + EXPRESS_GB_S.dollars * seconds * 64 / 1024 + _INGEST
 
@@ -128,7 +128,7 @@ PEERS: dict[str, Callable[[Work], float | None]] = {
 
 
 def month(peer: str, work: Work, runs: float) -> float | None:
-    """Dollars for so many runs a month, with the least plan that there is for them; only first tiers are known."""
+    """Dollars for this many runs per month with the cheapest plan. Only the first tiers are known."""
     millions = runs / MILLION
     if peer == "Inngest":
         executions = millions * _executions(work)

@@ -1,14 +1,14 @@
-"""How many messages Lambda hands over at once, by how fast they come: a small simulation of its pollers.
+"""Simulates Lambda's pollers: how many messages an invocation gets, depending on the rate of messages.
 
-What is documented (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html): Lambda reads a standard
-queue with five pollers, which wait for messages by long polling; each receives a batch, invokes the function and waits
-for its end. If messages are still there, it adds pollers, up to the mapping's maximum concurrency. When there is little
-traffic it may go down to two, but not for a mapping with a maximum concurrency, as Stepwell's have.
+Documented (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html): Lambda reads a standard queue with
+five pollers, which long-poll. Each receives a batch, invokes the function, and waits until it ends. If messages remain,
+Lambda adds pollers, up to the maximum concurrency of the mapping. With little traffic it may go down to two, but not
+for a mapping with a maximum concurrency, as Stepwell's have.
 
-What is assumed: messages come at random (Poisson), an empty receive takes 20 s, a receive and a delete 10 ms together.
-When Lambda adds pollers is not documented, so each rate is simulated with the fewest that keep up and with the most.
-With a batching window, a poller receives again and again until it has a batch or the window is over, and each message
-comes by a receive of its own.
+Assumed: messages arrive at random (Poisson), an empty receive takes 20 s, and a receive and a delete take 10 ms
+together. It is not documented when Lambda adds pollers. So each rate is simulated twice: with the smallest number of
+pollers that keeps up, and with the largest. With a batching window, a poller receives again until the batch is full or
+the window has ended, and each message comes by a separate receive.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ _MESSAGES = 6_000
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """`batch`: messages of an invocation, on average. `receives`: requests for a message, empty ones left out.
-    `empty_s`: empty receives a second."""
+    """`batch`: messages per invocation, on average.
+
+    `receives`: requests per message, without empty ones. `empty_s`: empty receives per second.
+    """
 
     pollers: int
     batch: float
@@ -38,25 +40,25 @@ class Handed:
 
 
 def hand_over(rate: float, seconds: Callable[[float], float], pollers: int, window_s: float = 0) -> Handed:
-    """What becomes of messages that come so often a second. `seconds`: how long the handler takes for a batch."""
+    """Simulates messages at this rate per second. `seconds` returns how long the handler takes for a batch."""
     return _Simulation(rate, seconds, pollers, window_s).run()
 
 
 def fewest(rate: float, seconds: Callable[[float], float], most: int) -> int:
-    """The pollers that keep up with full batches, and have a tenth to spare; at least five."""
+    """The smallest number of pollers that keeps up with full batches, with a tenth to spare; at least five."""
     needed = rate / MOST_MESSAGES * (seconds(MOST_MESSAGES) + ROUND_TRIP_S) * 1.1
     return max(POLLERS, min(most, int(needed) + 1))
 
 
 class _Simulation:
-    """Events are times at which a message comes, a poller is free again, or a window is over."""
+    """Its events are times at which a message arrives, a poller becomes free, or a window ends."""
 
     def __init__(self, rate: float, seconds: Callable[[float], float], pollers: int, window_s: float) -> None:
         self._rate, self._seconds, self._pollers, self._window = rate, seconds, pollers, window_s
         self._random = random.Random(7)
         self._queue: deque[float] = deque()
-        self._idle: dict[int, float] = dict.fromkeys(range(pollers), 0.0)  # since when they wait
-        self._filling: dict[int, tuple[int, float]] = {}  # messages of those whose window is open, and until when
+        self._idle: dict[int, float] = dict.fromkeys(range(pollers), 0.0)  # by poller: since when it is idle
+        self._filling: dict[int, tuple[int, float]] = {}  # pollers with an open window: messages, and its end
         self._batches = self._handed = self._receives = self._empty = 0
         self._events: list[tuple[float, int, str, int]] = []
         self._number = 0
@@ -85,7 +87,7 @@ class _Simulation:
         heapq.heappush(self._events, (time, self._number, what, poller))
 
     def _message(self, now: float) -> None:
-        """Any of the pollers that wait or fill a batch receives it."""
+        """Gives a message to any poller that is idle or fills a batch."""
         ready = [*self._idle, *self._filling]
         if not ready:
             self._queue.append(now)

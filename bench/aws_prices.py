@@ -1,7 +1,7 @@
-"""What AWS charges, in one table, and what a thing costs that uses so and so much of it.
+"""The prices of AWS in one table, and the cost of a usage.
 
-Prices of us-east-1, on demand, arm64 for Lambda, the first tier of each, without any free tier. Each has the page where
-to check it, and how it was read on the day that `READ` names.
+Prices are those of us-east-1: on demand, arm64 for Lambda, the first tier, without free tiers. Each has the page where
+it can be checked, and how it was read on the day `READ`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ PRICES = {
 
 @dataclass(slots=True)
 class Usage:
-    """What is billed, for one event or run."""
+    """Billed usage of one event or run."""
 
     http_requests: float = 0
     bus_events: float = 0
@@ -105,7 +105,7 @@ class Usage:
 
 
 def dollars(usage: Usage) -> dict[str, float]:
-    """For a million of what uses this, by service."""
+    """Dollars per million of this usage, by service."""
     gib = MILLION / GIB
     return {
         "HTTP API": usage.http_requests * HTTP_REQUEST.dollars,
@@ -121,5 +121,5 @@ def dollars(usage: Usage) -> dict[str, float]:
 
 
 def total(usage: Usage) -> float:
-    """Dollars for a million of what uses this."""
+    """Dollars per million of this usage."""
     return sum(dollars(usage).values())

@@ -1,4 +1,4 @@
-"""The bill as tables, for the terminal and for docs/operate/cost.md, each under a name."""
+"""Writes the bill as tables, to the terminal and into docs/operate/cost.md. Each table has a name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def show(bill: Bill) -> None:
 
 
 def in_docs(text: str, bill: Bill) -> str:
-    """The page's text with each table between its marks. Raises ValueError if a table has no place in it."""
+    """The page's text with all tables between their marks. Raises ValueError if the page has no mark for a table."""
     written: set[str] = set()
 
     def table(found: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""What stands in an account though nothing happens, counted from the template that CDK makes of an environment.
+"""Counts the resources that cost money while no events come, from the template that CDK makes of an environment.
 
-It needs Node, as `cdk` does. Custom metrics are counted from the code that writes them.
+It needs Node, as `cdk` does. Custom metrics are counted in the code that writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # where infra/ is
+sys.path.insert(0, str(ROOT))  # for infra/
 
 from infra.settings import Settings  # noqa: E402
 from stepwell.aws.observability import count, duration  # noqa: E402
@@ -23,8 +23,11 @@ _STATUSES = {"Runs": ("Completed", "Failed", "Cancelled"), "Attempts": ("Complet
 
 
 def standing(environments: dict[str, Settings]) -> dict[str, dict[str, Any]]:
-    """By environment: alarms, dashboards, event source mappings and those of them that have a maximum concurrency,
-    tables that can be restored, Lambdas whose START, END and REPORT are logged, custom metrics."""
+    """The resources of each environment, by environment.
+
+    Counts alarms, dashboards, event source mappings (and those with a maximum concurrency), tables with point-in-time
+    recovery, Lambdas that log START, END and REPORT, and custom metrics.
+    """
     import aws_cdk as cdk
     from aws_cdk.assertions import Template
 
@@ -38,7 +41,7 @@ def standing(environments: dict[str, Settings]) -> dict[str, dict[str, Any]]:
 
 
 def counted(template: Any) -> dict[str, Any]:
-    """What one template has of it."""
+    """Counts the resources of one template."""
     resources = list(template["Resources"].values())
 
     def of(kind: str) -> list[Any]:
@@ -61,12 +64,12 @@ def _can_be_restored(table: Any) -> bool:
 
 
 def _name(function: Any) -> str:
-    """As in `stepwell.aws.topology`; handlers are called `lambdas.NAME.handler`."""
+    """The function's name in `stepwell.aws.topology`; handlers are named `lambdas.NAME.handler`."""
     return str(function["Handler"].split(".")[1])
 
 
 def _logs_reports(function: Any) -> bool:
-    """Lambda's own lines are INFO: a system log level of WARN keeps them away
+    """Whether Lambda's own lines are logged. They have level INFO, so a system log level of WARN suppresses them
     (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html)."""
     return function.get("LoggingConfig", {}).get("SystemLogLevel", "INFO") in ("DEBUG", "INFO")
 
@@ -77,7 +80,7 @@ def _writes_metrics(functions: list[Any]) -> bool:
 
 
 def metrics() -> Iterator[str]:
-    """The names of the custom metrics that the engine writes. All have the same dimensions, so each is one metric."""
+    """The names of the engine's custom metrics. All have the same dimensions, so each name is one metric."""
     for path in sorted((ROOT / "stepwell" / "aws").rglob("*.py")):
         tree = ast.parse(path.read_text())
         imported = {
@@ -100,7 +103,7 @@ def _constants(module: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
 
 
 def _names(text: ast.expr) -> list[str]:
-    """The names that a text stands for; those with a status in them are one for each."""
+    """The names that an expression can produce; one for each status, if the name contains a status."""
     if isinstance(text, ast.Constant):
         return [str(text.value)]
     prefix = next((str(part.value) for part in getattr(text, "values", ()) if isinstance(part, ast.Constant)), "")

@@ -1,6 +1,6 @@
-"""What the engine's handlers use, counted: stories of events, from the request that brings them to their runs' end.
+"""Counts what the engine's handlers use, from the request with an event until the end of the run.
 
-Every count is for one event. All but the CPU times and the requests that wait for one another is the same each time.
+All counts are per event. They are the same each time, except for the CPU times and the sequential requests.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from stepwell.testing.account.meter import chunks
 from stepwell.testing.batches import Json, destination, handler_step, sqs_event
 
 Counts = dict[str, Any]
-ROUNDS = 4  # that are timed
-RESPONSE_BYTES = 250  # of an HTTP answer's head, as an HTTP API writes it
-SMALL = 0  # bytes that are added to an event's data and to a step's output
+ROUNDS = 4  # timed rounds
+RESPONSE_BYTES = 250  # headers of an HTTP response, as an HTTP API sends them
+SMALL = 0  # bytes added to the data of an event and to the output of a step
 _numbers = itertools.count()
 _text = random.Random(1)
 
 
 @dataclass(slots=True)
 class Story:
-    """What a batch of events leads to, until nothing more does. `queues`: the messages that came to each queue, with
-    the bytes of each."""
+    """What follows from a batch of events, until nothing more follows.
+
+    `queues`: the sizes in bytes of the messages that came to each queue.
+    """
 
     events: int
     invocations: list[tuple[str, Invocation]] = field(default_factory=list)
     queues: dict[str, list[int]] = field(default_factory=lambda: {"events": [], "outcomes": []})
-    by_service: int = 0  # requests by which EventBridge and Lambda's destinations sent messages
+    by_service: int = 0  # requests with which EventBridge and Lambda's destinations sent messages
     steps: list[int] = field(default_factory=list)  # bytes of the steps' inputs
 
     def of(self, handler: str) -> list[Invocation]:
         return [invocation for name, invocation in self.invocations if name == handler]
 
     def counts(self) -> Counts:
-        """As JSON, for one event."""
+        """The counts per event, as JSON."""
         handlers = {name: self._handler(self.of(name)) for name in dict.fromkeys(name for name, _ in self.invocations)}
         queues = {
             name: {"messages": len(sizes) / self.events, "bytes": round(statistics.mean(sizes)) if sizes else 0}
@@ -78,8 +80,8 @@ class Story:
 
 
 class Teller:
-    """Sends events, one a request, and delivers what follows from them in batches. `extra`: bytes that are added to
-    each event and output."""
+    """Sends events, one per request, and delivers everything that follows from them in batches. `extra`: bytes that are
+    added to each event and output."""
 
     def __init__(self, harness: Harness, batch: int, extra: int = SMALL) -> None:
         self._harness, self._batch, self._extra = harness, batch, extra
@@ -93,13 +95,13 @@ class Teller:
             story.invocations.append(("ingest", harness.invoke("ingest", request(harness.key, event))))
         messages = list(harness.sent)
         if harness.resources.ingest == "bus":
-            story.by_service += sum(chunks(_size(message)) for message in messages)  # EventBridge, to the queue
+            story.by_service += sum(chunks(_size(message)) for message in messages)  # EventBridge sends to the queue
         self.deliver(story, "route", messages)
         self.finish_steps(story)
         return story
 
     def finish_steps(self, story: Story) -> None:
-        """Let all steps that were started answer, and those that follow."""
+        """Lets all started steps return, and the steps that follow."""
         invoked = self._harness.batches.invoked
         while invoked:
             story.steps += map(_size, invoked)
@@ -115,7 +117,7 @@ class Teller:
             story.invocations.append((handler, self._harness.invoke(handler, event)))
 
     def new_events(self, name: str = "go", **data: Any) -> list[Json]:
-        """As many events of a shop as a batch has, each of another user."""
+        """The events of a batch: orders of a shop, each by a different user."""
         numbers = itertools.islice(_numbers, self._batch)
         return [_event(name, n, {"order": n, "amount": 1999, **padding(self._extra), **data}) for n in numbers]
 
@@ -124,7 +126,7 @@ class Teller:
 
 
 def padding(extra: int) -> Json:
-    """A field of so many bytes that no compression makes much shorter."""
+    """A field with this many bytes, which compression hardly shortens."""
     return {"text": base64.b64encode(_text.randbytes(extra * 3 // 4)).decode()} if extra else {}
 
 
@@ -137,8 +139,8 @@ def _size(message: Json) -> int:
 
 
 def measure(harness: Harness, batch: int, name: str = "go", rounds: int = 0, extra: int = SMALL) -> Story:
-    """One story that is counted in a warm process. CPU times are the least of some rounds that are timed: what else
-    the machine does only adds to them."""
+    """One story, counted in a warm process. CPU times are the minimum of several timed rounds, because other work of
+    the machine can only add to them."""
     teller = Teller(harness, batch, extra)
     harness.counting = False
     timed = [teller.tell(teller.new_events(name)) for _ in range(rounds + 1)][1:]

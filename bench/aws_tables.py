@@ -1,4 +1,4 @@
-"""The tables of docs/operate/cost.md that say what Stepwell costs. The first row of each is its head."""
+"""The tables of docs/operate/cost.md with Stepwell's costs. The first row of each is the header."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aws_prices import (
     total,
 )
 
-STEP_GB, STEP_MS = 0.125, 100  # of a step's own Lambda, where nothing is said
+STEP_GB, STEP_MS = 0.125, 100  # default memory and duration of a step's own Lambda
 
 
 def money(amount: float | None) -> str:
@@ -192,7 +192,7 @@ def idle_table(bill: Bill) -> Rows:
 
 
 def _step(ms: float, gigabytes: float = STEP_GB) -> float:
-    """Dollars for a million invocations of a step's own Lambda, with what Lambda logs of them."""
+    """Dollars per million invocations of a step's own Lambda, including what Lambda logs."""
     logs = SYSTEM_LOG * MILLION / GIB * LOG_GB.dollars
     return LAMBDA_REQUEST.dollars + gigabytes * ms / 1000 * LAMBDA_GB_S.dollars + logs
 

@@ -1,8 +1,7 @@
-"""What waiting costs on AWS: the minutes of `tick` that runs which wait for days take, beyond those of an environment
-in which nothing waits.
+"""Counts what waiting costs on AWS: the work of `tick` for runs that wait for days, beyond that of an idle environment.
 
-One rule: counted, not modelled, but for the minutes in which nothing changes: eight minutes are a round of the sweeper,
-and a day has 180 of them.
+The work is counted, not modelled, except that minutes without changes are extrapolated: a round of the sweeper takes
+eight minutes, so a day has 180 rounds.
 """
 
 from __future__ import annotations
@@ -18,15 +17,18 @@ from aws_prices import Usage
 from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import handler_step
 
-ROUND_MIN = 8  # each shard is swept once
+ROUND_MIN = 8  # minutes in which every shard is swept once
 ROUNDS_A_DAY = 180
-_BEGUN_MIN = 48  # by then the sweeper has left a run to its timer
+_BEGUN_MIN = 48  # after these minutes, the sweeper leaves a run to the timer
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one run uses: `once`, for each long wait, however long it is (the sweeper's looks at a young run, and what
-    it takes to watch the run when the wait is over), and `a_day` of waiting."""
+    """The usage of one waiting run.
+
+    `once`: independent of the length of the wait: the sweeper's checks of a young run, and the watch of the run when
+    the wait ends. `a_day`: per day of waiting.
+    """
 
     once: Usage
     a_day: Usage
@@ -40,13 +42,13 @@ class Waiting:
 
 
 def count_waiting(harness: Harness, runs: int = 24) -> Waiting:
-    """Let runs wait for three days. The harness's account must be empty, and its clock is shifted."""
-    harness.counting = False  # nothing is held up: only units are counted
+    """Lets runs wait for three days. The harness's account must be empty. Moves its clock."""
+    harness.counting = False  # requests are not delayed: only units are counted
     batches = harness.batches
     with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as clock:
         batches.answer = lambda ctx: {}
         harness.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "3d"})})
-        idle = _ticks(harness, clock, ROUND_MIN)  # also what is written once in an environment's life
+        idle = _ticks(harness, clock, ROUND_MIN)  # includes items that are written once in an environment
         idle = _ticks(harness, clock, ROUND_MIN)
         for number in range(runs):
             batches.send(data={"n": number})
@@ -68,15 +70,17 @@ def count_waiting(harness: Harness, runs: int = 24) -> Waiting:
 
 
 def _wake(harness: Harness, clock: Any, runs: int, idle: Usage) -> Usage:
-    """The watches that are written when the waits are over, and the looks that they ask for. The timer itself is billed
-    however long the wait is."""
+    """The usage when the waits end: watches that are written, and the checks that follow.
+
+    The timer itself is not included: it is billed for waits of any length.
+    """
     written = Usage()
     minutes = 0
     while len(harness.batches.invoked) < 2 * runs:
         harness.batches.scheduler.tick()
         clock.shift(60)
         minutes += 1
-        assert minutes < 600, "the waits are not over"
+        assert minutes < 600, "the waits have not ended"
         with metered() as meter:
             harness.batches.drain()
         watches = [call for call in meter.calls if call.key.startswith("D#")]
@@ -91,12 +95,12 @@ def _ticks(harness: Harness, clock: Any, minutes: int) -> Usage:
         for _ in range(minutes):
             harness.batches.scheduler.tick()
             clock.shift(60)
-    of_runs = sum(call.write_units for call in meter.calls if call.key != "META")  # not how far the sweeper has come
+    of_runs = sum(call.write_units for call in meter.calls if call.key != "META")  # without the sweeper's own progress
     return Usage(queue_requests=meter.count("sqs"), write_units=of_runs, read_units=meter.read_units)
 
 
 def _less(usage: Usage, idle: Usage, times: float) -> Usage:
-    """What is used beyond an environment in which nothing waits."""
+    """The usage beyond that of an environment without waiting runs."""
     return Usage(
         queue_requests=usage.queue_requests - times * idle.queue_requests,
         write_units=usage.write_units - times * idle.write_units,

@@ -1,7 +1,7 @@
-"""How long the engine's Lambdas take to begin: imports, first clients and logger, each in a fresh process.
+"""Measures how long the engine's Lambdas take to start: imports, first clients and logger, each in a fresh process.
 
-Lambda adds what it takes to make a sandbox and to start Python, and a processor of its own speed: a whole one while
-imports run, later the share that the memory buys.
+On Lambda, the time to create a sandbox and to start Python comes on top. Lambda also has a processor of a different
+speed: a whole one during imports, and later the share that the memory buys.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stepwell.aws.resources import VARIABLE, Resources
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = 5
 AIM_MS = {"ingest": 400}
-CLIENTS = {  # that the first invocation needs
+CLIENTS = {  # clients that the first invocation needs
     "ingest": ("dynamodb", "events"),
     "route": ("dynamodb", "lambda"),
     "advance": ("dynamodb", "lambda"),
@@ -64,7 +64,7 @@ RESOURCES = Resources(
 
 
 def begin(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Start a Lambda's process; raises CalledProcessError if it cannot be imported."""
+    """Starts a Lambda's process. Raises CalledProcessError if the module cannot be imported."""
     resources = replace(RESOURCES, ingest="bus").to_json()
     fields = {VARIABLE: resources, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
     environment = {**os.environ, **fields, "PYTHONPATH": str(ROOT)}
@@ -73,7 +73,7 @@ def begin(name: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def measure(name: str) -> dict[str, float]:
-    """Medians, in ms. A first start is left out: it may write bytecode, which a deployed Lambda has."""
+    """Medians in ms. The first start is left out: it may write bytecode, which a deployed Lambda already has."""
     begin(name)
     rows = [json.loads(begin(name).stdout) for _ in range(TIMES)]
     imports, made, modules = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -81,7 +81,7 @@ def measure(name: str) -> dict[str, float]:
 
 
 def packages(name: str) -> Counter[str]:
-    """Where the time of imports goes: ms by package."""
+    """The time of imports, in ms by package."""
     found: Counter[str] = Counter()
     for microseconds, module in _IMPORT.findall(begin(name, "-X", "importtime").stderr):
         top, _, rest = module.partition(".")
@@ -90,10 +90,10 @@ def packages(name: str) -> Counter[str]:
 
 
 def main(
-    why: Annotated[bool, typer.Option(help="Say which packages take the time of the imports.")] = False,
+    why: Annotated[bool, typer.Option(help="Print the packages whose imports take longest.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Measure how long each of the engine's Lambdas takes to begin."""
+    """Measures how long each of the engine's Lambdas takes to start."""
     with Console(stderr=True).status("starting processes"):
         results = {name: measure(name) for name in CLIENTS}
     if as_json:
@@ -106,7 +106,7 @@ def main(
             print(f"{name}: {', '.join(f'{package} {ms} ms' for package, ms in most)}")
     missed = {name: aim for name, aim in AIM_MS.items() if results[name]["total_ms"] > aim}
     for name, aim in missed.items():
-        Console(stderr=True).print(f"[red]missed: {name} should begin within {aim} ms")
+        Console(stderr=True).print(f"[red]missed: {name} should start within {aim} ms")
     raise typer.Exit(1 if missed else 0)
 
 

@@ -1,7 +1,8 @@
-"""What costs more as there is more of it: a real `stepwell dev`, measured at three sizes of each thing that grows.
+"""Measures what becomes more expensive as there is more of it, with a real `stepwell dev`, at three sizes of each
+thing.
 
 python bench/growth.py                        # every row, up to half an hour; exit code 1 if an aim is missed
-python bench/growth.py --quick                # small sizes, some minutes: does it work at all?
+python bench/growth.py --quick                # small sizes, to see whether it works
 python bench/growth.py --only waits,chain --json growth.json
 """
 
@@ -30,7 +31,7 @@ ROWS = {row.name: row for group in _GROUPS for row in group.ROWS}
 
 
 def chosen(only: str) -> list[Row]:
-    """Raises BenchError."""
+    """The rows with these names. Raises BenchError."""
     names = [name.strip() for name in only.split(",")]
     unknown = [name for name in names if name not in ROWS]
     if unknown:
@@ -72,7 +73,7 @@ def as_json(row: Row, sizes: tuple[int, ...], results: list[Result]) -> dict[str
 
 
 def as_markdown(documents: list[dict[str, Any]], about: dict[str, str | int]) -> str:
-    """The table of README.md."""
+    """The table for README.md."""
     lines = [
         f"Stepwell on {about['cores']} cores of {about['cpu']}, Python {about['python']}, {about['date']}.",
         "",
@@ -86,25 +87,26 @@ def as_markdown(documents: list[dict[str, Any]], about: dict[str, str | int]) ->
             times = "–" if figure["values"][0] == 0 else f"{figure['ratio']:.2f}"
             aim = figure["aim"] + ("" if figure["is_met"] else " (missed)")
             lines.append(f"| {name} | {figure['title']}, {figure['unit']} | {sizes} | {values} | {times} | {aim} |")
-            name = sizes = ""  # once for each row
+            name = sizes = ""  # only in the first line of a row
     return "\n".join(lines)
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Rows, with commas between.")] = ",".join(ROWS),
+    only: Annotated[str, typer.Option(help="Rows, separated by commas.")] = ",".join(ROWS),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, as JSON.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes, one round, no aims: does it work at all?")
+        bool, typer.Option("--quick", help="Use small sizes, one round and no aims, to see whether everything works.")
     ] = False,
     write_readme: Annotated[bool, typer.Option("--write-readme", help="Put the table into bench/README.md.")] = False,
 ) -> None:
-    """Measure what costs more as it grows. "x" is the value at the largest size, divided by that at the smallest.
+    """Measures what becomes more expensive as it grows. "x" is the value at the largest size divided by the one at the
+    smallest.
 
-    Exit code 1 if an aim is missed. Aims hold for the whole sizes only."""
+    Exit code 1 if an aim is missed. Aims apply only to the full sizes."""
     console, bar, documents, missed = Console(), Console(stderr=True), [], 0
     try:
         if write_readme and (quick or len(chosen(only)) < len(ROWS)):
-            raise BenchError("--write-readme wants everything measured: leave out --quick and --only")
+            raise BenchError("--write-readme needs all rows: leave out --quick and --only")
         for row in chosen(only):
             sizes, rounds = (row.quick, 1) if quick else (row.sizes, row.rounds)
             with tempfile.TemporaryDirectory(prefix="stepwell-growth-") as folder, bar.status("") as status:

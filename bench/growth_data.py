@@ -1,4 +1,4 @@
-"""Rows about data: what a long history, large values and those who read cost the engine."""
+"""Rows about data: the cost of a long history, of large values, and of readers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LISTS = {
 
 @contextmanager
 def open_history(size: int, folder: Path) -> Iterator[Measure]:
-    """A tenth of all runs are of one user, five are open, none has failed."""
+    """A tenth of all runs belong to one user, five are open, and none has failed."""
     functions, database = folder / "functions", folder / "history.db"
     shutil.copytree(FUNCTIONS, functions)
     make_history(functions, database, size)
@@ -61,7 +61,7 @@ def _asked_ms(server: Server, path: str) -> float:
 
 
 def _slowest_ms(server: Server, count: int = 1000) -> float:
-    """The latency that one of a thousand runs of W1 exceeds, to the start of its second step, in ms."""
+    """The 99.9th percentile of the latency of W1 to the start of the second step, in ms."""
     line = FinishLine(server)
     times = []
     for number in range(count):
@@ -72,7 +72,7 @@ def _slowest_ms(server: Server, count: int = 1000) -> float:
 
 
 def _save_ms(server: Server, definition: Path) -> float:
-    """The longest that others wait for an answer while a function is saved, in ms."""
+    """The longest time that other requests wait while a function is saved, in ms."""
 
     def versions() -> int:
         return len(server.call("GET", "/v1/functions/bench-fill")["versions"])
@@ -83,7 +83,7 @@ def _save_ms(server: Server, definition: Path) -> float:
         deadline = time.monotonic() + 10
         while versions() == before:
             if time.monotonic() > deadline:
-                raise BenchError("a saved function does not go live")
+                raise BenchError("a saved function did not become live")
             time.sleep(0.05)
     return watcher.longest * 1000
 
@@ -104,9 +104,9 @@ HISTORY = Row(
         Figure("p999_ms", "W1 latency, p99.9", "ms", Aim(most_ratio=2)),
         Figure("running_ms", "runs that are running", "ms", Aim(most_ratio=1.5)),
         Figure("function_running_ms", "... of a function", "ms", Aim(most_ratio=1.5)),
-        Figure("failed_ms", "failed runs of a function (there are none)", "ms", Aim(most_ratio=1.5)),
+        Figure("failed_ms", "failed runs of a function without any", "ms", Aim(most_ratio=1.5)),
         Figure("user_events_ms", "events of a user with a tenth of all", "ms", Aim(most_ratio=1.5)),
-        Figure("user_name_ms", "... with a name that none has", "ms", Aim(most_ratio=1.5)),
+        Figure("user_name_ms", "... with a name that no event has", "ms", Aim(most_ratio=1.5)),
         Figure("timeline_ms", "the timeline of that user", "ms", Aim(most_ratio=1.5)),
         Figure("save_ms", "longest wait of others while a function is saved", "ms", Aim(most=50)),
         Figure("ready_s", "the server is ready after", "s", Aim(most_ratio=1.5)),
@@ -121,7 +121,7 @@ HISTORY = Row(
 
 @contextmanager
 def open_cleaning(size: int, folder: Path) -> Iterator[Measure]:
-    """W1 on a server that has just begun to delete so many runs."""
+    """W1 on a server that has just started to delete `size` runs."""
     master = folder / "old.db"
     make_history(FUNCTIONS, master, max(size, 100), days_old=_OLD_DAYS if size else 0.0, open_runs=False)
 
@@ -157,7 +157,7 @@ CLEANING = Row(
 
 @contextmanager
 def open_readers(size: int, folder: Path) -> Iterator[Measure]:
-    """So many connections that ask for the newest runs all the time, from a process of their own."""
+    """A separate process requests the newest runs over `size` connections without a pause."""
     with Server(FUNCTIONS) as server:
         send(server, "bench/fill", 500)
         server.wait_until_ended("bench-fill")
@@ -169,7 +169,7 @@ def _with_readers(server: Server, size: int) -> Figures:
     command = [sys.executable, str(Path(__file__).with_name("pollers.py")), str(server.port), str(size)]
     reading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if size else None
     if reading is not None and reading.stdout is not None:
-        reading.stdout.readline()  # all are connected
+        reading.stdout.readline()  # printed when all are connected
     try:
         began = time.perf_counter()
         speed = w1(server)
@@ -204,7 +204,7 @@ READERS = Row(
 
 @contextmanager
 def open_values(size: int, folder: Path) -> Iterator[Measure]:
-    """Outputs of so many bytes from two steps, the second of which gets the first one's."""
+    """Two steps with outputs of `size` bytes; the second gets the output of the first."""
     steps = {"first": handler("step.output"), "second": handler("step.next_output", ["first"])}
     write(folder, function("outputs", steps), {STEP_FILE: LARGE})
     write(folder, function("logs", {"only": handler("step.log")}), {STEP_FILE: LARGE})
@@ -231,7 +231,7 @@ def _outputs_per_s(server: Server, size: int, runs: int = 200) -> float:
 
 
 def _log_ms(server: Server, size: int, runs: int = 10) -> float:
-    """CPU time of the server for a step that prints so many bytes, in ms."""
+    """CPU time of the server for a step that prints `size` bytes, in ms."""
     server.wait_until_idle()
     before = server.cpu_s()
     for _ in range(runs):

@@ -1,4 +1,4 @@
-"""Rows about events: many at once, and those that name many waits and triggers."""
+"""Rows about events: many events at once, and events with many waits and triggers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SENDERS = 8
 
 @contextmanager
 def open_requests(size: int, folder: Path) -> Iterator[Measure]:
-    """So many events at once, over eight connections; and one that wakes a tenth as many runs."""
+    """Sends `size` events over eight connections, and one event that wakes a tenth as many runs."""
     write(folder, function("run", {"only": handler("step.only")}), {STEP_FILE: ONE_HANDLER})
     wait = {"step": "$trigger", "async": {"event": "growth/wake", "ttl": "1d"}}
     write(folder, function("waits", {"only": handler("step.only", [wait])}), {STEP_FILE: ONE_HANDLER})
@@ -42,7 +42,7 @@ def open_requests(size: int, folder: Path) -> Iterator[Measure]:
 
 
 def _longest(server: Server, act: Any) -> float:
-    """The longest that somebody else waited for an answer, in ms."""
+    """The longest time that another request waited, in ms."""
     watcher = Watcher(server)
     with watcher.running():
         act()
@@ -109,7 +109,7 @@ def open_waits(size: int, folder: Path) -> Iterator[Measure]:
 
 
 def _cpu_ms(server: Server, name: str) -> float:
-    """CPU time that the server uses for one event, in ms. It is far from all that is waited for."""
+    """CPU time of the server for one event, in ms. The event has none of the values that are waited for."""
     before = server.cpu_s()
     for _ in range(_ASKED):
         server.send([{"name": name, "data": {"id": -1, "size": -1}}])
@@ -143,7 +143,7 @@ def open_triggers(size: int, folder: Path) -> Iterator[Measure]:
         )
         write(folder, definition, {STEP_FILE: ONE_HANDLER})
     with Server(folder) as server:
-        server.wait_until_idle()  # it has shown what it deployed
+        server.wait_until_idle()  # the server has printed what it deployed
         began = time.perf_counter()
         server.send([{"name": "growth/kinds", "data": {"kind": "none"}}])
         first_ms = (time.perf_counter() - began) * 1000

@@ -1,4 +1,4 @@
-"""Functions that `growth.py` writes into a folder, as many as a row needs."""
+"""Writes functions into a folder, as many as a row of `growth.py` needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def log(event, context):
 
 
 def write(folder: Path, definition: Mapping[str, Any], files: Mapping[str, str]) -> None:
-    """A function in a folder of its own; `files` are in `code/`, by name."""
+    """Writes a function into its own folder. `files` are written to `code/`, by name."""
     home = folder / definition["id"]
     (home / "code").mkdir(parents=True)
     (home / "stepwell.json").write_text(json.dumps(definition))
@@ -35,7 +35,7 @@ def write(folder: Path, definition: Mapping[str, Any], files: Mapping[str, str])
 
 
 def handler(name: str, after: Iterable[Json | str] = ()) -> Json:
-    """A step that is a Python handler of `code/`."""
+    """A step that is a Python handler in `code/`."""
     return _step({"type": "lambda", "handler": name}, after)
 
 

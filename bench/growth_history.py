@@ -1,6 +1,6 @@
-"""Databases with a long history: some runs are made by the server itself, and then copied by SQL.
+"""Creates databases with a long history: the server makes some runs, which are then copied by SQL.
 
-One rule: a copy differs from its original in nothing but its numbers, its ids and its times.
+A copy differs from the original only in numbers, ids and times.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from server import Server
 
-MADE = 100  # runs that the server makes; every tenth is of the user `hot`
+MADE = 100  # runs that the server makes; every tenth belongs to the user `hot`
 _WAITING = 5  # runs that stay open
 _DAY_MS = 86_400_000
-# The columns of each table that differ in a copy: by their names, as SQL of the column and of the copy's number `n`.
+# Columns that differ in a copy, by table and column: the SQL expression, with the number `n` of the copy.
 _ROW = "{0} + n * (SELECT size FROM sizes WHERE name = '{1}')"
 _NUMBERS: Mapping[str, Mapping[str, str]] = {
     "events": {"seq": "events"},
@@ -30,7 +30,7 @@ _HEX = re.compile(r"[0-9a-f]{8}")
 
 
 def make_history(functions: Path, database: Path, runs: int, *, days_old: float = 0.0, open_runs: bool = True) -> None:
-    """A database with so many ended runs of `bench-fill`, which all ended so long ago, and some runs that wait."""
+    """Makes a database with `runs` runs of `bench-fill` that ended `days_old` days ago, and some open runs."""
     with Server(functions, "dev", database) as server:
         users = [{"id": "hot"} if n % 10 == 0 else {"id": f"user-{n}"} for n in range(MADE)]
         server.send([{"name": "bench/fill", "user": user, "data": {"id": n}} for n, user in enumerate(users)])
@@ -44,7 +44,7 @@ def make_history(functions: Path, database: Path, runs: int, *, days_old: float 
 
 
 def copy_history(database: Path, copies: int, age_ms: int) -> None:
-    """Copy all that is in a database so many times, and move all of it so many milliseconds into the past."""
+    """Copies all rows of a database `copies` times, and moves all of them `age_ms` into the past."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.create_function("other_id", 2, _other_id, deterministic=True)
         connection.execute("PRAGMA synchronous = OFF")
@@ -80,7 +80,7 @@ def _copy(connection: sqlite3.Connection, table: str, numbers: Mapping[str, str]
         elif (table, column) == ("events", "body"):
             values[i] = "CAST(replace(body, id, other_id(id, n)) AS BLOB)"
     connection.execute(f"CREATE TEMP TABLE originals AS SELECT * FROM {table}")
-    # an index grows several times as fast if its rows come in its order: the number of the copy is the outer loop
+    # indexes grow several times as fast if rows come in the order of the index, so the copy number is the outer loop
     connection.execute(
         f"INSERT INTO {table} WITH RECURSIVE copies(n) AS"
         " (SELECT 1 WHERE ?1 > 0 UNION ALL SELECT n + 1 FROM copies WHERE n < ?1)"
@@ -91,6 +91,6 @@ def _copy(connection: sqlite3.Connection, table: str, numbers: Mapping[str, str]
 
 
 def _other_id(text: str, number: int) -> str:
-    """An id of the same form: its first eight hexadecimal digits in a row are replaced, or the number is appended."""
+    """An id of the same form: the first eight hexadecimal digits in a row are replaced, or the number is appended."""
     replaced, count = _HEX.subn(f"{number:08x}", text, count=1)
     return replaced if count else f"{text}-{number}"

@@ -1,4 +1,4 @@
-"""What a row of `growth.py` is: something that grows, at three sizes, and what is measured of each size."""
+"""A row of `growth.py`: something that grows, at three sizes, and the figures that are measured at each size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Open = Callable[[int, Path], AbstractContextManager[Measure]]
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a figure should be: bounds of the value at the largest size, and of largest / smallest."""
+    """The target of a figure: bounds of the value at the largest size, and of largest / smallest."""
 
     least: float | None = None
     most: float | None = None
@@ -44,7 +44,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`key`: in what a row measures."""
+    """`key`: the key of the figure in a row's measurements."""
 
     key: str
     title: str
@@ -54,8 +54,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`grows`: what there is more and more of. `open(size, folder)` prepares that much of it, in an empty folder, and
-    gives what measures it once. `rounds`: how often each size is measured, in turns; medians count."""
+    """`grows`: what grows.
+
+    `open(size, folder)` prepares this size in an empty folder, and yields a function that measures it once. `rounds`:
+    how often each size is measured; the median counts.
+    """
 
     name: str
     grows: str
@@ -77,15 +80,15 @@ class Result:
 
 
 def ratio(values: Sequence[float]) -> float:
-    """Largest size / smallest size; 1 if both are 0."""
+    """Value at the largest size / value at the smallest; 1 if both are 0."""
     return 1.0 if values[-1] == values[0] else values[-1] / values[0] if values[0] else float("inf")
 
 
 def measure(
     row: Row, sizes: Sequence[int], rounds: int, folder: Path, progress: Callable[[str], object]
 ) -> list[Result]:
-    """All sizes are ready before the first is measured, and they are measured in turns: so the machine's moods reach
-    all of them. Raises BenchError."""
+    """Measures all sizes of a row in turns, after all are prepared, so that changes in the machine's speed affect all
+    of them. Raises BenchError."""
     with ExitStack() as stack:
         measures = []
         for size in sizes:

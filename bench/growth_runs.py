@@ -13,7 +13,7 @@ from growth_row import Aim, Figure, Figures, Measure, Row
 from growth_work import SCRIPT, STEP_FILE, run_ends, send
 from server import BenchError, Server
 
-_ENOUGH = 300  # steps of which the CPU time is measured, which the system counts in hundredths of a second
+_ENOUGH = 300  # steps whose CPU time is measured; the system counts it in hundredths of a second
 _PATIENCE_S = 300.0
 
 
@@ -66,7 +66,7 @@ def open_chain(size: int, folder: Path) -> Iterator[Measure]:
 
 
 def _run_once(server: Server, name: str) -> float:
-    """How long one run takes from its start to its end, in seconds."""
+    """The duration of one run, in seconds."""
     (event_id,) = server.send([{"name": f"growth/{name}", "data": {}}])
     _wait_for_end(server, event_id)
     (run,) = server.call("GET", f"/v1/events/{event_id}/runs")["data"]
@@ -77,8 +77,8 @@ def _run_once(server: Server, name: str) -> float:
 
 
 def _wait_for_end(server: Server, event_id: str) -> None:
-    """Asks for the event that tells of the end. A list of open runs would show all steps of this one each time, and
-    what that costs is no cost of the run."""
+    """Waits for the event of the run's end. A list of open runs would show all steps each time, and that cost does not
+    belong to the run."""
     newest, deadline = "/v1/events?name=stepwell/run.completed&limit=1", time.monotonic() + _PATIENCE_S
     while all(item["data"]["event_id"] != event_id for item in server.call("GET", newest)["data"]):
         if time.monotonic() > deadline:
@@ -102,7 +102,7 @@ CHAIN = Row(
 
 @contextmanager
 def open_fan(size: int, folder: Path) -> Iterator[Measure]:
-    """So many steps side by side, and one after all of them. Ideal is as many runs of one step."""
+    """`size` parallel steps, and one step after all of them, compared with the same number of one-step runs."""
     names = [f"s{n}" for n in range(size)]
     for kind, step, files in (
         ("handlers", lambda after=(): handler("step.only", after), {STEP_FILE: ONE_HANDLER}),
@@ -122,7 +122,7 @@ def open_fan(size: int, folder: Path) -> Iterator[Measure]:
 
 
 def _ideal(server: Server, name: str, count: int) -> float:
-    """How long so many runs take that are sent at once, in seconds."""
+    """How long this many one-step runs take if they are sent at once, in seconds."""
     began = time.time()
     send(server, f"growth/{name}", count)
     return max(run_ends(server, f"growth-{name}", count)) - began
@@ -135,7 +135,7 @@ FAN_OUT = Row(
     (5, 20, 60),
     open_fan,
     (
-        Figure("handlers", "handlers: times as long as as many runs of one step", "x", Aim(most=2)),
+        Figure("handlers", "handlers: time relative to as many runs of one step", "x", Aim(most=2)),
         Figure("programs", "`sh` programs", "x", Aim(most=2)),
     ),
 )

@@ -1,4 +1,4 @@
-"""Rows about steps: what many functions cost, whose workers take turns, and how fast programs start."""
+"""Rows about steps: many functions whose workers take turns, and how fast programs start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_handlers(size: int, folder: Path) -> Iterator[Measure]:
     code = (FUNCTIONS / "handlers/steps/two.py").read_text()
     for n in range(size):
         steps = {"first": handler("two.first"), "second": handler("two.second", ["first"])}
-        # files that differ: functions share no workers
+        # different files: functions with different code do not share workers
         write(folder, function(f"handlers-{n}", steps), {"two.py": f"{code}\nNUMBER = {n}\n"})
     with Server(folder) as server:
         line = FinishLine(server)
@@ -39,7 +39,7 @@ def open_handlers(size: int, folder: Path) -> Iterator[Measure]:
         for n in range(size):
             server.send([{"name": f"growth/handlers-{n}", "data": {"number": n, "finish": str(line.path)}}])
             line.wait(1)
-        cold_ms = (time.perf_counter() - began) / size / 2 * 1000  # two workers began in turn
+        cold_ms = (time.perf_counter() - began) / size / 2 * 1000  # two workers have started per function
 
         def once() -> Figures:
             speed = rotate(1200)
@@ -85,7 +85,7 @@ def open_programs(size: int, folder: Path) -> Iterator[Measure]:
 
 
 def _spawned_per_s(argv: Sequence[str], count: int, at_once: int = 4) -> float:
-    """The floor: programs a second that a bare loop starts with posix_spawn and waits for, four at a time."""
+    """The baseline: how many programs per second a bare loop runs with posix_spawn, four at a time."""
     path = shutil.which(argv[0])
     assert path is not None
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -111,7 +111,7 @@ PROGRAMS = Row(
     open_programs,
     (
         Figure("runs_per_s", "runs of one program", "runs/s"),
-        Figure("of_floor", "of what a bare posix_spawn loop does", "x", Aim(least=0.8)),
+        Figure("of_floor", "share of a bare posix_spawn loop", "x", Aim(least=0.8)),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""What several rows do: send many events, run W1, and wait for runs."""
+"""Helpers of several rows: sending many events, running W1, waiting for runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from server import BenchError, FinishLine, Server
 
 STEP_FILE = "step.py"
 SCRIPT = "echo '{}'\n"
-_REQUEST = 1000  # events in one request: the most that a server takes
+_REQUEST = 1000  # events in one request: the maximum that a server accepts
 
 
 def send(server: Server, name: str, count: int, **data: Any) -> None:
-    """So many events, as few requests as may be."""
+    """Sends `count` events in as few requests as possible."""
     for first in range(0, count, _REQUEST):
         numbers = range(first, min(first + _REQUEST, count))
         server.send([{"name": name, "data": {"number": n, **data}} for n in numbers])
 
 
 def w1(server: Server, runs: int = 600) -> float:
-    """Runs a second of W1."""
+    """Runs per second of W1."""
     return Workload(server, FinishLine(server), "handlers").throughput(runs)
 
 
 def run_ends(server: Server, function: str, count: int) -> list[float]:
-    """When the newest runs of a function ended (seconds since the epoch), once none of its runs is open."""
+    """Waits until a function has no open runs. Returns when the newest runs ended (seconds since the epoch)."""
     server.wait_until_ended(function)
     runs = list(islice(server.listed(f"/v1/runs?function={function}"), count))
     if failed := [run["status"] for run in runs if run["status"] != "completed"]:

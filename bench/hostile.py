@@ -1,6 +1,6 @@
-"""How long a hostile request keeps all others waiting: a real `stepwell serve`, whose /healthz is asked all the time.
+"""Measures how long hostile requests delay all others, with a real `stepwell serve` whose /healthz is polled.
 
-python bench/hostile.py                       # a table; exit code 1 if anybody waited longer than 200 ms
+python bench/hostile.py                       # a table; exit code 1 if a request waited longer than 200 ms
 python bench/hostile.py --only json --json numbers.json
 """
 
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`bytes`: of what is sent. `attack` sends it, and says what was answered."""
+    """`bytes`: number of bytes sent. `attack` sends them, and returns a description of the answer."""
 
     name: str
     bytes: int
@@ -62,7 +62,7 @@ def post(name: str, body: bytes | Callable[[], bytes], path: str = "/e", **heade
             with connection.getresponse() as response:
                 response.read()
                 return str(response.status)
-        except OSError as error:  # the server may close while the body is still on its way
+        except OSError as error:  # the server may close the connection while the body is still being sent
             return type(error).__name__
         finally:
             connection.close()
@@ -71,7 +71,7 @@ def post(name: str, body: bytes | Callable[[], bytes], path: str = "/e", **heade
 
 
 def raw(name: str, *pieces: bytes, connections: int = 1, pause_s: float = 0.0) -> Case:
-    """What is no proper HTTP, on so many connections at once."""
+    """Sends bytes that are not valid HTTP, over this many connections at once."""
 
     def attack(server: Server, keys: Keys) -> str:
         sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(connections)]
@@ -100,7 +100,7 @@ def dumps(value: object) -> bytes:
 
 
 def filled(part: Callable[[int], bytes], size: int = BODY, most: int = 1 << 30) -> bytes:
-    """An array of parts of about so many bytes."""
+    """A JSON array of parts, with about `size` bytes."""
     count = min(most, (size - 2) // (len(part(99_999)) + 1))
     return b"[" + b",".join(part(i) for i in range(count)) + b"]"
 
@@ -267,10 +267,13 @@ def show(rows: list[Row]) -> None:
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Groups of inputs, with commas between.")] = ",".join(GROUPS),
+    only: Annotated[str, typer.Option(help="Groups of inputs, separated by commas.")] = ",".join(GROUPS),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, as JSON.")] = None,
 ) -> None:
-    """Send hostile requests to a server of its own; exit code 1 if others waited longer than 200 ms for an answer."""
+    """Sends hostile requests to a new server.
+
+    Exit code 1 if another request waited longer than 200 ms for an answer.
+    """
     rows: list[Row] = []
     try:
         with Server(FUNCTIONS, "serve") as server, Console(stderr=True).status("") as status:

@@ -1,6 +1,6 @@
-"""Measures a real `stepwell dev` on this machine, from outside: README.md beside this file says what and how.
+"""Measures a real `stepwell dev` on this machine from outside. README.md describes what is measured, and how.
 
-One rule: every number is taken by a client that could be anybody's, and a run or an event that got lost is an error.
+All numbers are measured by an ordinary client. A lost run or event is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.console import Console
 from server import PATIENCE_S, BenchError, FinishLine, Server
 
 HERE = Path(__file__).resolve().parent
-ROUNDS = 3  # of a throughput: the machine's own moods are larger than most differences
+ROUNDS = 3  # of a throughput; the speed of the machine varies more than most results
 BATCH = 100
 CONNECTIONS = 8
 Progress = Callable[[str], object]
@@ -53,13 +53,13 @@ class Workload:
     kind: str
 
     def measure(self, latencies: int, runs: int) -> Numbers:
-        self.throughput(BATCH)  # starts and warms what answers
+        self.throughput(BATCH)  # starts and warms the workers
         self.latency(max(5, latencies // 10))
         latency = self.latency(latencies)
         return {**latency, "runs_per_s": statistics.median(self.throughput(runs) for _ in range(ROUNDS))}
 
     def latency(self, count: int) -> Numbers:
-        """One at a time, in ms: from before the POST to the finish line, and to the answer that says `completed`."""
+        """Latencies of single runs in ms: from the POST to the finish line, and until the API shows `completed`."""
         finished, seen = [], []
         for number in range(count):
             started = time.perf_counter()
@@ -82,7 +82,7 @@ class Workload:
         newest = itertools.islice(self.server.listed(f"/v1/runs?function=bench-{self.kind}"), count)
         runs = [run for run in newest if run["event_id"] in ids and run["status"] == "completed"]
         if len(runs) != count:
-            raise BenchError(f"of {count} runs only {len(runs)} completed")
+            raise BenchError(f"only {len(runs)} of {count} runs completed")
         return count / (max(datetime.fromisoformat(run["ended_at"]).timestamp() for run in runs) - sent_at)
 
     def _events(self, first: int, count: int) -> list[dict[str, Any]]:
@@ -121,13 +121,13 @@ def w2(sizes: Sizes, progress: Progress) -> Numbers:
         batched, answered_batched = flood(server, "bench/nothing.batched", BATCH, sizes.seconds)
         numbers = {"single_per_s": single, "batched_per_s": batched, **server.memory()}
         progress("W2: is every event there?")
-        check_kept(server, "bench/nothing.single", 1, answered)
-        check_kept(server, "bench/nothing.batched", BATCH, answered_batched)
+        check_stored(server, "bench/nothing.single", 1, answered)
+        check_stored(server, "bench/nothing.batched", BATCH, answered_batched)
         return numbers
 
 
 def flood(server: Server, name: str, batch: int, seconds: int) -> tuple[float, int]:
-    """Events that were answered with 200: per second, and how many."""
+    """Sends events with wrk. Returns the events per second that were answered with 200, and their number."""
     events = [{"name": name, "data": {"number": n}} for n in range(batch)]
     body = server.folder / f"{batch}.json"
     body.write_text(json.dumps(events[0] if batch == 1 else events))
@@ -144,10 +144,10 @@ def flood(server: Server, name: str, batch: int, seconds: int) -> tuple[float, i
     return answered / value["seconds"], answered
 
 
-def check_kept(server: Server, name: str, batch: int, answered: int) -> None:
-    """Every event that was answered with 200 is in the server's list, and no more than were sent."""
+def check_stored(server: Server, name: str, batch: int, answered: int) -> None:
+    """Raises BenchError unless every event that was answered with 200 is stored, and no more than were sent."""
     kept = sum(1 for _ in server.listed(f"/v1/events?name={name}"))
-    if not answered <= kept <= answered + CONNECTIONS * batch:  # each connection may have one in flight at wrk's end
+    if not answered <= kept <= answered + CONNECTIONS * batch:  # each connection may have an open request at the end
         raise BenchError(f"{answered:,} events were answered with 200, but the server has {kept:,}")
 
 
@@ -163,7 +163,7 @@ def w1_full(sizes: Sizes, progress: Progress) -> Numbers:
         server.wait_until_ended("bench-fill")
         waiting = server.listed("/v1/runs?function=bench-wait&status=running")
         if sum(run["steps"]["never"]["status"] == "waiting" for run in waiting) != sizes.fill:
-            raise BenchError(f"not all of {sizes.fill:,} runs wait")
+            raise BenchError(f"not all of {sizes.fill:,} runs are waiting")
         progress("W1-full: two handlers, with a full database")
         after = workload.measure(sizes.latencies, sizes.runs)
         empty = {f"{key}_empty": value for key, value in before.items()}
@@ -175,7 +175,7 @@ WORKLOADS = {"start": start, "W1": w1, "W1p": w1p, "W2": w2, "W1-full": w1_full}
 
 
 def measure(names: list[str], sizes: Sizes) -> dict[str, Numbers]:
-    """Run these workloads one after the other. Raises BenchError."""
+    """Runs these workloads one after the other. Raises BenchError."""
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         raise BenchError(f"{', '.join(unknown)}: unknown; workloads are {', '.join(WORKLOADS)}")
@@ -186,16 +186,18 @@ def measure(names: list[str], sizes: Sizes) -> dict[str, Numbers]:
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Workloads, with commas between.")] = ",".join(WORKLOADS),
+    only: Annotated[str, typer.Option(help="Workloads, separated by commas.")] = ",".join(WORKLOADS),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, as JSON.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Little of everything: does it work at all?")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure little of everything, to see whether it works.")
+    ] = False,
     write_readme: Annotated[bool, typer.Option("--write-readme", help="Put the table into bench/README.md.")] = False,
 ) -> None:
-    """Measure Stepwell on this machine."""
+    """Measures Stepwell on this machine."""
     names = [name.strip() for name in only.split(",")]
     try:
         if write_readme and (quick or set(names) != set(WORKLOADS)):
-            raise BenchError("--write-readme wants everything measured: leave out --quick and --only")
+            raise BenchError("--write-readme needs all workloads: leave out --quick and --only")
         results = measure(names, QUICK if quick else Sizes())
         show(results)
         if json_file is not None:

@@ -1,6 +1,6 @@
-"""So many connections that ask a server for its newest runs, again and again: python pollers.py PORT CONNECTIONS
+"""Requests the newest runs of a server over several connections without a pause: python pollers.py PORT CONNECTIONS
 
-Prints a line when all are connected, and when it is terminated how many answers came.
+Prints a line when all are connected, and the number of answers when it is terminated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- For wrk: POST one body (the file named by the first argument) again and again; the last line printed is JSON.
+-- For wrk: posts one body (the file named by the first argument) repeatedly; the last line printed is JSON.
 function init(arguments)
   local file = assert(io.open(arguments[1], "rb"))
   wrk.method = "POST"

@@ -1,6 +1,7 @@
-"""Replays of 10,000 events: do they keep their rate, and survive kill -9 of the command and of the server?
+"""Replays 10,000 events, and checks that the rate is kept, and that `kill -9` of the command or the server loses
+nothing.
 
-One rule: what is printed is read from the server's list of runs, not from what the command says of itself.
+All printed results are read from the server's list of runs, not from the output of the command.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from rich.table import Table
 from server import BenchError
 
 HANDLER = "def handle(event, context):\n    return event['ctx'].get('replay')\n"
-FUNCTIONS = ("target", "other")  # both start on each event that is sent; one of them is replayed
+FUNCTIONS = ("target", "other")  # both start on each event; only the first one is replayed
 _PATIENCE_S = 300.0
 
 
 class Bench:
-    """A `stepwell serve` that may be killed and started again at the same address, and a home for the command."""
+    """A `stepwell serve` that can be killed and restarted at the same address, and a home folder for the command."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +79,7 @@ class Bench:
             time.sleep(0.05)
 
     def send(self, count: int) -> list[str]:
-        """Events, once all that they started has ended; their ids."""
+        """Sends events, and waits until all runs have ended. Returns the event ids."""
         ids: list[str] = []
         for first in range(0, count, 500):
             events = [{"name": "go", "data": {"n": n}} for n in range(first, min(count, first + 500))]
@@ -91,7 +92,7 @@ class Bench:
         self.until(lambda: not self.http.get("/v1/runs", params=running).json()["data"], "runs do not end")
 
     def runs(self, **query: str) -> list[dict[str, Any]]:
-        """The oldest first."""
+        """Runs, oldest first."""
         found: list[dict[str, Any]] = []
         after = None
         while True:
@@ -104,7 +105,7 @@ class Bench:
 
     @property
     def interrupted(self) -> list[str]:
-        """The ids of replays that have not ended."""
+        """The ids of replays that have not finished."""
         return [file.stem for file in self.folder.glob("state/stepwell/replays/*.db")]
 
 
@@ -117,7 +118,7 @@ def _write_function(folder: Path, function: str) -> None:
 
 
 def undisturbed(bench: Bench, rate: float) -> str:
-    """The replay's id."""
+    """Runs a replay, and returns the id."""
     command = bench.stepwell("replay", "--function", "target", "--rate", f"{rate:g}/s", "--yes", "--json")
     text = command.communicate()[0]
     if command.returncode != 0:
@@ -127,7 +128,7 @@ def undisturbed(bench: Bench, rate: float) -> str:
 
 
 def killed(bench: Bench, rate: float, seconds: float, numbers: random.Random) -> str:
-    """Three kills of the command, two of the server, spread over the replay."""
+    """Runs a replay with three kills of the command and two of the server. Returns the id."""
     command = bench.stepwell("replay", "--function", "target", "--rate", f"{rate:g}/s", "--yes", "--json")
     bench.until(lambda: bench.interrupted, "the replay does not begin")
     (replay,) = bench.interrupted
@@ -147,12 +148,12 @@ def killed(bench: Bench, rate: float, seconds: float, numbers: random.Random) ->
 
 
 def measure(bench: Bench, replay: str, events: list[str], rate: float | None) -> list[str]:
-    """A row: the rate that it kept (None: it was interrupted), events lost, doubled, out of order, and runs of other
-    functions."""
+    """A row of results: the rate (None: it was interrupted), lost events, duplicates, events out of order, and runs of
+    the other function."""
     bench.settle()
     runs = bench.runs(replay=replay)
     times = [datetime.fromisoformat(run["created_at"]).timestamp() for run in runs]
-    kept = sum(at < times[-1] for at in times) / (times[-1] - times[0])  # those of the last moment begin a new interval
+    kept = sum(at < times[-1] for at in times) / (times[-1] - times[0])  # the last time starts a new interval
     counts = Counter(run["event_id"] for run in runs)
     lost, doubled = len(set(events) - counts.keys()), sum(n - 1 for n in counts.values())
     swapped = sum(a != b for a, b in zip([run["event_id"] for run in runs], events, strict=False))
@@ -162,11 +163,11 @@ def measure(bench: Bench, replay: str, events: list[str], rate: float | None) ->
 
 
 def main(
-    events: Annotated[int, typer.Option(help="How many.")] = 10_000,
-    rate: Annotated[float, typer.Option(help="Of the replays, by the second.")] = 500.0,
-    seed: Annotated[int, typer.Option(help="Of the moments of the kills.")] = 1,
+    events: Annotated[int, typer.Option(help="Number of events.")] = 10_000,
+    rate: Annotated[float, typer.Option(help="Replays per second.")] = 500.0,
+    seed: Annotated[int, typer.Option(help="Decides the times of the kills.")] = 1,
 ) -> None:
-    """Replay events at a rate: once undisturbed, once with kill -9."""
+    """Replays events at a fixed rate: once undisturbed, once with kill -9."""
     table = Table("", "rate asked", "rate kept", "runs", "lost", "doubled", "out of order", "elsewhere")
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as folder:
         bench = Bench(Path(folder))

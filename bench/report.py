@@ -1,4 +1,4 @@
-"""The results as a table, in the terminal and in README.md, with what is known of the peers beside them."""
+"""Writes the results as a table, to the terminal and into README.md, beside published numbers of other products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = "–"
 Numbers = dict[str, float]
 
 COLUMNS = ("", "Stepwell", "Restate", "Celery", "DBOS", "Inngest", "AWS")
-# What is measured, its place in the results, how it is written, and the peers' numbers in the order of COLUMNS.
+# What is measured, where it is in the results, how it is formatted, and the other products' numbers, by COLUMNS.
 ROWS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("ready after, s", "start", "ready_s", "{:.2f}", ("0.25", NONE, NONE, "0.12", NONE)),
     ("W1 runs/s", "W1", "runs_per_s", "{:,.0f}", ("502", "290", "111", "73", "28")),
@@ -40,11 +40,11 @@ ROWS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
 
 
 def rows(results: dict[str, Numbers]) -> list[tuple[str, ...]]:
-    """The table's rows, one cell for each of COLUMNS; only what was measured."""
+    """The rows of the table that were measured, with one cell for each of COLUMNS."""
     peers = len(COLUMNS) - 2
     return [
-        (title, form.format(results[workload][key]), *(theirs or (NONE,) * peers))
-        for title, workload, key, form, theirs in ROWS
+        (title, form.format(results[workload][key]), *(published or (NONE,) * peers))
+        for title, workload, key, form, published in ROWS
         if key in results.get(workload, {})
     ]
 
@@ -60,7 +60,7 @@ def machine() -> dict[str, str | int]:
 
 
 def in_readme(readme: str, results: dict[str, Numbers], about: dict[str, str | int]) -> str:
-    """The README's text with these results between its marks."""
+    """The README's text with these results between the marks."""
     lines = [
         f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) + ("--:",) * (len(COLUMNS) - 1), *rows(results))
     ]
@@ -69,7 +69,7 @@ def in_readme(readme: str, results: dict[str, Numbers], about: dict[str, str | i
 
 
 def put_between(readme: str, name: str, content: str) -> str:
-    """The README's text with this content between the marks of that name. Raises BenchError."""
+    """The README's text with this content between the marks with this name. Raises BenchError."""
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, found_start, rest = readme.partition(start)
     _, found_end, after = rest.partition(end)

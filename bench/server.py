@@ -1,6 +1,6 @@
-"""A real `stepwell dev` to measure, and the client that measures it, which costs little.
+"""A real `stepwell dev` to be measured, and a cheap client for it.
 
-One rule: whatever goes wrong is a BenchError that says what the server said.
+Every error is a BenchError that contains the server's output.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 FUNCTIONS = Path(__file__).resolve().parent / "functions"
 PATIENCE_S = 60.0
-KEPT_OPEN_S = 2.0  # after such a pause the client opens another connection, before the server closes this one
-AFTERWARDS_S = 0.3  # how long is looked at what a request leaves behind
+KEPT_OPEN_S = 2.0  # after a longer pause, the client reconnects before the server closes the connection
+AFTERWARDS_S = 0.3  # how long delays are still measured after a request
 
 
 class BenchError(Exception):
-    """What went wrong, for people."""
+    """A benchmark failed; the message is for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Keys:
 
 
 class Server:
-    """A `stepwell dev` or `serve`, and one keep-alive connection to it. Without a `database` it has a new one.
+    """A `stepwell dev` or `serve`, and one keep-alive connection to it. Without `database`, it gets a new one.
 
     `ready_s`: from the start of the process to the first 200 of /healthz.
     """
@@ -94,12 +94,12 @@ class Server:
                 break
             except ConnectionRefusedError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"the server did not start:\n{self._said()}") from None
+                    raise BenchError(f"the server did not start:\n{self._output()}") from None
                 time.sleep(0.001)
         self.call("GET", "/healthz")
 
     def call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """The JSON answer. Raises BenchError unless it is a 200."""
+        """The JSON of the answer. Raises BenchError unless the status is 200."""
         if time.monotonic() > self._used_at + KEPT_OPEN_S:
             self.hang_up()
         self._used_at = time.monotonic()
@@ -108,12 +108,12 @@ class Server:
             with self._connection.getresponse() as response:
                 status, answer = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise BenchError(f"{method} {path}: {error!r}\n{self._said()}") from error
+            raise BenchError(f"{method} {path}: {error!r}\n{self._output()}") from error
         if status != 200:
             raise BenchError(f"{method} {path} answered {status}: {answer[:500].decode(errors='replace')}")
         return json.loads(answer)
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
     def make_keys(self) -> Keys:
@@ -124,22 +124,22 @@ class Server:
         return Keys(make("send"), make("manage"))
 
     def another(self) -> Server:
-        """The same server with a connection of its own, for another thread. It has nothing to close."""
+        """The same server with a separate connection, for use in another thread. Need not be closed."""
         other = copy.copy(self)
         other._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         return other
 
     def hang_up(self) -> None:
-        """Close the connection; the next call opens another."""
+        """Closes the connection. The next call opens a new one."""
         self._connection.close()
 
     def send(self, events: list[dict[str, Any]]) -> list[str]:
-        """Ids of the accepted events."""
+        """Sends events. Returns the ids."""
         ids: list[str] = self.call("POST", "/e/bench", json.dumps(events).encode())["ids"]
         return ids
 
     def listed(self, path: str) -> Iterator[dict[str, Any]]:
-        """All items of a list, newest first; `path` has a query."""
+        """All items of a list, newest first. `path` must have a query."""
         after = ""
         while True:
             page = self.call("GET", f"{path}&limit=200{after}")
@@ -149,7 +149,7 @@ class Server:
             after = f"&after={page['next']}"
 
     def wait_until_ended(self, function: str) -> None:
-        """Until no run of the function is running."""
+        """Waits until the function has no running runs."""
         deadline = time.monotonic() + PATIENCE_S * 10
         while self.call("GET", f"/v1/runs?function={function}&status=running&limit=1")["data"]:
             if time.monotonic() > deadline:
@@ -157,20 +157,22 @@ class Server:
             time.sleep(0.02)
 
     def memory(self) -> dict[str, float]:
-        """Peaks of resident memory in MB: the server's, and those of all its processes added up (pages that they share
-        count in each). Nothing where there is no /proc."""
+        """Peaks of resident memory in MB: of the server, and the sum over all processes (shared pages count in each).
+
+        Empty where there is no /proc.
+        """
         if not Path("/proc/self/status").exists():
             return {}
         peaks = [_peak_mb(pid) for pid in _tree(self.process.pid)]
         return {"server_mb": peaks[0], "all_mb": sum(peaks)}
 
     def private_mb_of_children(self) -> float:
-        """Memory in MB that the server's child processes share with nobody, on average."""
+        """Memory in MB that one of the server's child processes does not share, on average."""
         private = [_private_mb(pid) for pid in list(_tree(self.process.pid))[1:]]
         return sum(private) / max(1, len(private))
 
     def cpu_s(self) -> float:
-        """CPU time of the server's process so far, in seconds. Raises BenchError where there is no /proc."""
+        """CPU time of the server's process so far, in seconds. Raises BenchError if there is no /proc."""
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
         except OSError as error:
@@ -178,7 +180,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_idle(self) -> None:
-        """Until the server uses no more CPU time."""
+        """Waits until the server uses no CPU time."""
         before = -1.0
         while (spent := self.cpu_s()) != before:
             before = spent
@@ -186,7 +188,7 @@ class Server:
 
 
 class Watcher:
-    """Asks for /healthz again and again, each time as somebody new. `longest`: the longest that it took, in seconds."""
+    """Polls /healthz, each time over a new connection. `longest`: the longest time until an answer, in seconds."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -194,7 +196,7 @@ class Watcher:
 
     @contextmanager
     def running(self, afterwards_s: float = AFTERWARDS_S) -> Iterator[None]:
-        """Raises BenchError if the server does not answer."""
+        """Polls within the block. Raises BenchError if the server does not answer."""
         command = [sys.executable, str(Path(__file__).with_name("watcher.py")), str(self._server.port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
@@ -220,7 +222,7 @@ def _tree(pid: int) -> Iterator[int]:
 def _private_mb(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
@@ -228,24 +230,26 @@ def _private_mb(pid: int) -> float:
 def _peak_mb(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 class FinishLine:
-    """A named pipe to which a run's last step writes its event's number: it costs the run next to nothing, and both
-    ends of a latency are read from this process's clock."""
+    """A named pipe to which the last step of a run writes the number of the event.
+
+    This costs the run almost nothing, and both ends of a latency are read from the clock of this process.
+    """
 
     def __init__(self, server: Server) -> None:
         self.path = server.folder / f"finish-{time.monotonic_ns()}"
         os.mkfifo(self.path)
         self._pipe = os.open(
             self.path, os.O_RDWR | os.O_NONBLOCK
-        )  # for writing too: then there is never an end of file
+        )  # also opened for writing, so that there is never an end of file
 
     def wait(self, runs: int) -> float:
-        """Until so many runs have crossed the line; the time (perf_counter) of the last."""
+        """Waits until this many runs have written to the pipe. Returns the time of the last one (perf_counter)."""
         while runs > 0:
             if not select.select([self._pipe], [], [], PATIENCE_S)[0]:
                 raise BenchError(f"{runs} runs did not get to their last step; none did within {PATIENCE_S:.0f} s")

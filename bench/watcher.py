@@ -1,7 +1,7 @@
-"""Asks a server for /healthz again and again, each time as somebody new: python watcher.py PORT
+"""Polls /healthz of a server, each time over a new connection: python watcher.py PORT
 
-Prints a line when it begins, and when it is terminated the longest that an answer took, in seconds. It is a process of
-its own: a thread beside those who send would wait for them.
+Prints a line when it starts, and the longest time until an answer, in seconds, when it is terminated. It is a separate
+process, because a thread in the benchmark would wait for the benchmark's other threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PAUSE_S = 0.005
 
 
 def asked_s(port: int) -> float:
-    """How long an answer takes, in seconds. Raises OSError, HTTPException."""
+    """The time until an answer, in seconds. Raises OSError, HTTPException."""
     began = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
     try:

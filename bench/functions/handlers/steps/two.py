@@ -1,4 +1,4 @@
-"""The two steps of W1. The second tells the benchmark that it was here."""
+"""The two steps of W1. The second one notifies the benchmark."""
 
 from __future__ import annotations
 
