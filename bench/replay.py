@@ -168,7 +168,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides the times of the kills.")] = 1,
 ) -> None:
     """Replays events at a fixed rate: once undisturbed, once with kill -9."""
-    table = Table("", "rate asked", "rate kept", "runs", "lost", "doubled", "out of order", "elsewhere")
+    table = Table("", "requested rate", "actual rate", "runs", "lost", "doubled", "out of order", "elsewhere")
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as folder:
         bench = Bench(Path(folder))
         try:
