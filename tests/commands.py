@@ -1,7 +1,7 @@
-"""The command `stepwell` in a process of its own, which is forked from one that has imported Stepwell where that makes
-no difference: `tests.forking`. What the command sees is the same, but for the time that it takes.
+"""Runs the command `stepwell` in a separate process.
 
-Tests of installation and of start-up call `python -m stepwell` themselves.
+If possible, the process is forked from one that has already imported Stepwell (`tests.forking`), which is faster. The
+command sees no other difference. Tests of installation and of start-up call `python -m stepwell` themselves.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from typing import IO, Any
 
 from tests import forking
 
-# What Python, and what is imported, reads from the environment once.
+# Variables that Python and imported modules read only once.
 _READ_ONCE = ("PYTHON", "LC_", "LANG", "TZ", "TERM", "COLUMNS", "LINES", "COLOR", "NO_COLOR", "FORCE_COLOR", "_TYPER")
 _READ_ONCE += ("TYPER", "PY_COLORS", "CLICOLOR", "GITHUB_ACTIONS", "JUPYTER", "SSL_", "MALLOC", "LD_", "PYDANTIC")
 
 
 class Command:
-    """A running command, with the part of `subprocess.Popen` that tests use. Standard output and error are pipes, with
-    text; standard input is this process's, or a pipe that `input` is written to."""
+    """A running command, with the part of `subprocess.Popen` that tests use.
+
+    Standard output and error are text pipes. Standard input is this process's, or a pipe to which `input` is written.
+    """
 
     def __init__(
         self, arguments: Sequence[str], env: Mapping[str, str] | None = None, *, files: Sequence[Any] = ()
@@ -43,9 +45,9 @@ class Command:
             read, write = zip(os.pipe(), os.pipe(), strict=True)
             self.stdout, self.stderr = (os.fdopen(fd, encoding="utf-8") for fd in read)
             ends, files = list(write), [0, *write]
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        _server().request(self.arguments, {**os.environ, **(env or {})}, [*files, theirs])
-        theirs.close()
+        self._connection, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _server().request(self.arguments, {**os.environ, **(env or {})}, [*files, peer])
+        peer.close()
         for fd in ends:
             os.close(fd)
         self.pid = self._receive(None)
@@ -63,7 +65,7 @@ class Command:
             return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code; a negative one is the signal that ended it."""
+        """Waits for the end. Returns the exit code, negative for a signal."""
         try:
             return self._wait(timeout)
         except TimeoutError:
@@ -89,8 +91,10 @@ class Command:
 def start(
     arguments: Sequence[str], env: Mapping[str, str] | None = None, *, within: Sequence[str] = ()
 ) -> Command | subprocess.Popen[str]:
-    """`stepwell` with these arguments and these variables besides those of this process. `within` is a command that
-    executes the one that follows it."""
+    """Starts `stepwell` with these arguments, and these additional variables.
+
+    `within` is a command that executes the command after it.
+    """
     if not within and can_fork(env):
         return Command(arguments, env)
     command = [*within, sys.executable, "-m", "stepwell", *arguments]
@@ -101,7 +105,7 @@ def start(
 def run(
     arguments: Sequence[str], env: Mapping[str, str] | None = None, input: str | None = None, timeout: float = 30
 ) -> subprocess.CompletedProcess[str]:
-    """Run `stepwell` to its end."""
+    """Runs `stepwell` until it ends."""
     if not can_fork(env):
         command, variables = [sys.executable, "-m", "stepwell", *arguments], {**os.environ, **(env or {})}
         return subprocess.run(command, capture_output=True, text=True, input=input, timeout=timeout, env=variables)
@@ -125,7 +129,7 @@ def _write(pipe: int, content: bytes) -> None:
             file.write(content)
             file.flush()
         except BrokenPipeError:
-            pass  # it does not read to the end
+            pass  # the command does not read all of it
 
 
 def _text(file: IO[bytes]) -> str:
@@ -133,11 +137,11 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode().replace("\r\n", "\n")
 
 
-# --- the process that forks ------------------------------------------------------------------------------------------
+# --- the forking process ---------------------------------------------------------------------------------------------
 
 
 def can_fork(env: Mapping[str, str] | None) -> bool:
-    """Whether the forking process can have a child that gets these variables."""
+    """Whether the forking process can start a child with these variables."""
     wanted = {**os.environ, **(env or {})}
     return hasattr(os, "pidfd_open") and not os.isatty(0) and _read_once(wanted) == _server().read_once
 
@@ -155,17 +159,17 @@ class _ForkServer:
     def __init__(self) -> None:
         self.read_once = _read_once(os.environ)
         self._lock = threading.Lock()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
-            [sys.executable, forking.__file__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, forking.__file__, str(peer.fileno())],
+            pass_fds=[peer.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        theirs.close()
+        peer.close()
 
     def request(self, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[Any]) -> None:
-        """Raises OSError if it has ended."""
+        """Requests a fork. Raises OSError if the forking process has ended."""
         umask = os.umask(0)
         os.umask(umask)
         request = {"arguments": arguments, "env": env, "cwd": str(Path.cwd()), "umask": umask}
@@ -180,7 +184,7 @@ class _ForkServer:
 
 
 def stop() -> None:
-    """End the forking process, if there is one. What it started goes on."""
+    """Ends the forking process, if there is one. Commands that it started continue."""
     if _server.cache_info().currsize:
         _server().stop()
         _server.cache_clear()

@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hypothesis import HealthCheck, settings
 
 from tests import commands, faster_clients
 
-# How long an example takes says more about the machine than about us.
+# No deadlines in hypothesis: how long an example takes depends mostly on the machine.
 settings.register_profile("stepwell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stepwell")
 
-# Tests start a thousand Python processes: what one has compiled, others read, whatever this shell says of bytecode.
+# Tests start a thousand Python processes, which share compiled bytecode, whatever the shell's settings are.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# What is collected, a million objects, stays to the end: the garbage collector does not look through it.
+# Collected tests, a million objects, live until the end, so the garbage collector need not check them.
 gc.disable()
 
 faster_clients.turn_on()
 
-# CDK starts Node as soon as it is imported.
+# CDK starts Node when it is imported.
 HAS_NODE = shutil.which("node") is not None
 _USES_CDK = re.compile(
     r"^(import|from) (aws_cdk|cdk_nag|infra\.(?!settings)|stepwell\.cdk|tests\.aws\.stack_roles)", re.MULTILINE
@@ -50,7 +50,7 @@ class _NeedsNode(pytest.Module):
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Modules that cannot be imported without Node are skipped, with the reason, where there is none."""
+    """Skips modules that cannot be imported without Node, with the reason, if Node is missing."""
     if HAS_NODE or not _USES_CDK.search(module_path.read_text("utf-8")):
         return None
     found: pytest.Module = _NeedsNode.from_parent(parent, path=module_path)

@@ -1,4 +1,4 @@
-"""A container engine for tests, and images that are made without a registry."""
+"""Finds a container engine for tests, and makes images without a registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ runtime="runc"
 
 
 def engine_or_skip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The path of an engine that has run a container just now. Skips where none can."""
+    """The path of an engine that has just run a container. Skips the test if there is none."""
     if not BUSYBOX.is_file():
         pytest.skip("there is no /bin/busybox to make an image of; install busybox-static")
     configuration = folder / "containers.conf"
@@ -39,7 +39,7 @@ def engine_or_skip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def try_a_container(engine: str, folder: Path) -> None:
-    """Raises CalledProcessError if this engine answers, but cannot build an image or run it."""
+    """Raises CalledProcessError if the engine cannot build an image or run a container."""
     folder.mkdir()
     shutil.copy(BUSYBOX, folder)
     (folder / "Dockerfile").write_text('FROM scratch\nCOPY busybox /bin/\nENTRYPOINT ["/bin/busybox", "true"]\n')

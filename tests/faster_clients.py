@@ -1,7 +1,7 @@
-"""Clients of boto3 are made in two thirds of the time: tests make thousands, each in a session of its own.
+"""Makes the creation of boto3 clients a third faster: tests create thousands, each in a session of its own.
 
-What is the same for all clients of a service is made once for the process: its model, the methods of its class, and the
-rules of its endpoints. botocore does not change them after they are made.
+The parts that all clients of a service share are made once per process: the model, the methods of the class, and the
+rules of the endpoints. botocore does not change them afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from botocore.hooks import NodeList, _PrefixTrie
 
 
 def turn_on() -> None:
-    """Raises an error if a new botocore has renamed what is replaced."""
+    """Patches botocore. Raises an error if a new botocore has renamed what is patched."""
     assert botocore.regions.EndpointProvider is EndpointProvider
     assert callable(_PrefixTrie._recursive_copy)
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
@@ -32,7 +32,7 @@ def turn_on() -> None:
 
 def _once(make: Callable[..., Any], key_of: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[Any, Any] = {}
-    read = []  # a key may be the address of what was read, which must stay its own
+    read = []  # keeps the objects alive, because a key can be an object's address
 
     def get(*arguments: Any, **named: Any) -> Any:
         key = key_of(*arguments, **named)
@@ -45,17 +45,17 @@ def _once(make: Callable[..., Any], key_of: Callable[..., Any]) -> Callable[...,
 
 
 def _copies(get: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Handlers of the event `creating-client-class` add methods to what is answered."""
+    """Returns copies, because handlers of the event `creating-client-class` add methods to the result."""
     return lambda *arguments: dict(get(*arguments))
 
 
 def _rules(ruleset_data: Any, partition_data: Any, excluded_params: Any = None) -> Any:
-    """The loader keeps what it has read, so rules are the same if they are the same object."""
+    """The key of endpoint rules. The loader caches what it reads, so equal rules are the same object."""
     return id(ruleset_data), id(partition_data), frozenset(excluded_params or ())
 
 
 def _copied(_: _PrefixTrie, node: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the handlers of events: the nodes and their lists are new, the handlers are the same."""
+    """Copies a tree of event handlers: the nodes and lists are new, the handlers are the same."""
     copied = {}
     for key, value in node.items():
         if isinstance(value, NodeList):

@@ -1,8 +1,8 @@
-"""A process that has imported Stepwell and forks for each command: `python -m stepwell` spends its first second with
-imports. Run as a program, with the number of a socket, it is that process; `tests.commands` makes its requests.
+"""A process that has imported Stepwell and forks for each command, because `python -m stepwell` imports for a second.
 
-A request is a JSON object that says what to run, with four files: the command's stdin, stdout and stderr, and a socket
-on which the child's pid is sent and, at its end, its exit code.
+This module is run as a program with the number of a socket. `tests.commands` sends the requests. A request is a JSON
+object that describes what to run, with four files: stdin, stdout and stderr of the command, and a socket. The child's
+pid is sent on this socket, and at the end the exit code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-# What commands import when they run, besides their own modules.
+# Modules that commands import when they run, in addition to their own.
 LATER = (
     "anyio._backends._asyncio", "anyio.streams.memory", "pathspec", "stepwell.dev.server", "stepwell.local.reaper",
     "stepwell.local.serve", "stepwell.project.yaml_text", "uvicorn.lifespan.off", "uvloop",
@@ -28,8 +28,8 @@ Request = dict[str, Any]
 
 
 def serve(control: socket.socket) -> Request | None:
-    """Fork for each request, until nobody is left to make one. Returns None then, and in a child its request."""
-    waiting: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: a child's pid, and who waits for it
+    """Forks for each request. Returns None when no client is left, and in each child the child's request."""
+    waiting: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: the child's pid, and the socket of the client
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         while True:
@@ -48,7 +48,7 @@ def serve(control: socket.socket) -> Request | None:
                 if not pid:
                     for number, file in enumerate(files[:3]):
                         os.dup2(file, number)
-                    os.closerange(3, 1024)  # of this process nothing stays open
+                    os.closerange(3, 1024)  # closes all files of the forking process
                     return request
                 for file in files[:3]:
                     os.close(file)
@@ -70,7 +70,7 @@ def _send(client: socket.socket, number: int) -> None:
     try:
         client.send(number.to_bytes(8, "little", signed=True))
     except OSError:
-        pass  # nobody waits any more
+        pass  # the client has gone
 
 
 def _import() -> None:
@@ -83,7 +83,7 @@ def _import() -> None:
 
 
 def _prepare(request: Request) -> None:
-    """Have the process as `python -m stepwell` finds it."""
+    """Sets up the process like a new `python -m stepwell`."""
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

@@ -1,4 +1,4 @@
-"""Real servers for tests: `stepwell dev` or `serve` in a process of its own, with a database and a port of its own."""
+"""Real servers for tests: `stepwell dev` or `serve` in a separate process, with its own database and port."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ DEADLINE_S = 20.0
 QUICK = {"retries": {"attempts": 0}}
 
 
-def eventually(look: Callable[[], T], *, within: float = DEADLINE_S, every: float = 0.01) -> T:
-    """What `look` answers, as soon as that is true."""
+def eventually(find: Callable[[], T], *, within: float = DEADLINE_S, every: float = 0.01) -> T:
+    """Calls `find` until the result is true, and returns it."""
     deadline = time.monotonic() + within
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"it never came to that; the last was {found!r}"
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"the condition was not met in time; the last result was {found!r}"
         threading.Event().wait(every)
     return found
 
 
 def program(script: str, **fields: Any) -> Json:
-    """A step that is a shell script; it is not tried again unless it says so."""
+    """A step that is a shell script. It is not retried, unless `fields` says so."""
     return {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh", "-c", script]}, **QUICK, **fields}
 
 
 def write_function(folder: Path, id: str = "f", on: str | Json = "go", **steps: Json) -> Path:
-    """A function's folder; its one step says `"done"` unless others are given. Names of steps: `_` stands for `-`."""
+    """Writes a function.
+
+    Without `steps`, it has one step, which prints `"done"`. In names of steps, `_` stands for `-`.
+    """
     fields = {name.replace("_", "-"): step for name, step in steps.items()} or {"a": program("echo '\"done\"'")}
     trigger = {"event": on} if isinstance(on, str) else on
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"id": id, "triggers": [trigger], "steps": fields}, indent=1)
-    saved = folder / "stepwell.json.new"  # a reader sees the old one or the new one
+    saved = folder / "stepwell.json.new"  # renamed below, so that a reader sees the old file or the new one
     saved.write_text(text)
     saved.replace(folder / "stepwell.json")
     return folder
 
 
 class Server:
-    """A server process. `lines` are those of its stdout so far, as JSON; `url` is known once it is ready."""
+    """A server process. `lines`: the lines of stdout so far, as JSON. `url` is set when the server is ready."""
 
     def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None, within: Sequence[str] = ()) -> None:
-        """`within` is a command that executes the one that follows it."""
+        """`within` is a command that executes the command after it."""
         self.lines: list[Json] = []
         self.stderr = ""
         self.url = ""
@@ -80,7 +83,7 @@ class Server:
             self.stderr += text
 
     def line(self, holds: Callable[[Json], Any], within: float = DEADLINE_S) -> Json:
-        """The first line of which this holds, as soon as it is printed."""
+        """The first line that fulfils the condition. Waits until it is printed."""
 
         def found() -> Json | None:
             return next((line for line in self.lines if holds(line)), None)
@@ -88,7 +91,9 @@ class Server:
         with self._changed:
             came = self._changed.wait_for(lambda: found() or not self._threads[0].is_alive(), within)
             line = found()
-        assert line is not None, f"{'ended' if came else 'no such line'}: {self.lines} {self.stderr}"
+        assert line is not None, (
+            f"{'the server ended' if came else 'the line did not come'}: {self.lines} {self.stderr}"
+        )
         return line
 
     def wait_until_ready(self) -> Server:
@@ -97,7 +102,7 @@ class Server:
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End it in order; its exit code."""
+        """Stops the server with a signal. Returns the exit code."""
         self.process.send_signal(number)
         return self.wait()
 
@@ -117,7 +122,7 @@ class Server:
 
 @contextmanager
 def serving(*arguments: str | Path, env: dict[str, str] | None = None, within: Sequence[str] = ()) -> Iterator[Server]:
-    """A server that is ready; killed at the end if it still runs."""
+    """A running server. It is killed at the end of the block if it still runs."""
     server = Server(*arguments, env=env, within=within)
     try:
         yield server.wait_until_ready()
@@ -139,7 +144,7 @@ def serve(
 
 
 def new_key(db: Path, scope: str = "manage") -> str:
-    """A key of this database."""
+    """Creates a key in this database."""
     store = KeyStore(db)
     _, secret = store.create(KeyScope(scope), "test", time.time_ns() // 1_000_000)
     store.close()
@@ -147,7 +152,7 @@ def new_key(db: Path, scope: str = "manage") -> str:
 
 
 def cli(*arguments: str, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """The command `stepwell` in a process of its own."""
+    """Runs `stepwell` in a separate process."""
     return commands.run(arguments, env, input)
 
 
@@ -165,7 +170,7 @@ class Api:
         return answer.json()
 
     def send(self, name: str = "go", **event: Any) -> str:
-        """Send one event; its id."""
+        """Sends one event, and returns the id."""
         answer = self.http.post("/e", json={"name": name, **event})
         assert answer.status_code == 200, answer.text
         (event_id,) = answer.json()["ids"]
@@ -180,7 +185,7 @@ class Api:
         return found
 
     def ended(self, event_id: str, within: float = DEADLINE_S) -> Json:
-        """The one run of an event, once it has ended."""
+        """Waits until the event's only run has ended, and returns it."""
         (run,) = eventually(
             lambda: [run for run in self.runs_of(event_id) if run["status"] != "running"], within=within
         )

@@ -1,7 +1,7 @@
-"""Amazon SNS, for tests: a host that has its certificate and confirms subscriptions, and messages signed as it does.
+"""Simulates Amazon SNS for tests: a host with a certificate, which confirms subscriptions, and signed messages.
 
-It is reached as the real one is, by https and its own name, through a proxy that leads there; no other host is. Signed
-is with the library `cryptography`, which shares nothing with what checks.
+Like the real SNS, it is reached over https by its own name, through a proxy that accepts no other host. Messages are
+signed with the library `cryptography`, which shares no code with the verification.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Json = dict[str, Any]
 
 
 def certificate(key: rsa.RSAPrivateKey, host: str) -> bytes:
-    """Signed by itself, in PEM."""
+    """A self-signed certificate in PEM."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))  # OpenSSL looks at the real time, and tests stop theirs
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))  # OpenSSL uses the real time, while tests stop the clock
         .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
@@ -44,7 +44,7 @@ def certificate(key: rsa.RSAPrivateKey, host: str) -> bytes:
 
 
 class SnsHost(ThreadingHTTPServer):
-    """`asked`: the hosts and paths that were asked for."""
+    """`asked`: the hosts and paths that were requested."""
 
     daemon_threads = True
 

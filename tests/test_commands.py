@@ -1,4 +1,4 @@
-"""A command that is forked for a test does what `python -m stepwell` does."""
+"""A command that is forked for a test behaves like `python -m stepwell`."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def spawned(*arguments: str, input: str | None = None, **env: str) -> subprocess
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
-def test_it_prints_and_answers_what_a_spawned_one_does(arguments: list[str]) -> None:
+def test_output_and_exit_code_are_the_same_as_of_a_spawned_command(arguments: list[str]) -> None:
     unreachable = {"STEPWELL_URL": "http://127.0.0.1:1"}
     ways = [spawned(*arguments, input="{}\n", **unreachable), commands.run(arguments, unreachable, input="{}\n")]
     first, second = ((way.returncode, way.stdout, way.stderr) for way in ways)
     assert first == second
 
 
-def test_its_steps_see_what_those_of_a_spawned_one_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_steps_see_the_same_as_those_of_a_spawned_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_function(tmp_path / "f", a=program(SEEN))
     monkeypatch.chdir(tmp_path)
     arguments = ["run", str(folder), "--event", EVENT, "--json"]
@@ -55,7 +55,7 @@ def test_its_steps_see_what_those_of_a_spawned_one_do(tmp_path: Path, monkeypatc
     assert "PATH" in first
 
 
-def test_its_exit_code_says_which_signal_ended_it(tmp_path: Path) -> None:
+def test_its_exit_code_contains_the_signal_that_ended_it(tmp_path: Path) -> None:
     folder = write_function(tmp_path / "f")
     server = commands.start(["dev", str(folder), "--port", "0", "--db", str(tmp_path / "db"), "--json"])
     assert isinstance(server, commands.Command)
@@ -70,6 +70,6 @@ def test_its_exit_code_says_which_signal_ended_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["PYTHONWARNINGS", "NO_COLOR", "TZ", "LC_ALL", "COLUMNS"])
-def test_what_is_read_at_the_start_of_python_needs_a_spawned_one(name: str) -> None:
+def test_variables_that_python_reads_at_its_start_need_a_spawned_command(name: str) -> None:
     assert commands.can_fork({"OWN": "x"})
     assert not commands.can_fork({name: "C"})

@@ -1,4 +1,4 @@
-"""The tables of docs/operate/cost.md come from the kept counts, and the counts from the handlers."""
+"""The tables of docs/operate/cost.md match the stored counts, and the counts match the handlers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def bench() -> Iterator[None]:
     sys.path.remove(str(BENCH))
 
 
-def test_the_page_is_what_the_command_writes_of_the_kept_counts() -> None:
+def test_the_page_matches_the_stored_counts() -> None:
     from aws_cost import DOCS, saved
     from aws_dollars import Bill
     from aws_report import in_docs
 
     page = DOCS.read_text()
 
-    assert in_docs(page, Bill(saved())) == page, "write it with `python bench/aws_cost.py --from-saved --write-docs`"
+    assert in_docs(page, Bill(saved())) == page, "run `python bench/aws_cost.py --from-saved --write-docs`"
 
 
-def test_every_aim_is_met_by_the_kept_counts() -> None:
+def test_the_stored_counts_meet_every_aim() -> None:
     from aws_cost import saved
     from aws_dollars import AIMS, Bill
 
@@ -41,7 +41,7 @@ def test_every_aim_is_met_by_the_kept_counts() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 10])
-def test_a_run_of_three_steps_makes_the_requests_that_are_kept(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_three_steps_makes_the_stored_number_of_requests(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import aws_harness
     from aws_cost import saved
     from aws_stories import chain, deployed, measure
@@ -56,7 +56,7 @@ def test_a_run_of_three_steps_makes_the_requests_that_are_kept(batch: int, monke
     assert counts["queues"]["outcomes"]["bytes"] == pytest.approx(kept["queues"]["outcomes"]["bytes"], rel=0.05), AGAIN
 
 
-def test_the_pollers_hand_single_messages_over_until_all_of_them_are_busy() -> None:
+def test_pollers_deliver_single_messages_until_all_are_busy() -> None:
     from aws_pollers import POLLERS, hand_over
 
     assert hand_over(1, lambda batch: 0.03, POLLERS).batch == 1
@@ -64,14 +64,14 @@ def test_the_pollers_hand_single_messages_over_until_all_of_them_are_busy() -> N
     assert hand_over(2000, lambda batch: 0.03, POLLERS).batch > 9
 
 
-def test_receives_find_nothing_while_nothing_comes_and_something_when_much_does() -> None:
+def test_receives_are_empty_without_traffic_and_full_with_much_traffic() -> None:
     from aws_pollers import LONG_POLL_S, POLLERS, hand_over
 
     assert hand_over(0.001, lambda batch: 0.03, POLLERS).empty_s == pytest.approx(POLLERS / LONG_POLL_S, rel=0.05)
     assert hand_over(10, lambda batch: 0.03, POLLERS).empty_s == 0
 
 
-def test_a_batching_window_gathers_what_comes_meanwhile() -> None:
+def test_a_batching_window_collects_messages() -> None:
     from aws_pollers import POLLERS, hand_over
 
     handed = hand_over(20, lambda batch: 0.03, POLLERS, window_s=1)
@@ -80,7 +80,7 @@ def test_a_batching_window_gathers_what_comes_meanwhile() -> None:
     assert handed.receives == pytest.approx(1, abs=0.01)
 
 
-def test_what_stands_is_counted_in_the_template() -> None:
+def test_standing_resources_are_counted_in_the_template() -> None:
     from aws_standing import counted
 
     def of(kind: str, **properties: Any) -> Any:
@@ -103,7 +103,7 @@ def test_what_stands_is_counted_in_the_template() -> None:
     assert found["system_logs"] == ["step_http"]
 
 
-def test_an_idle_queue_is_polled_by_five_pollers_if_it_has_a_maximum_concurrency_and_by_two_if_not() -> None:
+def test_an_idle_queue_has_five_pollers_with_a_maximum_concurrency_and_two_without() -> None:
     from aws_bill import Environment
 
     assert Environment({"mappings": 2, "mappings_with_maximum": 2}).pollers == 10

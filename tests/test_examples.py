@@ -1,4 +1,4 @@
-"""Every example is run as its README says."""
+"""Runs every example as its README describes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ COMMANDS = dict(ROW.findall((EXAMPLES / "README.md").read_text()))
 
 @cache
 def run(example: str, *options: str) -> Any:
-    """The run, as `stepwell run --json` prints it."""
+    """Runs an example. Returns the run as `stepwell run --json` prints it."""
     result = CliRunner().invoke(app, ["run", "--json", "--no-containers", str(EXAMPLES / example), *options])
     assert result.exit_code == 0, result.output
     return orjson.loads(result.stdout)
 
 
 def runnable(examples: list[str]) -> list[Any]:
-    """These examples; those with a step in JavaScript only where Node is."""
+    """These examples as parameters. Examples with JavaScript are skipped if Node is missing."""
     no_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
     return [
         pytest.param(example, marks=no_node) if any((EXAMPLES / example).rglob("*.*js")) else example
@@ -51,7 +51,7 @@ def statuses(run: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("example", runnable(FOLDERS))
-def test_an_example_runs_as_it_is(example: str) -> None:
+def test_every_example_runs_unchanged(example: str) -> None:
     assert run(example)["status"] == "completed"
 
 
@@ -82,7 +82,7 @@ def test_the_examples_are_valid_and_give_no_warning() -> None:
     }
 
 
-def test_in_a_clone_templates_tests_and_measurements_are_no_functions() -> None:
+def test_templates_tests_and_benchmarks_are_not_found_as_functions() -> None:
     clone = EXAMPLES.parent
     tree = Tree([clone])
     functions, errors = load_all(tree)
@@ -92,7 +92,7 @@ def test_in_a_clone_templates_tests_and_measurements_are_no_functions() -> None:
     assert not places & {"bench", "build", "rehearsal", "stepwell", "tests"}
 
 
-def test_the_script_that_tries_them_all_shows_a_run() -> None:
+def test_the_try_script_shows_a_run() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
@@ -102,7 +102,7 @@ def test_the_script_that_tries_them_all_shows_a_run() -> None:
     assert re.search(r"^fan-out v1 +completed .*\nrun [a-z0-9]{26} ", script.stdout, re.MULTILINE), script.stdout
 
 
-# --- what the examples are there to show -----------------------------------------------------------------------------
+# --- what each example shows -----------------------------------------------------------------------------------------
 
 
 def test_fan_out_joins_the_outputs_of_its_parallel_steps() -> None:
@@ -129,13 +129,13 @@ def test_an_event_that_does_not_match_leaves_the_wait_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "ended"), [(("--approve", "confirm"), "pay"), (("--decline", "confirm"), "refuse"), ((), "escalate")]
 )
-def test_people_decide_which_branch_is_taken(options: tuple[str, ...], ended: str) -> None:
+def test_a_decision_selects_the_branch(options: tuple[str, ...], ended: str) -> None:
     value = run("approval", *options)
     assert list(value["output"]) == [ended]
     assert value["steps"]["confirm"]["status"] == ("completed" if options else "failed")
 
 
-def test_a_small_refund_asks_nobody() -> None:
+def test_a_small_refund_needs_no_approval() -> None:
     value = run("approval", "--event", '{"name": "refund/requested", "data": {"amount": 20}}')
     assert statuses(value)["confirm"] == "skipped"
     assert value["output"] == {"pay": {"paid": True}}
@@ -155,7 +155,7 @@ def test_a_retry_ends_with_the_attempt_that_succeeds() -> None:
     ("text", "taken", "skipped"),
     [("How?", "queue", "page-somebody"), ("It is down!", "page-somebody", "queue")],
 )
-def test_conditions_choose_one_branch_and_meet_again(text: str, taken: str, skipped: str) -> None:
+def test_conditions_select_one_branch_and_the_branches_join(text: str, taken: str, skipped: str) -> None:
     ended = run("conditions", "--event", orjson.dumps({"name": "ticket/opened", "data": {"text": text}}).decode())
     assert statuses(ended) == {"classify": "completed", "archive": "completed", taken: "completed", skipped: "skipped"}
     assert ended["output"] == {"archive": {"archived": True, "went_through": ["classify", taken]}}
@@ -201,7 +201,7 @@ def test_a_trigger_expression_that_is_false_starts_nothing() -> None:
 
 @pytest.fixture
 def base_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The base image of the container example, or, where no registry can be reached, busybox under its name."""
+    """The base image of the container example. If no registry can be reached, busybox gets the name of the image."""
     engine = engine_or_skip(tmp_path, monkeypatch)
     dockerfile = EXAMPLES / "container" / "steps" / "word-count" / "Dockerfile"
     name = dockerfile.read_text().split()[1]

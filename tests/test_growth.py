@@ -1,4 +1,4 @@
-"""bench/growth.py compares what it says: copies of a history are whole, and aims hold for what they name."""
+"""bench/growth.py: copied histories are complete, and aims are checked correctly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def count(database: Path, table: str) -> int:
     return int(rows)
 
 
-def test_a_copied_history_has_as_much_of_everything_for_each_run(tmp_path: Path) -> None:
+def test_a_copied_history_has_the_same_number_of_rows_per_run(tmp_path: Path) -> None:
     from growth_history import copy_history
 
     with closing(LocalStepwell(tmp_path)) as stepwell:
@@ -70,7 +70,7 @@ def aims(**bounds: float) -> Any:
         ({"most_ratio": 2, "most": 5}, [1, 1, 3], False),
     ],
 )
-def test_an_aim_holds_for_the_largest_size_and_for_how_it_compares_with_the_smallest(
+def test_an_aim_limits_the_largest_size_and_the_ratio_to_the_smallest(
     bounds: dict[str, float], values: list[float], is_met: bool
 ) -> None:
     assert aims(**bounds).is_met(values) is is_met
@@ -99,7 +99,7 @@ def test_sizes_are_measured_in_turns_and_medians_count(tmp_path: Path) -> None:
     assert list(result.values) == [2, 4]
 
 
-def test_the_table_of_the_readme_says_which_aims_are_missed() -> None:
+def test_the_table_in_the_readme_marks_missed_aims() -> None:
     from growth import as_json, as_markdown
     from growth_row import Aim, Figure, Result, Row
 

@@ -1,4 +1,4 @@
-"""Requests that Stepwell makes, by what the environment says of proxies and certificates."""
+"""Requests that Stepwell makes, with proxies and certificates from the environment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def plain() -> Iterator[str]:
 
 
 def certified(folder: Path, *, days: int = 1, address: str = "127.0.0.1") -> Iterator[str]:
-    """A server whose certificate it signed itself, in `cert.pem`, and which ends in so many days."""
+    """A server with a self-signed certificate, which is in `cert.pem` and expires after this many days."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     end = datetime.now(UTC) + timedelta(days=days)
@@ -90,11 +90,11 @@ def get(url: str) -> str:
 
 @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1", "socks5://127.0.0.1:1", "junk://x", "::::", "http://", " "])
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "http_proxy"])
-def test_no_proxy_that_is_unusable_harms_what_does_not_need_it(
+def test_an_unusable_no_proxy_does_not_affect_other_requests(
     environment: pytest.MonkeyPatch, plain: str, variable: str, proxy: str
 ) -> None:
     environment.setenv(variable, proxy)
-    assert get(f"{plain}/a") == "/a"  # this machine is reached without
+    assert get(f"{plain}/a") == "/a"  # this machine is reached without the proxy
     environment.setenv("NO_PROXY", "example.com")
     assert _proxy(httpx.URL("http://a.example.com")) == (None, "")
 
@@ -110,7 +110,7 @@ def test_no_proxy_that_is_unusable_harms_what_does_not_need_it(
         ("HTTP_PROXY", "http://u:hush@127.0.0.1:1", "the proxy of HTTP_PROXY=http://127.0.0.1:1: "),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_named_with_its_variable(
+def test_an_unusable_proxy_is_reported_with_its_variable(
     environment: pytest.MonkeyPatch, variable: str, proxy: str, text: str
 ) -> None:
     environment.setenv(variable, proxy)
@@ -121,7 +121,7 @@ def test_a_proxy_that_cannot_be_used_is_named_with_its_variable(
     assert "\n" not in str(bad.value)
 
 
-def test_a_proxy_gets_what_is_for_others(environment: pytest.MonkeyPatch, plain: str) -> None:
+def test_requests_to_other_hosts_go_through_the_proxy(environment: pytest.MonkeyPatch, plain: str) -> None:
     environment.setenv("HTTP_PROXY", plain)
     assert get("http://stepwell.example/a") == "http://stepwell.example/a"
 
@@ -153,7 +153,7 @@ def test_a_proxy_gets_what_is_for_others(environment: pytest.MonkeyPatch, plain:
         (",, ,/,:", "http://example.com", False),
     ],
 )
-def test_who_is_reached_without_a_proxy(
+def test_hosts_in_no_proxy_are_reached_directly(
     environment: pytest.MonkeyPatch, no_proxy: str, url: str, is_direct: bool
 ) -> None:
     environment.setenv("ALL_PROXY", "http://proxy")
@@ -165,7 +165,7 @@ def test_who_is_reached_without_a_proxy(
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-def test_certificates_that_are_gone_are_named_and_plain_http_needs_none(
+def test_missing_certificates_are_reported_and_plain_http_needs_none(
     environment: pytest.MonkeyPatch, plain: str, tmp_path: Path, variable: str
 ) -> None:
     environment.setenv(variable, str(tmp_path / "gone"))
@@ -174,7 +174,7 @@ def test_certificates_that_are_gone_are_named_and_plain_http_needs_none(
         get(plain.replace("http:", "https:"))
 
 
-def test_a_file_without_certificates_is_named(environment: pytest.MonkeyPatch, plain: str, tmp_path: Path) -> None:
+def test_a_file_without_certificates_is_reported(environment: pytest.MonkeyPatch, plain: str, tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_text("no certificate")
     environment.setenv("SSL_CERT_FILE", str(tmp_path / "c.pem"))
     with pytest.raises(BadEnvironment, match=r"SSL_CERT_FILE=.*c.pem cannot be read as certificates"):
@@ -187,24 +187,24 @@ def problem(url: str) -> str:
     return tls_problem(failed.value, url) or ""
 
 
-def test_a_certificate_that_is_not_trusted_is_told_as_such(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_reported(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for url in certified(tmp_path):
         assert problem(url).startswith("the certificate of 127.0.0.1 is not trusted: it is self-signed; if it should ")
         environment.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert get(f"{url}/a") == "/a"
 
 
-def test_an_expired_certificate_and_one_for_another_name_are_told_apart(
+def test_an_expired_certificate_and_a_wrong_name_are_different_errors(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environment.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     for url in certified(tmp_path, days=-2):
         assert "has expired" in problem(url)
     for url in certified(tmp_path, address="10.0.0.1"):
-        environment.setenv("SSL_CERT_DIR", "other")  # what is trusted is read anew
+        environment.setenv("SSL_CERT_DIR", "other")  # makes the next request read the certificates again
         assert "is for another name" in problem(url)
 
 
-def test_what_does_not_speak_tls_is_told_as_such(plain: str) -> None:
+def test_a_server_without_tls_is_reported(plain: str) -> None:
     assert "should the address begin with http://?" in problem(plain.replace("http:", "https:"))
     assert tls_problem(httpx.ConnectError("x"), "https://a") is None

@@ -1,4 +1,4 @@
-"""The wheel works without the checkout that it was made from."""
+"""The wheel works without the checkout that it was built from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYERS = {f"stepwell/aws/deploy/adapter_layers/{architecture}.zip" for architect
 
 
 def build(folder: Path, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Build the wheel of a copy of the sources, into `folder/wheels`."""
+    """Builds the wheel of a copy of the sources, into `folder/wheels`."""
     for name in SOURCES:
         without = shutil.ignore_patterns("__pycache__", "adapter_layers")
         shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True, ignore=without)
@@ -36,7 +36,7 @@ def build(folder: Path, python: str = sys.executable, **environment: str) -> sub
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The wheel's content, and what setuptools said."""
+    """The content of the wheel, and the output of setuptools."""
     folder = tmp_path_factory.mktemp("package")
     done = build(folder, STEPWELL_REQUIRE_ADAPTER="1")
     text = done.stdout + done.stderr
@@ -48,11 +48,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "installed", text
 
 
-def test_it_is_built_without_a_warning(built: tuple[Path, str]) -> None:
+def test_the_wheel_is_built_without_a_warning(built: tuple[Path, str]) -> None:
     assert "Warning" not in built[1]  # as in SetuptoolsDeprecationWarning
 
 
-def test_it_has_all_files_of_the_package_but_tests(built: tuple[Path, str]) -> None:
+def test_the_wheel_contains_all_files_of_the_package_except_tests(built: tuple[Path, str]) -> None:
     package = ROOT / "stepwell"
     files = {Path(folder, name) for folder, _, names in os.walk(package, followlinks=True) for name in names}
     wanted = {str(file.relative_to(ROOT)) for file in files if file.suffix != ".pyc" and "_test." not in file.name}
@@ -61,7 +61,9 @@ def test_it_has_all_files_of_the_package_but_tests(built: tuple[Path, str]) -> N
 
 
 @pytest.mark.parametrize(("architecture", "machine"), [("x86_64", 62), ("arm64", 183)])
-def test_it_brings_the_adapter_for_both_architectures(built: tuple[Path, str], architecture: str, machine: int) -> None:
+def test_the_wheel_contains_the_adapter_for_both_architectures(
+    built: tuple[Path, str], architecture: str, machine: int
+) -> None:
     with zipfile.ZipFile(built[0] / f"stepwell/aws/deploy/adapter_layers/{architecture}.zip") as layer:
         (info,) = layer.infolist()
         content = layer.read(info)
@@ -71,14 +73,14 @@ def test_it_brings_the_adapter_for_both_architectures(built: tuple[Path, str], a
 
 @pytest.fixture
 def python_without_go(tmp_path: Path) -> str:
-    """A Python that has the packages of this one, and no programs beside it."""
+    """A Python with the packages of this one, and without other programs beside it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
     (packages / "all.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     return str(tmp_path / "venv/bin/python")
 
 
-def test_without_go_it_is_built_without_the_adapter_unless_that_is_required(
+def test_without_go_the_wheel_is_built_without_the_adapter_unless_it_is_required(
     tmp_path: Path, python_without_go: str
 ) -> None:
     environment = {"PATH": "/usr/bin:/bin", "STEPWELL_CACHE": str(tmp_path / "cache")}
@@ -96,7 +98,7 @@ def test_without_go_it_is_built_without_the_adapter_unless_that_is_required(
 
 
 @pytest.mark.timeout(180)
-def test_users_can_test_their_functions_with_it(built: tuple[Path, str], tmp_path: Path) -> None:
+def test_users_can_test_their_functions_with_the_wheel(built: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "testing", tmp_path / "function")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", "left_alone"],

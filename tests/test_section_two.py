@@ -1,4 +1,4 @@
-"""The definition in section 2 of the design runs exactly as it is written."""
+"""The definition in section 2 of the contract runs exactly as written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def function(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def with_containers(function: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The function, its image one that is made without a registry. Skips where no container can be run."""
+    """The function with an image that is made without a registry. Skips the test if no container can be run."""
     engine_or_skip(tmp_path, monkeypatch)
     shutil.copy(BUSYBOX, function / "steps" / "send-sms-dispatch" / "busybox")
     return function

@@ -1,4 +1,4 @@
-"""Nothing from outside reaches a terminal as it came."""
+"""Text from outside is escaped before it is printed on a terminal."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def is_safe(text: str) -> bool:
     return not set(UNSAFE) & set(text)
 
 
-def test_what_terminals_obey_is_replaced_and_all_else_stays() -> None:
+def test_control_characters_are_replaced_and_other_text_stays() -> None:
     assert visible(f"a{UNSAFE}b") == "a" + "\ufffd" * len(UNSAFE) + "b"
     assert one_line(f"a{UNSAFE}\n\r\u2028b\tc") == "a" + "\ufffd" * (len(UNSAFE) + 3) + "b\tc"
     for text in ("", "plain", "a\n\tb", "Zoë שלום 日本 👩‍🚀 e\u0301"):
         assert visible(text) == text
 
 
-def test_whatever_is_rendered_is_without_control_characters() -> None:
+def test_rendered_text_contains_no_control_characters() -> None:
     table = Table("a\x1b[31m")
     table.add_row(shown(HOSTILE), Text(HOSTILE))
     tree = Tree(Text(HOSTILE))
@@ -57,7 +57,7 @@ def test_whatever_is_rendered_is_without_control_characters() -> None:
         assert "[red]" in file.getvalue()
 
 
-def test_a_terminals_own_sequences_stay() -> None:
+def test_sequences_for_colours_stay() -> None:
     file = io.StringIO()
     console = Terminal(file=file, width=80, force_terminal=True, color_system="standard")
     console.print(f"[green]ok[/] {shown(HOSTILE)}")
@@ -70,7 +70,7 @@ def test_a_terminals_own_sequences_stay() -> None:
     assert not set("\x07\x9b\u202e") & set(text)
 
 
-def test_a_value_begins_no_line_and_no_markup_of_its_own() -> None:
+def test_a_value_cannot_start_a_line_or_markup() -> None:
     file = io.StringIO()
     console = Terminal(file=file, width=300)
     for value in ("a\nerror: forged", "[bold]x", "[/]", "\\", "[link=http://x]y", ":warning:", "[red"):
@@ -83,7 +83,7 @@ def test_a_value_begins_no_line_and_no_markup_of_its_own() -> None:
     assert lines[10] == lines[11] == "ok :warning: end"
 
 
-def test_json_stays_json_with_what_terminals_obey_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_stays_json_with_control_characters_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     data = {"a\x9b": HOSTILE.replace("\ud83d", ""), "b": "\x7f\u2066é"}
     text = escaped_json(orjson.dumps(data).decode())
     assert is_safe(text)
@@ -111,7 +111,7 @@ def test_logs_are_lines_without_control_characters() -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_lines_with_markup_are_written_as_they_would_be_one_by_one(is_terminal: bool) -> None:
+def test_several_lines_with_markup_are_written_like_single_lines(is_terminal: bool) -> None:
     long, wide = "x" * 300, "日本語" * 80
     texts = ["[cyan]event[/] a [dim]b[/]\n      started c", f"[red]{wide}[/]", long, "", "a\tb", shown("[red]x\\")]
     texts += [f"[bold]ok[/] {shown(HOSTILE)} [dim]end[/]"]
@@ -126,7 +126,7 @@ def test_lines_with_markup_are_written_as_they_would_be_one_by_one(is_terminal: 
     assert at_once.file.getvalue() == one_by_one.file.getvalue()  # type: ignore[attr-defined]
 
 
-# --- no other way out ------------------------------------------------------------------------------------------------
+# --- no other way to print -------------------------------------------------------------------------------------------
 
 PACKAGE = Path(stepwell.__file__).parent
 OTHERS = {
@@ -150,7 +150,7 @@ def _modules() -> Iterator[tuple[str, ast.Module]]:
             yield name, ast.parse(path.read_text())
 
 
-def test_nothing_is_printed_but_through_the_one_console() -> None:
+def test_everything_is_printed_through_the_console() -> None:
     found = set()
     for name, tree in _modules():
         for node in ast.walk(tree):
@@ -160,7 +160,7 @@ def test_nothing_is_printed_but_through_the_one_console() -> None:
                 found.add((name, node.lineno, ast.unparse(node)))
             if isinstance(node, ast.ImportFrom) and node.module in ("rich", "rich.markup", "rich.prompt"):
                 found.add((name, node.lineno, f"from {node.module}"))
-    asks = ("cli/run/approval_prompt.py", "sys.stdout")  # whether somebody sits there
+    asks = ("cli/run/approval_prompt.py", "sys.stdout")  # checks only whether stdout is a terminal
     others = {(name, line, what) for name, line, what in found if name not in OTHERS and (name, what) != asks}
     assert others == set(), "print through stepwell.terminal"
 
@@ -184,8 +184,8 @@ MARKUP = {
 NUMBERS = {"attempt", "registered.version", "version", "live"}
 
 
-def test_values_in_lines_with_markup_are_shown() -> None:
-    """Every value is a number, a time, or passed to `shown`: else it could be markup itself, or begin another line."""
+def test_values_in_lines_with_markup_are_escaped() -> None:
+    """Every value is a number, a time, or passed to `shown`. Otherwise it could contain markup or a line break."""
     bare = {
         (name, value)
         for name, tree in _modules()
@@ -210,7 +210,7 @@ def _lines_with_markup(tree: ast.Module) -> Iterator[ast.JoinedStr]:
 
 
 def _bare(part: ast.expr) -> str | None:
-    """The value's expression, if it may be a text from outside."""
+    """The value's expression, if the value can be a text from outside."""
     if not isinstance(part, ast.FormattedValue) or part.format_spec is not None or part.conversion == ord("r"):
         return None
     value = part.value

@@ -1,4 +1,4 @@
-"""The tool that puts small faults into the code: which ones, where, and what comes of them."""
+"""The tool for mutation tests: which faults it makes, where, and how it judges them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mutants.trial import Fate, Trial
 
 
 def changes(tmp_path: Path, source: str) -> set[str]:
-    """The lines that become of the first line that differs."""
+    """What the first changed line becomes by each fault."""
     module = tmp_path / "module.py"
     module.write_text(source, "utf-8")
     return {mutant.becomes for mutant in mutants_of(tmp_path, module)}
@@ -51,12 +51,12 @@ def test_a_fault_is_a_small_change_of_one_place(tmp_path: Path, source: str, mut
     assert changes(tmp_path, source) == mutated
 
 
-def test_a_function_may_return_nothing_and_a_loop_may_end_early(tmp_path: Path) -> None:
+def test_faults_include_returning_none_and_leaving_a_loop(tmp_path: Path) -> None:
     source = "def f():\n    for a in b:\n        continue\n    return c\n"
     assert changes(tmp_path, source) == {"break", "return None"}
 
 
-def test_what_only_type_checkers_and_people_read_gets_no_fault(tmp_path: Path) -> None:
+def test_types_and_messages_get_no_faults(tmp_path: Path) -> None:
     source = (
         "from typing import Protocol\n"
         "if TYPE_CHECKING:\n    a = 1\n"
@@ -67,7 +67,7 @@ def test_what_only_type_checkers_and_people_read_gets_no_fault(tmp_path: Path) -
     assert changes(tmp_path, source) == set()
 
 
-def test_a_fault_stands_where_python_says_and_in_the_function_that_python_names(tmp_path: Path) -> None:
+def test_a_fault_has_the_line_and_function_that_python_reports(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text("class C:\n    def f(self):\n        def g():\n            return 'ä', a < b\n", "utf-8")
     (mutant,) = [mutant for mutant in mutants_of(tmp_path, module) if mutant.operator == "comparison"]
@@ -83,14 +83,14 @@ def test_every_fault_of_the_code_can_be_compiled() -> None:
             compile(mutant.apply(source), mutant.path, "exec", dont_inherit=True)
 
 
-def test_a_seed_chooses_the_same_faults_each_time_and_never_two_of_a_line() -> None:
+def test_a_seed_selects_the_same_faults_each_time_and_at_most_one_per_line() -> None:
     some = sample(ROOT, "core", 30, 1, "core/run")
     assert some == sample(ROOT, "core", 30, 1, "core/run")
     assert some != sample(ROOT, "core", 30, 2, "core/run")
     assert len({(mutant.path, mutant.line) for mutant in some}) == 30
 
 
-def test_the_code_is_as_it_was_when_a_fault_is_taken_back(tmp_path: Path) -> None:
+def test_the_code_is_restored_after_a_fault(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text("1", "utf-8")
     with changed(module, "2"):
@@ -98,7 +98,7 @@ def test_the_code_is_as_it_was_when_a_fault_is_taken_back(tmp_path: Path) -> Non
     assert module.read_text("utf-8") == "1"
 
 
-def test_a_copy_has_what_no_commit_has_and_not_what_can_be_made_again(tmp_path: Path) -> None:
+def test_a_copy_contains_uncommitted_files_but_no_build_output(tmp_path: Path) -> None:
     for name in ("new.py", ".git/HEAD", "node_modules/a.js", "code/.mypy_cache/a"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("", "utf-8")
@@ -113,7 +113,7 @@ def mutant(was: str = "a < b", becomes: str = "(a <= b)") -> Mutant:
     return Mutant("stepwell/core/a.py", "f", 1, "comparison", 0, 5, "(a <= b)", was, becomes)
 
 
-def test_an_equivalent_fault_is_known_by_its_function_and_text_wherever_its_module_is() -> None:
+def test_an_equivalent_fault_is_recognised_by_function_and_text_in_any_module() -> None:
     known = [Equivalent("f", "a < b", "(a <= b)", "a is never b")]
     assert reason_of(mutant(), known) == "a is never b"
     assert reason_of(mutant("a < b + 1"), known) is None
@@ -123,14 +123,14 @@ def test_the_list_of_equivalent_faults_can_be_read_and_has_reasons() -> None:
     assert all(entry.reason.strip() for entry in read_equivalents())
 
 
-def test_the_score_counts_what_was_found_of_what_is_not_equivalent() -> None:
+def test_the_score_is_the_share_of_faults_found_without_equivalent_ones() -> None:
     fates: list[Fate] = ["killed", "killed", "timeout", "survived", "equivalent"]
     lines = report([Trial("core", mutant(), fate, "the diff") for fate in fates]).splitlines()
     assert lines[1:3] == ["survived (comparison; 0 test files ran)", "the diff"]
     assert lines[-1].split() == ["core", "75%", "2", "1", "1", "1"]
 
 
-def test_the_command_says_which_test_found_a_fault() -> None:
+def test_the_command_prints_which_test_found_a_fault() -> None:
     arguments = ["--only", "core", "--match", "_step_ms", "-n", "1", "--limit", "0.1", "--json"]
     done = subprocess.run([sys.executable, "-m", "mutants", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
-"""Each bug of this folder, planted in a copy of the repository, is found by the tests that it names.
+"""Plants each bug of this folder in a copy of the repository, and checks that the listed tests fail.
 
-All of them are planted with `make planted`; otherwise only a few are.
+`make planted` plants all of them; otherwise only a few are planted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def tree() -> Iterator[Path]:
 
 
 def run(tree: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Runs tests of a copy. No test fails because another one has changed something: each bug has its own process."""
+    """Runs tests in a copy, in a process of its own, so that no bug affects the tests of another."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
     env = {**os.environ, "PYTHONPATH": str(tree)}
     return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
@@ -40,7 +40,7 @@ def failed(output: str) -> set[str]:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_every_bug_changes_one_place_and_names_tests_that_are_there(bug: PlantedBug) -> None:
+def test_every_bug_changes_one_place_and_lists_existing_tests(bug: PlantedBug) -> None:
     assert bug.module(ROOT).read_text("utf-8").replace(bug.old, bug.new) != bug.module(ROOT).read_text("utf-8")
     ast.parse(bug.module(ROOT).read_text("utf-8").replace(bug.old, bug.new))
     assert bug.found_by
@@ -50,7 +50,7 @@ def test_every_bug_changes_one_place_and_names_tests_that_are_there(bug: Planted
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
-def test_a_planted_bug_is_found_by_every_test_that_it_names(bug: PlantedBug, tree: Path) -> None:
+def test_every_listed_test_finds_the_planted_bug(bug: PlantedBug, tree: Path) -> None:
     clean = run(tree, bug.found_by)
     assert clean.returncode == 0, clean.stdout
     with bug.planted(tree):
@@ -58,7 +58,7 @@ def test_a_planted_bug_is_found_by_every_test_that_it_names(bug: PlantedBug, tre
     assert failed(broken.stdout) == {test.partition("[")[0] for test in bug.found_by}, broken.stdout
 
 
-def test_a_bug_whose_text_is_gone_or_is_there_twice_says_so(tmp_path: Path) -> None:
+def test_a_bug_whose_text_is_missing_or_not_unique_is_an_error(tmp_path: Path) -> None:
     bug = PlantedBug("b", "what it breaks", "code", "old", "new", ("tests/test_a.py::test_a",))
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("1", "utf-8")

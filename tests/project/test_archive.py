@@ -1,4 +1,4 @@
-"""A function as one file: what is sent of it, and what a server takes."""
+"""Archives of functions: what a push sends, and what a server accepts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def function(folder: Path, *, command: list[str] | None = None) -> LoadedFunctio
 
 
 def sent(function: LoadedFunction, into: Path) -> LoadedFunction:
-    """The function as it is where it was pushed to."""
+    """The function as the server sees it after a push."""
     file = BytesIO()
     write_archive(function, file)
     into.mkdir()
@@ -56,7 +56,7 @@ def test_links_that_stay_inside_arrive_as_links(tmp_path: Path) -> None:
     assert (tmp_path / "there/step/folder/real.sh").read_text() == "x"
 
 
-def test_what_works_only_on_this_machine_is_not_pushed(tmp_path: Path) -> None:
+def test_files_that_work_only_on_this_machine_are_not_pushed(tmp_path: Path) -> None:
     step = tmp_path / "f/step"
     put(step, ".venv/pyvenv.cfg", ".venv/lib/x.py", "lib/env/pyvenv.cfg", "lib/env/y.py", "node_modules/tool/cli.js")
     for name, target in [
@@ -77,14 +77,14 @@ def test_what_works_only_on_this_machine_is_not_pushed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_virtual_environment_that_is_not_whole_is_not_pushed_either(tmp_path: Path) -> None:
+def test_an_incomplete_virtual_environment_is_not_pushed(tmp_path: Path) -> None:
     (tmp_path / "f/step/.venv/bin").mkdir(parents=True)
     (tmp_path / "f/step/.venv/bin/python").symlink_to("/usr/bin/python3")
     sent(function(tmp_path / "f"), tmp_path / "there")
     assert files(tmp_path / "there/step") == ["main.sh"]
 
 
-def test_programs_that_a_command_names_are_pushed(tmp_path: Path) -> None:
+def test_programs_in_a_command_are_pushed(tmp_path: Path) -> None:
     put(tmp_path / "f/step", "node_modules/tool/cli.js")
     (tmp_path / "f/step/node_modules/.bin").mkdir()
     (tmp_path / "f/step/node_modules/.bin/tool").symlink_to("../tool/cli.js")
@@ -92,7 +92,7 @@ def test_programs_that_a_command_names_are_pushed(tmp_path: Path) -> None:
     assert (tmp_path / "there/step/node_modules/.bin/tool").readlink() == Path("../tool/cli.js")
 
 
-def test_code_without_any_of_this_is_pushed_as_it_is(tmp_path: Path) -> None:
+def test_other_code_is_pushed_unchanged(tmp_path: Path) -> None:
     put(tmp_path / "f/step", "pyvenv.cfg", "bin/x", "node_modules.bin/y")
     loaded = function(tmp_path / "f")
     assert for_push(loaded).steps["a"] == loaded.steps["a"]
@@ -130,9 +130,9 @@ L, F = stat.S_IFLNK, stat.S_IFREG
         [("l", "", L)],
         [("l", "l", L)],
         [("l", "m", L), ("m", "l", L)],
-        [("here", ".", L), ("l", "here/../x", L)],  # each stays inside as it is written
+        [("here", ".", L), ("l", "here/../x", L)],  # the text of each link stays inside
         [("a/here", "..", L), ("l", "a/here/../x", L)],
-        [("d", ".", L), ("d/l", "../x", L)],  # behind a link
+        [("d", ".", L), ("d/l", "../x", L)],  # a link behind a link
         [("d", "e", L), ("d/f", "x", F)],
         [("e/f", "", F), ("d", "e", L), ("d/g/l", "x", L)],
         [("l", "x", stat.S_IFIFO)],

@@ -1,4 +1,4 @@
-"""The code of a step: what belongs to it, its hash, and its read-only copies."""
+"""The code of a step: which files belong to it, the hash, and read-only copies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_path_is_relative_to_the_definition(tmp_path: Path, path: str) -> None
     assert resolve(tmp_path, path) == (tmp_path / "a").resolve()
 
 
-def test_the_function_folder_itself_is_a_path(tmp_path: Path) -> None:
+def test_a_path_can_be_the_functions_folder_itself(tmp_path: Path) -> None:
     assert resolve(tmp_path, "file://.") == tmp_path.resolve()
 
 
@@ -56,7 +56,7 @@ def test_the_function_folder_itself_is_a_path(tmp_path: Path) -> None:
         ("file://main.py/x", "cannot be followed"),
     ],
 )
-def test_this_path_is_refused(tmp_path: Path, path: str, says: str) -> None:
+def test_an_invalid_path_is_refused(tmp_path: Path, path: str, says: str) -> None:
     folder = write(tmp_path, {"function/main.py": "", "outside/main.py": ""}) / "function"
     (folder / "link").symlink_to("../outside")
     (folder / "circle").symlink_to("circle")
@@ -64,10 +64,10 @@ def test_this_path_is_refused(tmp_path: Path, path: str, says: str) -> None:
         resolve(folder, path)
 
 
-# --- what belongs ----------------------------------------------------------------------------------------------------
+# --- which files belong to the code ----------------------------------------------------------------------------------
 
 
-def test_what_is_no_code_is_left_out(tmp_path: Path) -> None:
+def test_files_that_are_not_code_are_left_out(tmp_path: Path) -> None:
     out = [".git/config", ".env", "__pycache__/a.pyc", ".stepwell/db", "node_modules/.cache/x", "lib/__pycache__/b.pyc"]
     kept = [".venv/lib/x.py", "cache/.cache/x", "main.py", "node_modules/left-pad/index.js"]
     write(tmp_path, dict.fromkeys(out + kept, ""))
@@ -84,7 +84,7 @@ LEFT_BEHIND = [
 ]  # fmt: skip
 
 
-def test_what_editors_and_systems_leave_behind_is_no_code(tmp_path: Path) -> None:
+def test_leftovers_of_editors_and_systems_are_not_code(tmp_path: Path) -> None:
     write(tmp_path, {"main.py": "1", "lib/a.py": "2"})
     before = hash_of(tmp_path)
     write(tmp_path, dict.fromkeys(LEFT_BEHIND, "unsaved"))
@@ -93,23 +93,23 @@ def test_what_editors_and_systems_leave_behind_is_no_code(tmp_path: Path) -> Non
     assert hash_of(tmp_path) == before
 
 
-def test_what_only_looks_left_behind_is_code(tmp_path: Path) -> None:
+def test_files_that_only_resemble_leftovers_are_code(tmp_path: Path) -> None:
     kept = [".config", ".hidden", "#1.txt", "49130", "a.swf", "a.tmp", "a~b", "main.py", "thumbs.db.json"]
     write(tmp_path, dict.fromkeys(kept, ""))
     assert names(tmp_path) == sorted(kept)
 
 
-def test_the_ignore_file_can_bring_back_what_was_left_behind(tmp_path: Path) -> None:
+def test_the_ignore_file_can_include_leftovers_again(tmp_path: Path) -> None:
     write(tmp_path, {".stepwellignore": "!desktop.ini\n", "desktop.ini": "", "Thumbs.db": ""})
     assert names(tmp_path) == [".stepwellignore", "desktop.ini"]
 
 
-def test_a_single_file_is_code_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_single_file_is_code_whatever_its_name_is(tmp_path: Path) -> None:
     write(tmp_path, {"4913": ""})
     assert [file.path for file in read_code(tmp_path / "4913", tmp_path).files] == ["4913"]
 
 
-def test_the_ignore_file_leaves_out_what_gitignore_would(tmp_path: Path) -> None:
+def test_the_ignore_file_works_like_gitignore(tmp_path: Path) -> None:
     write(tmp_path, dict.fromkeys(["main.py", "a.log", "keep.log", "build/x", "src/build/y", "data/big.bin"], ""))
     write(tmp_path, {".stepwellignore": "# comment\n*.log\n!keep.log\nbuild/\n/data\n"})
     assert names(tmp_path) == [".stepwellignore", "keep.log", "main.py"]
@@ -163,13 +163,13 @@ def test_an_absolute_link_is_refused_even_if_it_leads_inside(tmp_path: Path) -> 
         read_code(tmp_path, tmp_path)
 
 
-def test_links_of_a_virtual_environment_may_lead_anywhere(tmp_path: Path) -> None:
+def test_links_of_a_virtual_environment_can_lead_anywhere(tmp_path: Path) -> None:
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to("/usr/bin/python3")
     assert names(tmp_path) == [".venv/bin/python"]
 
 
-def test_a_virtual_environment_may_have_any_name(tmp_path: Path) -> None:
+def test_a_virtual_environment_can_have_any_name(tmp_path: Path) -> None:
     write(tmp_path, {"env/pyvenv.cfg": "", "env/bin/activate": ""})
     (tmp_path / "env/bin/python").symlink_to("/usr/bin/python3")
     assert names(tmp_path) == ["env/bin/activate", "env/bin/python", "env/pyvenv.cfg"]
@@ -189,7 +189,7 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
             read_code(tmp_path, tmp_path)
 
 
-def test_more_than_250_mb_are_refused(tmp_path: Path) -> None:
+def test_more_than_250_mb_of_code_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"main.py": ""})
     with (tmp_path / "big").open("wb") as file:
         file.truncate(step_code.LARGEST + 1)
@@ -225,7 +225,7 @@ def test_paths_exec_bits_and_bytes_change_the_hash(tmp_path: Path) -> None:
     assert len(set(hashes)) == len(hashes)
 
 
-def test_a_name_that_is_no_utf_8_is_code_like_any(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_accepted(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9.txt")
     (tmp_path / odd).write_text("x")
     copy = materialise(read_code(tmp_path, tmp_path), tmp_path.parent / "copies")
@@ -265,7 +265,7 @@ def test_a_copy_is_made_once(tmp_path: Path) -> None:
     assert materialise(code, tmp_path / "copies").stat() == first
 
 
-def test_many_at_once_make_one_copy(tmp_path: Path) -> None:
+def test_several_copiers_at_once_make_one_copy(tmp_path: Path) -> None:
     code = read_code(write(tmp_path / "source", {f"{i}.py": str(i) for i in range(50)}), tmp_path)
     with ThreadPoolExecutor(8) as threads:
         copies = list(threads.map(lambda _: materialise(code, tmp_path / "copies"), range(16)))
@@ -274,7 +274,7 @@ def test_many_at_once_make_one_copy(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "copies").iterdir()) == sorted([".lock", code.hash])
 
 
-def test_what_an_interrupted_copy_left_is_cleaned(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_copy_are_removed(tmp_path: Path) -> None:
     left = write(tmp_path / "copies/.unfinished", {"lib/half.py": "1"})
     (left / "lib").chmod(0o555)
     code = read_code(write(tmp_path / "source", {"main.py": "1"}), tmp_path)
@@ -323,7 +323,7 @@ def test_without_an_env_file_there_are_no_variables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"A=\xff\xfe", b"A=b\0c"])
-def test_an_env_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_env_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".env").write_bytes(content)
     with pytest.raises(CodeError, match=r"\.env"):
         dotenv(tmp_path)

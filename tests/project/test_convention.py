@@ -1,4 +1,4 @@
-"""What a step runs that does not say it."""
+"""Finding the program of a step that sets no command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def put(folder: Path, name: str, content: str = "", executable: bool = False) ->
         (["main.pl~*", "main.rb*"], ("./main.rb",)),
     ],
 )
-def test_a_folder_is_run_by_the_names_in_it(tmp_path: Path, files: list[str], argv: tuple[str, ...]) -> None:
+def test_the_program_of_a_folder_is_found_by_file_names(
+    tmp_path: Path, files: list[str], argv: tuple[str, ...]
+) -> None:
     for name in files:
         put(tmp_path, name.rstrip("*"), executable=name.endswith("*"))
     assert entry(tmp_path) == argv
@@ -45,7 +47,7 @@ def test_an_executable_script_with_a_shebang_runs_itself(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("files", [[], ["app.py"], ["main"], ["main.txt"]])
-def test_a_folder_with_nothing_to_run_says_what_was_looked_for(tmp_path: Path, files: list[str]) -> None:
+def test_a_folder_without_a_program_is_refused_with_the_names_that_were_tried(tmp_path: Path, files: list[str]) -> None:
     for name in files:
         put(tmp_path, name)
     with pytest.raises(
@@ -54,7 +56,7 @@ def test_a_folder_with_nothing_to_run_says_what_was_looked_for(tmp_path: Path, f
         entry(tmp_path)
 
 
-def test_a_bootstrap_that_is_not_executable_says_so(tmp_path: Path) -> None:
+def test_a_bootstrap_that_is_not_executable_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "bootstrap")
     with pytest.raises(CodeError, match=r"chmod \+x"):
         entry(tmp_path)
@@ -76,7 +78,7 @@ def test_a_single_file_is_run_by_its_extension(tmp_path: Path, name: str, argv: 
     assert entry(tmp_path, name.rstrip("*")) == argv
 
 
-def test_a_single_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+def test_a_single_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "notes.txt")
     with pytest.raises(CodeError, match=r"cannot tell how to run .*notes\.txt"):
         entry(tmp_path, "notes.txt")
@@ -92,7 +94,7 @@ def test_a_single_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
         ("my.app.js", "my.app.fn"),
     ],
 )
-def test_a_handler_needs_its_module(tmp_path: Path, file: str, handler: str) -> None:
+def test_a_handler_without_its_module_is_refused(tmp_path: Path, file: str, handler: str) -> None:
     with pytest.raises(CodeError, match="found no module for the handler"):
         handler_file(tmp_path, handler)
     put(tmp_path, file)
@@ -123,13 +125,13 @@ SH = ("/bin/sh", "-c")
         ("ARG X=1\nFROM a:${X}\nCMD ['single']", (*SH, "['single']")),
     ],
 )
-def test_a_dockerfile_says_what_its_image_runs(tmp_path: Path, text: str, argv: tuple[str, ...]) -> None:
+def test_the_program_of_an_image_is_read_from_the_dockerfile(tmp_path: Path, text: str, argv: tuple[str, ...]) -> None:
     put(tmp_path, "Dockerfile", text)
     assert dockerfile_entry(tmp_path) == argv
 
 
 @pytest.mark.parametrize("text", ["", "FROM a", 'FROM a AS b\nCMD ["x"]\nFROM c', "FROM", "FROM a\nCMD []"])
-def test_a_dockerfile_that_names_nothing_to_run_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_dockerfile_without_a_program_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, "Dockerfile", text)
     with pytest.raises(CodeError, match="has no ENTRYPOINT or CMD in its last stage"):
         dockerfile_entry(tmp_path)

@@ -1,4 +1,4 @@
-"""Expressions held against types: what is surely wrong is an error, and nothing else."""
+"""Checking expressions against event types: only certain faults are errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = {"type": "object", "properties": {"total": {"type": "string"}}, "required
 
 
 def checked(folder: Path, expression: str, trigger: dict[str, Any] | None = None, **schemas: Any) -> CheckedExpressions:
-    """An `if` of a function that starts on `go`, beside these versions of its type: v1, v2..."""
+    """Checks an `if` of a function that starts on `go`, with these versions of the type: v1, v2..."""
     steps = {"a": {"path": "file://."}, "b": {"path": "file://.", "after": [{"step": "a", "if": expression}]}}
     definition = {"id": "f", "triggers": [trigger or {"event": "go"}], "steps": steps}
     (folder / "stepwell.json").write_text(json.dumps(definition))
@@ -38,7 +38,7 @@ def checked(folder: Path, expression: str, trigger: dict[str, Any] | None = None
         ("event.data.total && true", "not true or false"),
     ],
 )
-def test_what_no_event_of_the_type_can_have_is_an_error_with_its_place(
+def test_a_field_that_the_type_cannot_have_is_an_error_with_its_place(
     tmp_path: Path, expression: str, says: str
 ) -> None:
     found = checked(tmp_path, expression, v1=NUMBER)
@@ -65,11 +65,11 @@ def test_what_no_event_of_the_type_can_have_is_an_error_with_its_place(
         ("event.data.totl > 1.0", NUMBER | {"x-stepwell-policy": "off"}),
     ],
 )
-def test_what_may_be_right_is_no_error(tmp_path: Path, expression: str, schema: Any) -> None:
+def test_an_expression_that_can_be_right_is_no_error(tmp_path: Path, expression: str, schema: Any) -> None:
     assert checked(tmp_path, expression, v1=schema).errors == []
 
 
-def test_what_a_type_that_is_off_does_not_have_is_a_warning(tmp_path: Path) -> None:
+def test_a_field_that_a_type_with_policy_off_lacks_is_a_warning(tmp_path: Path) -> None:
     off = NUMBER | {"x-stepwell-policy": "off"}
     for trigger in (None, {"event": "go", "definition": {"def": off}}):
         found = checked(tmp_path, "event.data.totl > 1.0", trigger, v1=off)
@@ -82,7 +82,7 @@ def test_a_field_that_may_be_missing_is_a_warning(tmp_path: Path) -> None:
     assert "has(event.data.note)" in found.warnings[0].message
 
 
-def test_an_expression_must_fit_the_newest_version_unless_it_asks_for_v(tmp_path: Path) -> None:
+def test_an_expression_must_fit_the_newest_version_unless_it_checks_v(tmp_path: Path) -> None:
     versions = {"v1": NUMBER, "v2": {"type": "object", "required": ["sum"], "properties": {"sum": {"type": "number"}}}}
     assert checked(tmp_path, "event.data.sum > 1.0", **versions).errors == []
     assert len(checked(tmp_path, "event.data.total > 1.0", **versions).errors) == 1
@@ -98,7 +98,7 @@ def test_a_function_without_types_has_nothing_to_check(tmp_path: Path) -> None:
     assert checked(tmp_path, "event.data.anything > 1") == CheckedExpressions([], [])
 
 
-def test_what_people_are_asked_is_held_against_types_too(tmp_path: Path) -> None:
+def test_messages_of_approvals_are_checked_too(tmp_path: Path) -> None:
     approval = {"type": "approval", "message": "Pay {{ data.totl }} of {{ data.total }}?"}
     definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": {"runtime": approval}}}
     (tmp_path / "stepwell.json").write_text(json.dumps(definition))
@@ -109,7 +109,7 @@ def test_what_people_are_asked_is_held_against_types_too(tmp_path: Path) -> None
     assert (error.pointer[-1], "did you mean `total`?" in error.message) == ("message", True)
 
 
-def test_an_awaited_event_is_held_against_its_own_type(tmp_path: Path) -> None:
+def test_an_awaited_event_is_checked_against_its_own_type(tmp_path: Path) -> None:
     pause = {"event": "go", "match": "async.data.totl == event.data.x", "ttl": "1d"}
     cancel = [{"event": "go", "if": "async.data.tota == 1.0"}]
     steps = {"a": {"path": "file://.", "after": [{"step": "$trigger", "async": pause}]}}
@@ -123,7 +123,7 @@ def test_an_awaited_event_is_held_against_its_own_type(tmp_path: Path) -> None:
     assert {error.pointer[0] for error in found.errors} == {"steps", "cancel"}
 
 
-def test_a_version_that_a_plain_push_will_not_take_is_named_with_its_place(tmp_path: Path) -> None:
+def test_a_version_that_a_plain_push_would_refuse_is_reported_with_its_place(tmp_path: Path) -> None:
     checked(tmp_path, "true", v1=NUMBER, v2=TEXT)
     (surprise,) = surprises(project_types([tmp_path], []))
     assert (surprise.file.name, surprise.pointer) == ("go.v2.schema.json", ("properties", "total", "type"))

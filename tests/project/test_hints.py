@@ -1,4 +1,4 @@
-"""Whatever cure a message gives is accepted when somebody follows it, word by word."""
+"""Every cure in an error message works when it is applied literally."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def problems(folder: Path, text: str) -> list[PlacedProblem]:
     return []
 
 
-# --- written so, with the cure that must be given --------------------------------------------------------------------
+# --- wrong values, each with the expected cure -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_number_in_place_of_text_is_quoted_as_it_was_written(tmp_path: Path, w
 @pytest.mark.parametrize(
     "written", ["yes", "no", "on", "off", "2024-01-01", "1:30", "1_000", "12:30:45", "0b1", "1.2.3", "y", "''"]
 )
-def test_what_only_yaml_1_1_reads_otherwise_is_text(tmp_path: Path, written: str) -> None:
+def test_values_that_only_yaml_1_1_reads_differently_are_text(tmp_path: Path, written: str) -> None:
     assert problems(tmp_path, YAML % f"    env: {{A: {written}}}") == []
 
 
@@ -121,7 +121,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("written", DURATIONS)
-def test_a_duration_without_its_unit_is_given_one(tmp_path: Path, place: str, written: str) -> None:
+def test_a_duration_without_a_unit_gets_one(tmp_path: Path, place: str, written: str) -> None:
     text = f"id: f\ntriggers: [{{event: a}}]\nsteps:\n  s: {{path: file://.}}\n  t:\n    {place}\n"
     (problem,) = problems(tmp_path, text % written)
     assert f'write "{DURATIONS[written]}"' in problem.message
@@ -129,12 +129,12 @@ def test_a_duration_without_its_unit_is_given_one(tmp_path: Path, place: str, wr
 
 
 @pytest.mark.parametrize("written", ["0", "-1", "0.0", "99999999999", ".inf", ".nan", "soon", "1:30", "true"])
-def test_no_cure_is_named_that_would_be_refused(tmp_path: Path, written: str) -> None:
+def test_no_cure_is_suggested_that_would_be_refused(tmp_path: Path, written: str) -> None:
     (problem,) = problems(tmp_path, YAML % f"    timeout: {written}")
     assert CURE.search(problem.message) is None, problem.message
 
 
-# --- what YAML reads otherwise ---------------------------------------------------------------------------------------
+# --- texts that YAML reads differently -------------------------------------------------------------------------------
 
 LINES = [
     "if: !response.ok",
@@ -166,7 +166,7 @@ LINES = [
 
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("form", ["      %s", "    - {step: s, %s}", "      wait: 5m\n      %s\n      on: always"])
-def test_a_plain_text_that_yaml_reads_otherwise_belongs_in_quotes(line: str, form: str) -> None:
+def test_a_text_that_yaml_reads_differently_is_quoted(line: str, form: str) -> None:
     text = YAML % (form % line)
     if line.endswith("# a remark") and "{" in form:
         return
@@ -182,7 +182,7 @@ def test_a_plain_text_that_yaml_reads_otherwise_belongs_in_quotes(line: str, for
 @pytest.mark.parametrize(
     "line", ["cron: */5 * * * *", "event: {{ body.type }}", "message: {{ x }} is due", "name: Step 1: send", "- @x"]
 )
-def test_so_does_this(line: str) -> None:
+def test_a_text_that_yaml_cannot_read_is_quoted(line: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_yaml(line)
     cure = CURE.search(refused.value.message)
@@ -194,7 +194,7 @@ def test_so_does_this(line: str) -> None:
     )
 
 
-def test_tabs_and_missing_spaces_are_named(tmp_path: Path) -> None:
+def test_tabs_and_missing_spaces_are_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="replace the tab"):
         parse_yaml("a:\n\tb: 1")
     with pytest.raises(SourceError, match="write a space after the `:` of `timeout`"):
@@ -202,7 +202,7 @@ def test_tabs_and_missing_spaces_are_named(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("ab !&*%@`{}[],:#|>'\"-?. \t1"), min_size=1, max_size=12))
-def test_a_cure_for_any_line_is_read(value: str) -> None:
+def test_every_cure_can_be_parsed(value: str) -> None:
     text = f"a: 1\nif: {value}\nb: 2"
     try:
         parse_yaml(text)
@@ -246,7 +246,7 @@ STEPS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", STEPS, ids=json.dumps)
-def test_a_cure_is_accepted_when_it_is_followed(fields: dict[str, Any]) -> None:
+def test_a_cure_works_when_it_is_applied(fields: dict[str, Any]) -> None:
     raw = {
         "id": "f",
         "triggers": [{"event": "a"}],
@@ -266,7 +266,7 @@ def test_a_cure_is_accepted_when_it_is_followed(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "triggers", [[{"event": 5}], [5], ["a"], {"event": "a"}, [{"evnt": "a"}], [{"cron": "* * * * *", "timezone": 1}]]
 )
-def test_so_is_one_for_a_trigger(triggers: Any) -> None:
+def test_a_cure_for_a_trigger_works_when_it_is_applied(triggers: Any) -> None:
     raw = {"id": "f", "triggers": triggers}
     with pytest.raises(DefinitionError) as refused:
         parse_definition(raw)
@@ -278,7 +278,7 @@ def test_so_is_one_for_a_trigger(triggers: Any) -> None:
 
 
 def follow(raw: Any, pointer: Any, cure: re.Match[str]) -> None:
-    """Do what a message says."""
+    """Applies the cure of a message."""
     *above, last = pointer
     for part in above:
         raw = raw[part]

@@ -1,4 +1,4 @@
-"""Files called inngest.json: definitions that Inngest's first command line wrote, and settings of its dev server."""
+"""Files named inngest.json: definitions of Inngest's first command line, and settings of its dev server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_files(folder: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("definition", [CUE, {"format": "cue", "def": "{name: string}"}, {**CUE, "synced": False}])
-def test_a_type_in_cue_is_accepted_with_a_warning_and_is_no_type(tmp_path: Path, definition: Any) -> None:
+def test_a_type_in_cue_is_accepted_with_a_warning_and_ignored(tmp_path: Path, definition: Any) -> None:
     write_files(write(tmp_path, trigger={"event": "shop/signup", "definition": definition}), "index.js")
     function = load(tmp_path)
     (warning,) = function.warnings()
@@ -47,7 +47,7 @@ def test_a_type_in_cue_is_accepted_with_a_warning_and_is_no_type(tmp_path: Path,
     assert project_types([tmp_path], [function]).types == []
 
 
-def test_a_change_of_what_nobody_reads_makes_no_new_version(tmp_path: Path) -> None:
+def test_a_change_of_an_ignored_field_makes_no_new_version(tmp_path: Path) -> None:
     write_files(write(tmp_path), "index.js")
     before = load(tmp_path).normalised()
     write(tmp_path, trigger={"event": "shop/signup"})
@@ -64,7 +64,7 @@ def test_a_change_of_what_nobody_reads_makes_no_new_version(tmp_path: Path) -> N
         ({"def": "file://./events/e.cue"}, 'write "format": "cue"'),
     ],
 )
-def test_what_is_no_type_in_cue_is_refused(tmp_path: Path, definition: Any, says: str) -> None:
+def test_an_invalid_type_in_cue_is_refused(tmp_path: Path, definition: Any, says: str) -> None:
     write_files(write(tmp_path, trigger={"event": "x", "definition": definition}), "index.js")
     with pytest.raises(LoadError, match=says):
         load(tmp_path)
@@ -85,12 +85,12 @@ def test_a_step_without_a_runtime_whose_folder_has_a_dockerfile_is_a_container(t
     assert kinds == {"a": "docker", "b": "lambda", "c": "lambda", "d": "docker"}
 
 
-def test_so_is_the_one_step_of_a_function_that_names_none(tmp_path: Path) -> None:
+def test_the_default_step_of_a_function_with_a_dockerfile_is_a_container(tmp_path: Path) -> None:
     write_files(write(tmp_path), "Dockerfile")
     assert [step.runtime.type for step in load(tmp_path).definition.steps.values()] == ["docker"]
 
 
-def test_it_is_one_on_the_server_that_it_is_sent_to_as_well(tmp_path: Path) -> None:
+def test_it_is_a_container_on_the_server_that_it_is_pushed_to(tmp_path: Path) -> None:
     write_files(write(tmp_path / "f", steps={"a": {"path": "file://./a"}}), "a/Dockerfile")
     function = load(tmp_path / "f")
     with (tmp_path / "archive").open("w+b") as file:
@@ -100,7 +100,7 @@ def test_it_is_one_on_the_server_that_it_is_sent_to_as_well(tmp_path: Path) -> N
     assert load(tmp_path / "there").normalised() == function.normalised()
 
 
-def test_in_files_of_our_own_names_no_runtime_means_lambda(tmp_path: Path) -> None:
+def test_in_stepwell_files_no_runtime_means_lambda(tmp_path: Path) -> None:
     write_files(write(tmp_path, "stepwell.json", {"event": "x"}), "Dockerfile")
     with pytest.raises(LoadError, match="give it the runtime docker"):
         load(tmp_path)
@@ -112,7 +112,7 @@ def test_in_files_of_our_own_names_no_runtime_means_lambda(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, {"sdk-url": []}, {"NO_DISCOVERY": True}, {"port": 9999, "whatever": 1}])
-def test_settings_of_the_dev_server_are_passed_over_with_a_word(tmp_path: Path, settings: Any) -> None:
+def test_settings_of_the_dev_server_are_skipped_with_a_note(tmp_path: Path, settings: Any) -> None:
     (tmp_path / "inngest.json").write_text(json.dumps(settings))
     write_files(write(tmp_path / "f", "stepwell.json", {"event": "x"}), "main.sh")
     (tmp_path / "f" / "inngest.json").write_text(json.dumps(settings))
@@ -131,13 +131,13 @@ def test_settings_of_the_dev_server_are_passed_over_with_a_word(tmp_path: Path, 
 @pytest.mark.parametrize(
     "content", ['{"trigers": []}', "{}", "[]", "{", '{"id": "f", "port": 1}', '{"triggers": 1, "tick": 1}']
 )
-def test_what_may_be_a_definition_is_none_of_those(tmp_path: Path, content: str) -> None:
+def test_a_possible_definition_is_not_taken_for_settings(tmp_path: Path, content: str) -> None:
     (tmp_path / "inngest.json").write_text(content)
     _, errors = load_all([tmp_path])
     assert len(errors) == 1
 
 
-def test_validate_says_so_and_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_validate_reports_skipped_settings_and_succeeds(tmp_path: Path) -> None:
     (tmp_path / "inngest.json").write_text(json.dumps(SETTINGS))
     for path in (tmp_path, tmp_path / "inngest.json"):
         result = CliRunner().invoke(app, ["validate", str(path)])

@@ -1,4 +1,4 @@
-"""Definitions in JSON: strict, with places, and with errors that point at the mistake."""
+"""Definitions in JSON: strict, with the place of every value, and with errors at the right place."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(VALUES, st.sampled_from([None, 2, "\t"]), st.booleans())
-def test_what_json_wrote_is_read_back(value: Any, indent: int | str | None, ascii_only: bool) -> None:
+def test_json_text_is_read_back_unchanged(value: Any, indent: int | str | None, ascii_only: bool) -> None:
     assert parse_json(json.dumps(value, indent=indent, ensure_ascii=ascii_only)).data == value
 
 
 @given(st.text(alphabet='{}[],:"\\ \n01-.eEtrufalsn'))
-def test_any_text_is_read_as_json_reads_it_or_refused(text: str) -> None:
+def test_any_text_is_read_like_the_json_module_or_refused(text: str) -> None:
     try:
         found = parse_json(text)
     except SourceError as error:
@@ -73,7 +73,7 @@ def test_every_value_has_a_place() -> None:
         ("[" * 100_000, (1, 66), "nested more than 64 deep"),
     ],
 )
-def test_a_mistake_is_shown_where_it_is(text: str, place: tuple[int, int], says: str) -> None:
+def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], says: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_json(text)
     assert (refused.value.line, refused.value.column) == place, refused.value.message

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def known() -> KnownFunctions:
-    return KnownFunctions(lambda: time.time_ns() + 1_000_000_000)  # everything was written long ago
+    return KnownFunctions(lambda: time.time_ns() + 1_000_000_000)  # all files were written long ago
 
 
 def loaded(known: KnownFunctions, folder: Path) -> LoadedFunction:
@@ -38,14 +38,14 @@ def loaded(known: KnownFunctions, folder: Path) -> LoadedFunction:
     return function
 
 
-def test_a_function_of_which_nothing_was_changed_is_not_loaded_again(known: KnownFunctions, folder: Path) -> None:
+def test_an_unchanged_function_is_not_loaded_again(known: KnownFunctions, folder: Path) -> None:
     first = loaded(known, folder)
     assert loaded(known, folder) is first
     (folder.parent / "other").mkdir()
     assert loaded(known, folder) is first
 
 
-def test_what_was_just_written_is_loaded_again(folder: Path) -> None:
+def test_a_function_that_was_just_written_is_loaded_again(folder: Path) -> None:
     known = KnownFunctions()
     assert loaded(known, folder) is not loaded(known, folder)
 
@@ -71,7 +71,7 @@ def relink(folder: Path) -> None:
     ],
     ids=["definition", "code", "mode", "new file", ".env", "single file", "ignored", "link"],
 )
-def test_a_function_of_which_anything_was_changed_is_loaded_again(
+def test_a_changed_function_is_loaded_again(
     known: KnownFunctions, folder: Path, change: Callable[[Path], None]
 ) -> None:
     first = loaded(known, folder)
@@ -81,7 +81,7 @@ def test_a_function_of_which_anything_was_changed_is_loaded_again(
     assert loaded(known, folder) is second
 
 
-def test_a_function_is_in_service_until_it_was_changed(known: KnownFunctions, folder: Path) -> None:
+def test_a_function_is_in_service_until_it_is_changed(known: KnownFunctions, folder: Path) -> None:
     first = loaded(known, folder)
     assert not known.is_in_service(first)
     known.put_in_service(first)
@@ -90,13 +90,13 @@ def test_a_function_is_in_service_until_it_was_changed(known: KnownFunctions, fo
     assert not known.is_in_service(loaded(known, folder))
 
 
-def test_a_function_that_was_away_is_not_in_service(known: KnownFunctions, folder: Path) -> None:
+def test_a_function_that_was_removed_and_added_is_not_in_service(known: KnownFunctions, folder: Path) -> None:
     known.put_in_service(loaded(known, folder))
     known.load_all([])
     assert not known.is_in_service(loaded(known, folder))
 
 
-def test_of_two_functions_with_one_id_the_last_is_in_service(known: KnownFunctions, folder: Path) -> None:
+def test_of_two_functions_with_the_same_id_the_last_is_in_service(known: KnownFunctions, folder: Path) -> None:
     later = folder.parent / "later"
     later.mkdir()
     (later / "stepwell.json").write_text('{"id": "f", "triggers": [{"event": "go"}], "steps": {}}')

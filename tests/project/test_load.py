@@ -1,4 +1,4 @@
-"""Functions on disk: which are found, what is loaded, and where mistakes are shown."""
+"""Functions on disk: which are found, what is loaded, and where errors are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def put(folder: Path, name: str, content: str | bytes | dict[str, Any] = "") -> 
 
 
 def refusal(path: Path) -> list[str]:
-    """Problems as people see them, without the folder."""
+    """The problems as they are printed, without the folder."""
     with pytest.raises(LoadError) as refused:
         load(path)
     assert str(refused.value) == "\n".join(map(str, refused.value.problems))
@@ -43,7 +43,7 @@ def test_definitions_are_found_below_each_path(tmp_path: Path) -> None:
     assert find_definitions([tmp_path / "b", tmp_path, found[0]]) == sorted(found)
 
 
-def test_a_path_may_be_a_file_of_any_name(tmp_path: Path) -> None:
+def test_a_path_can_be_a_file_with_any_name(tmp_path: Path) -> None:
     file = put(tmp_path, "mine.yaml")
     assert find_definitions([file]) == [file]
 
@@ -101,7 +101,7 @@ def test_yaml_and_json_load_the_same(tmp_path: Path) -> None:
     assert load(tmp_path / "a").normalised() == load(tmp_path / "b").normalised()
 
 
-def test_a_step_may_be_one_file(tmp_path: Path) -> None:
+def test_a_step_can_be_one_file(tmp_path: Path) -> None:
     steps = {"a": {"path": "file://./send.py"}, "b": {"path": "file://./send.py", "after": [{"step": "a"}]}}
     put(tmp_path, "stepwell.json", {"id": "f", "triggers": [{"event": "a"}], "steps": steps})
     put(tmp_path, "send.py")
@@ -137,10 +137,10 @@ steps:
     assert str(warning).startswith(f"{file}:11:11: match has no equality")
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_problems_are_shown_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_problems_are_reported_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = """id: f
 triggers:
   - event: a
@@ -173,7 +173,7 @@ steps:
         ("stepwell.json", " " * (1024 * 1024 + 1), "1:1: is larger than 1 MB"),
     ],
 )
-def test_this_file_is_refused(tmp_path: Path, name: str, content: str | bytes, says: str) -> None:
+def test_an_invalid_file_is_refused(tmp_path: Path, name: str, content: str | bytes, says: str) -> None:
     assert refusal(put(tmp_path, name, content))[0].startswith(says)
 
 
@@ -199,7 +199,7 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         ({"path": "file://./notes.txt"}, "cannot tell how to run"),
     ],
 )
-def test_a_step_without_something_to_run_is_shown_at_its_path(tmp_path: Path, step: dict[str, Any], says: str) -> None:
+def test_a_step_without_a_program_is_reported_at_its_path(tmp_path: Path, step: dict[str, Any], says: str) -> None:
     definition = {"id": "f", "triggers": [{"event": "a"}], "steps": {"a": step}}
     folder = tmp_path / "function"
     file = put(folder, "stepwell.json", definition)
@@ -212,7 +212,7 @@ def test_a_step_without_something_to_run_is_shown_at_its_path(tmp_path: Path, st
     assert says in line
 
 
-def test_one_broken_function_does_not_keep_the_others_from_loading(tmp_path: Path) -> None:
+def test_one_broken_function_does_not_stop_the_others(tmp_path: Path) -> None:
     for name in "abc":
         put(tmp_path, f"{name}/main.py")
     put(tmp_path, "a/stepwell.json", SMALL % "same")

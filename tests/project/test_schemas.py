@@ -1,4 +1,4 @@
-"""The types of events on disk: which file is the type of which event, and what is wrong with one."""
+"""Event types on disk: the event and version of a file, and invalid files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def schema(file: Path, content: Any = None) -> Path:
         ("ünï/cødé.1.schema.json", "ünï/cødé", "1"),
     ],
 )
-def test_a_files_path_says_which_event_it_is_the_type_of(tmp_path: Path, path: str, name: str, v: str) -> None:
+def test_a_files_path_gives_the_event_and_version(tmp_path: Path, path: str, name: str, v: str) -> None:
     schema(tmp_path / "f" / "schemas" / path)
     (event_type,) = find_types([tmp_path]).types
     assert (event_type.name, event_type.v, event_type.policy) == (name, v, None)
 
 
-def test_what_a_path_cannot_say_stands_in_the_schema(tmp_path: Path) -> None:
+def test_a_schema_can_contain_the_name_and_version(tmp_path: Path) -> None:
     schema(
         tmp_path / "schemas" / "x.schema.json",
         {"x-stepwell-event": "app/v1.2.done", "x-stepwell-v": "beta", "x-stepwell-policy": "reject"},
@@ -49,7 +49,7 @@ def test_what_a_path_cannot_say_stands_in_the_schema(tmp_path: Path) -> None:
     assert (event_type.name, event_type.v, event_type.policy) == ("app/v1.2.done", "beta", "reject")
 
 
-def test_the_newest_version_is_the_last(tmp_path: Path) -> None:
+def test_the_newest_version_comes_last(tmp_path: Path) -> None:
     for v in ("2026-11-23.10", "2026-11-23.2", "2025-01-01.1", "2026-11-23.9"):
         schema(tmp_path / "schemas" / f"a.{v}.schema.json")
     found = find_types([tmp_path]).by_name()["a"]
@@ -72,7 +72,7 @@ def test_folders_beside_and_in_functions_count_and_hidden_ones_do_not(tmp_path: 
         assert {event_type.name for event_type in find_types([path]).types} == {"a", "b"}
 
 
-def test_a_file_without_version_is_warned_of(tmp_path: Path) -> None:
+def test_a_file_without_a_version_is_a_warning(tmp_path: Path) -> None:
     schema(tmp_path / "schemas" / "function.schema.json")
     found = find_types([tmp_path])
     assert (found.types, found.problems) == ([], [])
@@ -98,7 +98,7 @@ def test_a_file_without_version_is_warned_of(tmp_path: Path) -> None:
         ('{"a":' * 70 + "1" + "}" * 70, "1:326", "nested more than 64"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, content: str, place: str, message: str) -> None:
+def test_an_invalid_schema_is_reported_with_its_place(tmp_path: Path, content: str, place: str, message: str) -> None:
     file = schema(tmp_path / "schemas" / "a.1.schema.json", content)
     (problem,) = find_types([tmp_path]).problems
     assert str(problem).startswith(f"{file}:{place}: ")
@@ -113,7 +113,7 @@ def test_two_schemas_of_one_version_are_refused(tmp_path: Path) -> None:
     assert "a 1 has a different schema in" in str(find_types([tmp_path]).problems[0])
 
 
-def test_a_trigger_may_carry_its_type_or_name_its_file(tmp_path: Path) -> None:
+def test_a_trigger_can_contain_its_type_or_name_a_file(tmp_path: Path) -> None:
     schema(tmp_path / "order.schema.json", TEXT)
     for definition in ({"format": "json-schema", "synced": True, "def": TEXT}, {"def": "file://./order.schema.json"}):
         write_function(tmp_path, "f", {"event": "a", "definition": definition})
@@ -134,7 +134,7 @@ def test_a_trigger_may_carry_its_type_or_name_its_file(tmp_path: Path) -> None:
         ({"def": {"$ref": "file:///etc/passwd"}}, "stepwell.json", "nothing is fetched"),
     ],
 )
-def test_a_triggers_wrong_type_is_refused_when_it_is_loaded(
+def test_an_invalid_type_in_a_trigger_is_refused_at_load(
     tmp_path: Path, definition: Any, place: str, message: str
 ) -> None:
     schema(tmp_path / "bad.json", {"type": "strng"})
@@ -145,7 +145,7 @@ def test_a_triggers_wrong_type_is_refused_when_it_is_loaded(
     assert message in str(refused.value)
 
 
-def test_a_triggers_file_outside_of_the_functions_folder_is_refused(tmp_path: Path) -> None:
+def test_a_type_file_outside_the_functions_folder_is_refused(tmp_path: Path) -> None:
     outside = schema(tmp_path / "outside.json", TEXT)
     write_function(tmp_path / "f", "f", {"event": "a", "definition": {"def": "file://./link.json"}})
     (tmp_path / "f" / "link.json").symlink_to(outside)

@@ -1,4 +1,4 @@
-"""Looking for functions in folders as they are: with builds, repositories, links, and what cannot be read."""
+"""The search for functions in real folders: with builds, repositories, links, and unreadable files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def found(*paths: Path) -> list[str]:
 
 
 def passed_over(path: Path) -> dict[str, str]:
-    """Why definitions are not used."""
+    """The reason why each skipped definition is not used."""
     return {
         os.path.relpath(placed_problem.file, path): placed_problem.message.removeprefix("is skipped: ")
         for placed_problem in Tree([path]).passed_over
@@ -66,22 +66,22 @@ def passed_over(path: Path) -> dict[str, str]:
         ".idea/x",
     ],
 )
-def test_functions_are_not_looked_for_where_tools_and_builds_write(tmp_path: Path, folder: str) -> None:
+def test_folders_of_tools_and_builds_are_not_searched(tmp_path: Path, folder: str) -> None:
     function(tmp_path / "real")
     function(tmp_path / folder)
     assert found(tmp_path) == ["real"]
-    assert found(tmp_path / folder) == ["."]  # whoever names it means it
+    assert found(tmp_path / folder) == ["."]  # a folder is searched if it is named explicitly
 
 
 @pytest.mark.parametrize("name", ["venv", "env", "my-environment"])
-def test_a_virtual_environment_is_known_by_its_file(tmp_path: Path, name: str) -> None:
+def test_a_virtual_environment_is_recognised_by_its_file(tmp_path: Path, name: str) -> None:
     function(tmp_path / name / "share" / "x")
     assert found(tmp_path) == [f"{name}/share/x"]
     put(tmp_path / name / "pyvenv.cfg")
     assert found(tmp_path) == []
 
 
-def test_a_function_that_is_called_as_builds_are_is_named(tmp_path: Path) -> None:
+def test_a_skipped_function_in_a_build_folder_is_reported(tmp_path: Path) -> None:
     function(tmp_path / "build")
     function(tmp_path / "dist" / "deep")
     assert passed_over(tmp_path) == {
@@ -89,7 +89,7 @@ def test_a_function_that_is_called_as_builds_are_is_named(tmp_path: Path) -> Non
     }
 
 
-def test_types_and_webhooks_are_not_looked_for_there_either(tmp_path: Path) -> None:
+def test_types_and_webhooks_in_such_folders_are_not_read(tmp_path: Path) -> None:
     put(tmp_path / ".gitignore", "scratch\n")
     for folder in ("build", "scratch", "."):
         put(tmp_path / folder / "schemas/order/placed.1.schema.json", "{}")
@@ -102,7 +102,7 @@ def test_types_and_webhooks_are_not_looked_for_there_either(tmp_path: Path) -> N
     assert {item.file.parent for item in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
 
 
-def test_types_that_git_ignores_count_since_programs_may_make_them(tmp_path: Path) -> None:
+def test_types_that_git_ignores_are_read(tmp_path: Path) -> None:
     put(tmp_path / ".gitignore", "schemas/\nwebhooks/\n")
     put(tmp_path / "schemas/order/placed.1.schema.json", "{}")
     put(tmp_path / "functions/webhooks/w.json", "{}")
@@ -112,8 +112,8 @@ def test_types_that_git_ignores_count_since_programs_may_make_them(tmp_path: Pat
     assert (find_types([tmp_path]).types, find_webhooks([tmp_path]).problems) == ([], [])
 
 
-def test_what_is_no_code_of_a_function_is_looked_at(tmp_path: Path) -> None:
-    """Its `.stepwellignore` says what is no code; types in its folder are none, and are found."""
+def test_types_that_stepwellignore_lists_are_read(tmp_path: Path) -> None:
+    """`.stepwellignore` in a function excludes code. Types are not code, so they are found."""
     put(function(tmp_path / "f") / ".stepwellignore", "schemas/\nsteps/g\n")
     put(tmp_path / "f/schemas/order/placed.1.schema.json", "{}")
     put(tmp_path / "f/steps/.stepwellignore", "*\n")
@@ -127,12 +127,12 @@ def test_what_is_no_code_of_a_function_is_looked_at(tmp_path: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A folder as git has it, without git."""
+    """A git repository, made without git."""
     put(tmp_path / "repository/.git/HEAD", "ref: refs/heads/main\n")
     return tmp_path / "repository"
 
 
-def test_what_git_ignores_is_passed_over_and_named(repository: Path) -> None:
+def test_functions_that_git_ignores_are_skipped_and_reported(repository: Path) -> None:
     put(repository / ".gitignore", "scratch/\n/top\n*.generated\n!kept.generated\n")
     for folder in ("a", "scratch/deep", "x/scratch", "top", "x/top", "y.generated", "kept.generated"):
         function(repository / folder)
@@ -153,7 +153,7 @@ def test_the_deepest_file_decides(repository: Path) -> None:
     assert found(repository) == ["sub/one", "three"]
 
 
-def test_files_above_count_up_to_the_top_of_the_repository(repository: Path) -> None:
+def test_ignore_files_above_count_up_to_the_top_of_the_repository(repository: Path) -> None:
     put(repository.parent / ".gitignore", "a\nb\n")
     put(repository / ".gitignore", "/functions/a\n")
     put(repository / ".git/info/exclude", "c\n")
@@ -162,7 +162,7 @@ def test_files_above_count_up_to_the_top_of_the_repository(repository: Path) -> 
     assert found(repository / "functions") == ["b"]
 
 
-def test_a_second_working_tree_has_the_excludes_of_the_first(repository: Path, tmp_path: Path) -> None:
+def test_a_second_working_tree_uses_the_excludes_of_the_first(repository: Path, tmp_path: Path) -> None:
     put(repository / ".git/info/exclude", "c\n")
     put(repository / ".git/worktrees/second/commondir", "../..\n")
     put(tmp_path / "second/.git", f"gitdir: {repository}/.git/worktrees/second\n")
@@ -172,13 +172,13 @@ def test_a_second_working_tree_has_the_excludes_of_the_first(repository: Path, t
 
 
 @pytest.mark.parametrize("named", ["out", "out/deep", "out/deep/f", "out/deep/f/stepwell.json"])
-def test_what_is_ignored_is_found_when_it_is_named(repository: Path, named: str) -> None:
+def test_an_ignored_folder_is_searched_if_it_is_named(repository: Path, named: str) -> None:
     put(repository / ".gitignore", "out/\nf/\n")
     function(repository / "out/deep/f")
     assert [file.parent.name for file in find_definitions([repository / named])] == ["f"]
 
 
-def test_an_ignore_file_inside_of_what_is_named_counts(repository: Path) -> None:
+def test_an_ignore_file_inside_a_named_folder_counts(repository: Path) -> None:
     put(repository / ".gitignore", "out/\n")
     put(repository / "out/.gitignore", "g\n")
     for name in "fg":
@@ -186,7 +186,7 @@ def test_an_ignore_file_inside_of_what_is_named_counts(repository: Path) -> None
     assert found(repository / "out") == ["f"]
 
 
-def test_a_definition_that_is_ignored_is_none_unless_it_is_named(repository: Path) -> None:
+def test_an_ignored_definition_is_used_only_if_it_is_named(repository: Path) -> None:
     put(repository / ".gitignore", "stepwell.json\n")
     function(repository / "f")
     assert found(repository) == []
@@ -204,14 +204,14 @@ def test_without_a_repository_ignore_files_count_too(tmp_path: Path) -> None:
     assert passed_over(tmp_path)["x/b/stepwell.json"].startswith(".stepwellignore ignores it")
 
 
-def test_a_pattern_that_is_none_is_passed_over_as_git_does(repository: Path) -> None:
+def test_an_invalid_pattern_is_skipped_as_in_git(repository: Path) -> None:
     put(repository / ".gitignore", "!\nscratch\n/\n").write_bytes(b"!\nscratch\n/\ncaf\xe9\n")
     function(repository / "scratch")
     function(repository / "f")
     assert found(repository) == ["f"]
 
 
-def test_the_code_of_a_step_may_be_what_git_ignores(repository: Path) -> None:
+def test_the_code_of_a_step_can_be_ignored_by_git(repository: Path) -> None:
     put(repository / ".gitignore", "build/\n*.sh\n")
     put(repository / "f/build/main.sh", "echo")
     steps = {"a": {"path": "file://build"}}
@@ -232,7 +232,7 @@ def test_a_linked_function_is_found_once(tmp_path: Path) -> None:
     assert Tree([tmp_path / "functions"]).linked[0] in (tmp_path / "elsewhere", tmp_path / "functions/real")
 
 
-def test_loops_of_links_end(tmp_path: Path) -> None:
+def test_loops_of_links_are_not_followed_forever(tmp_path: Path) -> None:
     function(tmp_path / "f")
     (tmp_path / "f/again").symlink_to("..")
     (tmp_path / "f/self").symlink_to("../f")
@@ -240,7 +240,7 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     assert found(tmp_path) == ["f"]
 
 
-def test_a_definition_that_is_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+def test_a_definition_that_is_a_broken_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f/stepwell.json").symlink_to("gone.json")
     with pytest.raises(LoadError, match=r"f/stepwell\.json:1:1: is a link that does not lead to a file"):
@@ -249,7 +249,7 @@ def test_a_definition_that_is_a_link_to_nothing_is_told(tmp_path: Path) -> None:
         load(tmp_path / "f")
 
 
-def test_a_definition_in_capital_letters_is_told(tmp_path: Path) -> None:
+def test_a_definition_in_capital_letters_is_reported(tmp_path: Path) -> None:
     put(tmp_path / "f/Stepwell.JSON", "{}")
     assert passed_over(tmp_path) == {
         "f/Stepwell.JSON": "names of definitions are lower case; rename it to stepwell.json"
@@ -258,7 +258,7 @@ def test_a_definition_in_capital_letters_is_told(tmp_path: Path) -> None:
         load(tmp_path / "f")
 
 
-def test_a_step_that_is_called_so_but_for_capital_letters_is_named(tmp_path: Path) -> None:
+def test_a_step_whose_name_differs_only_in_case_is_suggested(tmp_path: Path) -> None:
     put(tmp_path / "Send/main.sh")
     steps = {"a": {"path": "file://send"}}
     put(tmp_path / "stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
@@ -266,13 +266,13 @@ def test_a_step_that_is_called_so_but_for_capital_letters_is_named(tmp_path: Pat
         load(tmp_path)
 
 
-def test_names_that_differ_by_capital_letters_are_two_functions(tmp_path: Path) -> None:
+def test_names_that_differ_in_case_are_two_functions(tmp_path: Path) -> None:
     function(tmp_path / "f", "one")
     function(tmp_path / "F", "two")
     assert found(tmp_path) == ["F", "f"]
 
 
-def test_names_that_are_not_utf_8_are_found_and_shown(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_found_and_printed(tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     function(odd)
     assert find_definitions([tmp_path]) == [odd / "stepwell.json"]
@@ -282,7 +282,7 @@ def test_names_that_are_not_utf_8_are_found_and_shown(tmp_path: Path) -> None:
     assert "caf\\udce9/stepwell.json:1:2" in str(error)
 
 
-def test_too_much_to_search_is_told_with_the_cure(tmp_path: Path) -> None:
+def test_a_folder_that_is_too_large_to_search_is_reported_with_the_cure(tmp_path: Path) -> None:
     function(tmp_path / "a")
     for i in range(50):
         put(tmp_path / f"data/{i % 5}/{i}")
@@ -306,7 +306,7 @@ def test_code_of_too_many_files_is_refused_with_the_cure(tmp_path: Path, monkeyp
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that other users can read, too."""
+    """A folder that other users can read too."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -314,7 +314,7 @@ def shared() -> Iterator[Path]:
 
 @contextmanager
 def as_a_user() -> Iterator[None]:
-    """Root may read everything, so root is nobody for a while."""
+    """Changes the user from root to nobody, because root can read everything."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -336,7 +336,7 @@ def as_a_user() -> Iterator[None]:
         ("f/stepwell.json", ".", "f/stepwell.json:1:1: cannot be read: Permission denied"),
     ],
 )
-def test_what_cannot_be_read_is_told(shared: Path, locked: str, named: str, says: str) -> None:
+def test_folders_and_files_that_cannot_be_read_are_reported(shared: Path, locked: str, named: str, says: str) -> None:
     put(shared / "f/s/main.sh", "echo")
     steps = {"s": {"path": "file://s"}}
     put(shared / "f/stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
@@ -350,7 +350,7 @@ def test_what_cannot_be_read_is_told(shared: Path, locked: str, named: str, says
     assert [function.definition.id for function in functions] == list(others.get((locked, named), ""))
 
 
-def test_one_function_that_cannot_be_read_is_told(shared: Path) -> None:
+def test_a_function_that_cannot_be_read_is_reported(shared: Path) -> None:
     function(shared / "f").chmod(0)
     with as_a_user(), pytest.raises(LoadError, match="f:1:1: cannot be read: Permission denied"):
         load(shared / "f")

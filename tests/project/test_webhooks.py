@@ -1,4 +1,4 @@
-"""Rules of webhooks on disk: where they are found, and what is wrong with one."""
+"""Rules of webhooks on disk: where they are found, and invalid files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(*paths: Path) -> list[str]:
     return [webhook.name for webhook in found.webhooks]
 
 
-def test_rules_stand_beside_functions_or_in_their_folders(tmp_path: Path) -> None:
+def test_rules_are_found_beside_functions_and_in_their_folders(tmp_path: Path) -> None:
     one = write_function(tmp_path / "functions" / "one")
     write(one / "webhooks" / "inside.json")
     write(tmp_path / "functions" / "webhooks" / "beside.yaml", "event: hook\nverify: {type: stripe, secret: S}\n")
@@ -32,7 +32,7 @@ def test_rules_stand_beside_functions_or_in_their_folders(tmp_path: Path) -> Non
     assert names(one / "stepwell.json") == ["beside", "inside"]
 
 
-def test_other_files_and_the_code_of_functions_are_no_rules(tmp_path: Path) -> None:
+def test_other_files_and_the_code_of_functions_are_not_rules(tmp_path: Path) -> None:
     function = write_function(tmp_path / "f")
     write(function / "steps" / "webhooks" / "package.json", "{}")
     write(function / "node_modules" / "x" / "webhooks" / "a.json", "{}")
@@ -56,7 +56,7 @@ def test_other_files_and_the_code_of_functions_are_no_rules(tmp_path: Path) -> N
         ("a.b.json", RULE, (1, 1), "an id has"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(
+def test_an_invalid_rule_is_reported_with_its_place(
     tmp_path: Path, file: str, text: str, place: tuple[int, int], message: str
 ) -> None:
     written = write(tmp_path / "webhooks" / file, text)
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_told_with_its_place(
     assert found.webhooks == []
 
 
-def test_a_name_stands_for_one_rule(tmp_path: Path) -> None:
+def test_a_duplicate_name_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a" / "webhooks" / "github.json")
     write(tmp_path / "b" / "webhooks" / "github.yaml", RULE)
     (problem,) = find_webhooks([tmp_path]).problems

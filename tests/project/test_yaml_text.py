@@ -1,4 +1,4 @@
-"""Definitions in YAML: the same data as JSON, and nothing that executes, grows or guesses."""
+"""Definitions in YAML: the same data as in JSON, without execution, explosion or guessing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from stepwell.project.yaml_text import parse_yaml
         ("a: !!str 1", {"a": "1"}),
     ],
 )
-def test_text_means_what_yaml_1_2_says(text: str, value: Any) -> None:
+def test_text_is_read_as_yaml_1_2(text: str, value: Any) -> None:
     assert parse_yaml(text).data == value
 
 
@@ -45,7 +45,7 @@ def test_text_means_what_yaml_1_2_says(text: str, value: Any) -> None:
         max_leaves=8,
     )
 )
-def test_json_is_read_as_yaml_too(value: Any) -> None:
+def test_json_can_be_read_as_yaml(value: Any) -> None:
     assert parse_yaml(json.dumps(value)).data == value
 
 
@@ -92,7 +92,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (LAUGHS, (1, 11), "counting aliases"),
     ],
 )
-def test_a_mistake_is_shown_where_it_is(text: str, place: tuple[int, int], says: str) -> None:
+def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], says: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_yaml(text)
     assert says in refused.value.message

@@ -1,4 +1,4 @@
-"""What clients of boto3 share in tests (`tests/faster_clients.py`) is nothing that one could change for another."""
+"""Clients of boto3 in tests (`tests/faster_clients.py`) share nothing that one client could change for another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def session(region: str = "eu-central-1") -> Any:
     return boto3.Session(region_name=region, aws_access_key_id="test", aws_secret_access_key="test")
 
 
-def test_what_is_registered_with_a_client_is_called_for_that_client_alone() -> None:
+def test_a_handler_is_called_only_for_its_client() -> None:
     of_session = session()
     one, other = of_session.client("sqs"), of_session.client("sqs")
     called: list[str] = []
@@ -25,18 +25,18 @@ def test_what_is_registered_with_a_client_is_called_for_that_client_alone() -> N
     assert called == ["ListQueues"]
 
 
-def test_a_session_adds_methods_to_clients_of_its_own_alone() -> None:
+def test_a_session_adds_methods_only_to_its_own_clients() -> None:
     def add(class_attributes: dict[str, Callable[..., Any]], **_: Any) -> None:
-        class_attributes["mine"] = lambda self: self.meta.service_model.service_name
+        class_attributes["added"] = lambda self: self.meta.service_model.service_name
 
     changed = session()
     changed.events.register("creating-client-class.sqs", add)
-    assert changed.client("sqs").mine() == "sqs"
-    assert not hasattr(session().client("sqs"), "mine")
-    assert hasattr(session().client("s3"), "upload_file")  # boto3 adds it
+    assert changed.client("sqs").added() == "sqs"
+    assert not hasattr(session().client("sqs"), "added")
+    assert hasattr(session().client("s3"), "upload_file")  # boto3 adds this method
 
 
-def test_a_client_asks_the_endpoint_of_its_service_and_region() -> None:
+def test_a_client_uses_the_endpoint_of_its_service_and_region() -> None:
     asked: list[str] = []
     with mock_aws():
         for region in ("eu-central-1", "us-west-2"):

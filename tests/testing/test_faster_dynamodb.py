@@ -1,4 +1,4 @@
-"""The shorter way to moto's DynamoDB: the same answers, the same tables."""
+"""The shortcut to moto's DynamoDB gives the same answers and leaves the same tables."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ BATCHES: list[tuple[str, Json]] = [
 
 @pytest.fixture(autouse=True)
 def plain() -> Iterator[None]:
-    """Other tests of this process may have left moto fast until they all have ended."""
+    """Restores plain moto: other tests of this process may have left it patched."""
     with plain_moto():
         yield
 
@@ -90,7 +90,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answers(region: str = "eu-west-1") -> Iterator[Json]:
-    """What is answered to all requests, one by one, on a new table."""
+    """The answers to all requests, made one by one on a new table."""
     with mock_aws():
         client = boto3.client("dynamodb", region)
         create_table(client, "t")
@@ -103,7 +103,7 @@ def answers(region: str = "eu-west-1") -> Iterator[Json]:
             yield answer
 
 
-def test_answers_are_those_of_the_long_way() -> None:
+def test_answers_are_the_same_as_without_the_shortcut() -> None:
     expected = list(answers())
     with faster_moto():
         assert list(answers()) == expected
@@ -111,8 +111,8 @@ def test_answers_are_those_of_the_long_way() -> None:
     assert expected[5]["Item"] == ITEM
 
 
-def test_the_short_way_makes_no_request_of_moto_but_for_what_makes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a new moto, or boto3, by which it is taken no more shows."""
+def test_the_shortcut_is_used_for_everything_but_creating_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if a new moto or boto3 no longer uses the shortcut."""
     seen: list[str] = []
     original = BaseResponse.setup_class
 
@@ -126,7 +126,7 @@ def test_the_short_way_makes_no_request_of_moto_but_for_what_makes_the_table(mon
     assert set(seen) <= {"CreateTable", "DescribeTable", "UpdateTimeToLive", "UpdateContinuousBackups"}
 
 
-def test_accounts_and_regions_are_apart() -> None:
+def test_accounts_and_regions_are_separate() -> None:
     with faster_moto(), mock_aws():
         for region in ("eu-west-1", "us-east-1"):
             client = boto3.client("dynamodb", region)
@@ -135,14 +135,14 @@ def test_accounts_and_regions_are_apart() -> None:
             client.put_item(TableName="t", Item=ITEM)
 
 
-def test_moto_is_as_before_afterwards() -> None:
+def test_moto_is_restored_afterwards() -> None:
     before = BotocoreStubber.process_request
     with faster_moto():
         assert BotocoreStubber.process_request is not before
     assert BotocoreStubber.process_request is before
 
 
-def test_within_the_short_way_moto_can_be_had_as_it_comes() -> None:
+def test_plain_moto_restores_moto_inside_the_shortcut() -> None:
     before = BotocoreStubber.process_request
     with faster_moto():
         faster = BotocoreStubber.process_request
@@ -150,5 +150,5 @@ def test_within_the_short_way_moto_can_be_had_as_it_comes() -> None:
             assert BotocoreStubber.process_request is before
             with faster_moto():
                 assert BotocoreStubber.process_request is not before
-        assert BotocoreStubber.process_request not in (before, faster), "it is made anew"
+        assert BotocoreStubber.process_request not in (before, faster), "a new patch is made"
     assert BotocoreStubber.process_request is before

@@ -1,4 +1,4 @@
-"""An account that does all that AWS may do: what it does is what AWS does, and Stepwell gets on with it."""
+"""An account with injected faults: the faults are those of AWS, and Stepwell copes with them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Account = Callable[[Unkindness], ContainerStepwell]
 
 @pytest.fixture
 def account(stepwell_aws_account: Any) -> Iterator[Account]:
-    """Makes an environment in an account that does this."""
+    """Makes an environment in an account with these faults."""
     made = []
 
     def make(unkindness: Unkindness) -> ContainerStepwell:
@@ -38,23 +38,23 @@ def account(stepwell_aws_account: Any) -> Iterator[Account]:
 
 
 def completes(stepwell: ContainerStepwell, folder: Path) -> None:
-    """A function of three steps runs to its end."""
+    """Checks that a function of three steps completes."""
     stepwell.deploy(write_function(folder, function({"a": {}, "b": "a", "c": "b"}), None))
     (run,) = stepwell.runs(stepwell.send("go"))
     assert run["status"] == "completed", run
 
 
-# --- by seed ---------------------------------------------------------------------------------------------------------
+# --- the seed --------------------------------------------------------------------------------------------------------
 
 
-def test_what_happens_follows_from_the_seed_and_the_number_of_the_draw() -> None:
+def test_faults_depend_only_on_the_seed_and_the_number_of_the_draw() -> None:
     one, same, other = Unkindness("a"), Unkindness("a"), Unkindness("b")
     other_kinds_between = [same.fraction("else") and same.fraction("x") for _ in range(5)]
     assert [one.fraction("x") for _ in range(5)] == other_kinds_between
     assert [other.fraction("x") for _ in range(5)] != other_kinds_between
 
 
-def test_a_failing_test_says_how_to_have_it_again(tmp_path: Path) -> None:
+def test_a_failed_test_prints_how_to_repeat_it(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_fails(stepwell_unkindness):\n    assert 1 == 2\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--unkind", "--unkind-seed=s7", "test_it.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -79,7 +79,7 @@ REQUESTS = [
 @pytest.mark.parametrize(
     ("service", "operation", "parameters", "code"), REQUESTS, ids=[request[0] for request in REQUESTS]
 )
-def test_a_service_refuses_in_its_own_words_and_boto3_asks_four_times(
+def test_a_service_refuses_with_its_own_error_and_boto3_tries_four_times(
     account: Account, service: str, operation: str, parameters: dict[str, Any], code: str
 ) -> None:
     unkindness = Unkindness.only(throttling=1, longest_throttling=7)
@@ -95,7 +95,7 @@ def test_a_service_refuses_in_its_own_words_and_boto3_asks_four_times(
     assert refused.value.response["ResponseMetadata"]["RetryAttempts"] == 3
 
 
-def test_those_who_would_have_to_ask_again_themselves_are_refused_less_often_than_boto3_asks(account: Account) -> None:
+def test_callers_are_refused_less_often_than_boto3_tries(account: Account) -> None:
     unkindness = Unkindness.only(throttling=1)
     account(unkindness)
     with unkindness.acting(CALLER):
@@ -104,14 +104,14 @@ def test_those_who_would_have_to_ask_again_themselves_are_refused_less_often_tha
     assert unkindness.done["throttled dynamodb.ListTables"] >= 20
 
 
-def test_requests_of_tests_are_spared(account: Account) -> None:
+def test_requests_of_tests_get_no_faults(account: Account) -> None:
     unkindness = Unkindness.only(throttling=1)
     account(unkindness)
     client("dynamodb").list_tables()
     assert not unkindness.done
 
 
-def test_what_is_refused_of_a_batch_is_sent_again_and_nothing_else(account: Account) -> None:
+def test_only_the_refused_part_of_a_batch_is_sent_again(account: Account) -> None:
     unkindness = Unkindness.only(partial_failures=1)
     resources = account(unkindness).resources
     with unkindness.acting(CALLER):
@@ -131,10 +131,13 @@ def count(url: str) -> int:
     return int(client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
 
 
-def test_of_a_lost_answer_the_request_is_done(account: Account) -> None:
+def test_a_request_with_a_lost_answer_is_carried_out(account: Account) -> None:
     unkindness = Unkindness.only(lost_answers=1)
     resources = account(unkindness).resources
-    with unkindness.acting(CALLER), pytest.raises(ClientError) as lost:  # boto3 asks again, and finds its own
+    with (
+        unkindness.acting(CALLER),
+        pytest.raises(ClientError) as lost,
+    ):  # boto3 retries, and finds that the queue exists
         client("dynamodb").put_item(
             TableName=resources.table, Item=ITEMS[0], ConditionExpression="attribute_not_exists(pk)"
         )
@@ -142,7 +145,7 @@ def test_of_a_lost_answer_the_request_is_done(account: Account) -> None:
     assert read_items(resources.table, ITEMS[:1], consistent=True) == ITEMS[:1]
 
 
-# --- what Stepwell makes of it ---------------------------------------------------------------------------------------
+# --- how Stepwell copes ----------------------------------------------------------------------------------------------
 
 KINDS = {
     "small_batches": 1,
@@ -162,11 +165,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_completes_whatever_happens(account: Account, tmp_path: Path, kind: str) -> None:
+def test_a_run_completes_despite_any_fault(account: Account, tmp_path: Path, kind: str) -> None:
     completes(account(Unkindness.only(**{kind: KINDS[kind]})), tmp_path)
 
 
-def test_two_lambdas_at_the_same_messages_start_each_attempt_once(account: Account, tmp_path: Path) -> None:
+def test_two_lambdas_with_the_same_messages_start_each_attempt_once(account: Account, tmp_path: Path) -> None:
     unkindness = Unkindness.only(overlaps=1)
     stepwell = account(unkindness)
     completes(stepwell, tmp_path)
@@ -175,6 +178,6 @@ def test_two_lambdas_at_the_same_messages_start_each_attempt_once(account: Accou
     assert [len(step["attempts"]) for step in run["steps"].values()] == [1, 1, 1]
 
 
-def test_an_account_is_kind_again_when_its_test_is_over(stepwell_aws_account: Any) -> None:
+def test_an_account_has_no_faults_after_its_test(stepwell_aws_account: Any) -> None:
     ContainerStepwell(*stepwell_aws_account, unkindness=Unkindness()).close()
     assert stepwell_aws_account[0].unkindness is None

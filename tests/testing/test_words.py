@@ -1,4 +1,4 @@
-"""The fixtures `stepwell` and `stepwell_aws` as people have them in their tests: no two words are a race."""
+"""The fixtures `stepwell` and `stepwell_aws` as users have them: consecutive calls have no races."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def platform(request: pytest.FixtureRequest) -> Stepwell:
 
 
 def function(folder: Path, steps: Json, *, on: str = "go", code: str = SLOW) -> Path:
-    """A function whose steps take a while, in a folder that is called as it is."""
+    """A function in a folder named like its id, whose steps take a while."""
     folder.mkdir(parents=True)
     (folder / "app.py").write_text(code)
     common = {"path": "file://app.py", "runtime": {"type": "lambda", "handler": "app.handler"}}
@@ -36,7 +36,7 @@ def only(platform: Stepwell, event_id: str) -> str:
     return str(run["id"])
 
 
-def test_a_run_is_shown_when_all_that_was_sent_has_had_its_effect(platform: Stepwell, tmp_path: Path) -> None:
+def test_run_waits_until_all_sent_events_have_had_their_effect(platform: Stepwell, tmp_path: Path) -> None:
     platform.deploy(function(tmp_path / "f", {"a": {}, "b": {"after": [{"step": "a", "async": PAID}]}}))
     run_id = only(platform, platform.send("go", {"order": 1}))
     platform.send("paid", {"order": 1})
@@ -44,7 +44,7 @@ def test_a_run_is_shown_when_all_that_was_sent_has_had_its_effect(platform: Step
     assert (run["status"], run["output"]) == ("completed", {"b": {"at": "last"}})
 
 
-def test_what_is_sent_is_routed(platform: Stepwell, tmp_path: Path) -> None:
+def test_send_returns_when_the_event_is_routed(platform: Stepwell, tmp_path: Path) -> None:
     platform.deploy(function(tmp_path / "f", {"a": {}}))
     event_id = platform.send("go")
     (run,) = platform.api("GET", f"/v1/events/{event_id}/runs")["data"]
@@ -52,7 +52,7 @@ def test_what_is_sent_is_routed(platform: Stepwell, tmp_path: Path) -> None:
     assert platform.run(run["id"])["status"] == "completed"
 
 
-def test_a_run_that_runs_again_is_shown_at_its_end(platform: Stepwell, tmp_path: Path) -> None:
+def test_a_rerun_is_returned_when_it_has_ended(platform: Stepwell, tmp_path: Path) -> None:
     platform.deploy(function(tmp_path / "f", {"a": {}}))
     again = platform.rerun(only(platform, platform.send("go", id="e")))
     assert again is not None
@@ -62,14 +62,14 @@ def test_a_run_that_runs_again_is_shown_at_its_end(platform: Stepwell, tmp_path:
     assert platform.run(done["run_id"])["status"] == "completed"
 
 
-def test_a_cancelled_run_is_cancelled_at_once(platform: Stepwell, tmp_path: Path) -> None:
+def test_cancel_takes_effect_at_once(platform: Stepwell, tmp_path: Path) -> None:
     platform.deploy(function(tmp_path / "f", {"a": {}, "b": {"after": [{"step": "a", "wait": "1h"}]}}))
     run_id = only(platform, platform.send("go"))
     platform.cancel(run_id)
     assert platform.peek(run_id)["status"] == "cancelled"
 
 
-def test_events_are_shown_with_those_that_follow(platform: Stepwell, tmp_path: Path) -> None:
+def test_events_waits_for_the_events_that_follow(platform: Stepwell, tmp_path: Path) -> None:
     platform.deploy(function(tmp_path / "f", {"a": {}}))
     platform.deploy(function(tmp_path / "after", {"a": {}}, on="stepwell/run.completed"))
     platform.send("go")
@@ -78,7 +78,7 @@ def test_events_are_shown_with_those_that_follow(platform: Stepwell, tmp_path: P
     assert [run["function_id"] for run in platform.runs(ended["id"])] == ["after"]
 
 
-def test_a_decision_is_followed_by_all_that_comes_of_it(platform: Stepwell, tmp_path: Path) -> None:
+def test_approve_waits_for_everything_that_follows(platform: Stepwell, tmp_path: Path) -> None:
     asks: Json = {"path": "", "runtime": {"type": "approval", "message": "'Pay?'"}}
     platform.deploy(function(tmp_path / "f", {"ask": asks, "b": {"after": [{"step": "ask"}]}}))
     run_id = only(platform, platform.send("go"))
@@ -86,7 +86,7 @@ def test_a_decision_is_followed_by_all_that_comes_of_it(platform: Stepwell, tmp_
     assert platform.peek(run_id)["status"] == "completed"
 
 
-def test_the_next_event_is_for_what_was_pushed_last(platform: Stepwell, tmp_path: Path) -> None:
+def test_the_next_event_uses_the_last_push(platform: Stepwell, tmp_path: Path) -> None:
     for n in (1, 2):
         code = f"def handler(event, context):\n    return {n}\n"
         assert platform.deploy(function(tmp_path / str(n) / "f", {"a": {}}, code=code)) == n
@@ -94,7 +94,7 @@ def test_the_next_event_is_for_what_was_pushed_last(platform: Stepwell, tmp_path
         assert (run["function_version"], run["output"]) == (n, {"a": n})
 
 
-def test_a_step_that_runs_on_is_shown_as_it_is(
+def test_a_step_that_keeps_running_is_returned_as_it_is(
     platform: Stepwell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stepwell.testing.settling.PATIENCE_S", 0.5)
@@ -109,7 +109,7 @@ def test_a_step_that_runs_on_is_shown_as_it_is(
     platform.wait(run_id, lambda run: run["status"] == "completed")
 
 
-# --- what is deployed ------------------------------------------------------------------------------------------------
+# --- deploying -------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_functions_is_deployed_with_its_types(platform: Stepwell, tmp_path: Path) -> None:
@@ -156,9 +156,7 @@ def _wrong_type(folder: Path) -> None:
         (lambda folder: None, "does not exist"),
     ],
 )
-def test_a_folder_with_anything_wrong_is_refused_as_a_whole(
-    platform: Stepwell, tmp_path: Path, make: Any, says: str
-) -> None:
+def test_a_folder_with_an_error_is_refused_as_a_whole(platform: Stepwell, tmp_path: Path, make: Any, says: str) -> None:
     make(tmp_path / "all")
     with pytest.raises(Refused, match=says):
         platform.deploy(tmp_path / "all")
