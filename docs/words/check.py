@@ -41,15 +41,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
+    any_phrase: re.Pattern[str]
     phrases: tuple[tuple[re.Pattern[str], str], ...]
     longest: int
     variables: frozenset[str]
+    budgets: dict[str, int]  # words, and in how many lines of the package each may stand
 
 
 def read_rules(path: Path = _HERE / "words.toml") -> Rules:
     table = tomllib.loads(path.read_text("utf-8"))
     phrases = tuple((re.compile(rf"\b(?:{text})\b", re.I), instead) for text, instead in table["phrases"].items())
-    return Rules(phrases, table["sentences"]["longest"], frozenset(table["variables"]["names"]))
+    return Rules(
+        re.compile("|".join(pattern.pattern for pattern, _ in phrases), re.I),
+        phrases,
+        table["sentences"]["longest"],
+        frozenset(table["variables"]["names"]),
+        table["budgets"],
+    )
 
 
 def check(path: Path, rules: Rules) -> Iterator[Place]:
@@ -113,6 +121,8 @@ def _paragraphs(first: int, lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 def _phrases(line: int, text: str, rules: Rules) -> Iterator[tuple[int, str]]:
     prose = _CODE.sub("`", text)
+    if not rules.any_phrase.search(prose):
+        return
     for pattern, instead in rules.phrases:
         if found := pattern.search(prose):
             yield line, f'"{found[0]}": {instead}'
@@ -135,12 +145,22 @@ def _files(paths: Sequence[str]) -> list[Path]:
     return [ROOT / name for name in wanted if (ROOT / name).is_file()]
 
 
+def over_budget(rules: Rules, package: Path = ROOT / "stepwell") -> Iterator[str]:
+    """Words that are good English, but of which there are so many that they stand for something unsaid."""
+    lines = [line for path in package.rglob("*.py") for line in path.read_text("utf-8").splitlines()]
+    for word, most in rules.budgets.items():
+        found = sum(re.search(rf"\b{word}\b", line) is not None for line in lines)
+        if found > most:
+            yield f'stepwell/: "{word}" is in {found} lines, at most {most}: name whose thing it is'
+
+
 def main(paths: Sequence[str]) -> int:
     rules = read_rules()
-    places = [place for path in _files(paths) for place in check(path, rules)]
-    for place in places:
-        print(place)
-    return 1 if places else 0
+    problems = [str(place) for path in _files(paths) for place in check(path, rules)]
+    problems += [] if paths else over_budget(rules)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
