@@ -1,3 +1,3 @@
 """Stepwell: an event-driven queue and DAG engine with no SDK."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
