@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help check format lint types imports test unkind mutants planted docs site schema bench rehearsal
+.PHONY: help install lock check format lint types imports test unkind mutants planted docs site schema bench rehearsal \
+	release audit
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -11,8 +12,19 @@ help:  ## what can be made
 # pip would compile 300 MB of Python, of which little is ever imported (180 are CDK's); Python compiles that when it is.
 $(BIN)/stepwell: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r locks/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
+else
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+endif
 	@touch $@
+
+lock: $(BIN)/stepwell  ## write the lock files; UPGRADE=1 takes the newest versions
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python locks/lock.py $(if $(UPGRADE),--upgrade)
+
+install: $(BIN)/stepwell  ## the environment in .venv; LOCKED=1 takes the versions of locks/dev.txt, as CI does
 
 check: lint types imports test  ## all that must pass; .ci/run runs the rehearsal too
 
@@ -48,6 +60,13 @@ docs: $(BIN)/stepwell  ## write the generated pages of docs/, and schemas/
 
 site: $(BIN)/stepwell  ## build the documentation into build/site; a dead link is an error
 	PYTHONPATH=docs/site NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+release:  ## build the wheel, the sdist and the SBOM into dist/, and check them
+	$(PYTHON) -m release
+
+audit: $(BIN)/stepwell  ## have the locked versions known vulnerabilities?
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python locks/audit.py
 
 bench: $(BIN)/stepwell  ## measure this machine (needs wrk)
 	$(BIN)/python bench/local.py

@@ -21,7 +21,7 @@ def build(folder: Path, python: str = sys.executable, **environment: str) -> sub
     for name in SOURCES:
         without = shutil.ignore_patterns("__pycache__", "adapter_layers")
         shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True, ignore=without)
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     command = "pip wheel --verbose --no-deps --wheel-dir wheels ./source"
     return subprocess.run(

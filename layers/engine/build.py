@@ -1,13 +1,12 @@
-"""Builds the layers of the engine's own Lambdas from wheels, without Docker, and keeps them by what they are made of.
+"""Builds the layers of the engine's Lambdas from wheels, without Docker, and caches them by their content.
 
-One rule: a layer is what its lock file says, and nothing is resolved while it is built. `python -m layers.engine.build`
-builds them and says how large they are; `python -m layers.engine.build lock` writes the lock files anew.
+A layer contains exactly the versions of its lock file. Nothing is resolved while it is built, and pip checks the hash
+of each wheel. `python -m layers.engine.build` builds all layers and prints their sizes; `make lock` writes the locks.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "layers"
 NAMES = ("light", "expressions", "openapi", "types", "tracer")
-RUNTIME_HAS = {"botocore", "jmespath", "python-dateutil", "six", "urllib3"}
-"""Of what `tracer` needs, that which Lambda's own runtime brings."""
 UNUSED = ("**/tests", "**/__pycache__", "**/*.pyi", "**/py.typed", "*.dist-info/RECORD", "bin")
 UNUSED_OF = {"expressions": ("bazel-project", "cel_expr_python/ext")}
 """Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, of which the contract has none."""
@@ -53,22 +50,11 @@ def layer(name: str, machine: Machine) -> Path:
         BUILD.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD, prefix=".new-") as new:
             target = Path(new, "layer", "python")
-            _pip("install", "--no-deps", "--no-compile", "--target", str(target), "-r", str(lock), *machine.wheels)
+            exactly = ["--require-hashes", "--no-deps", "--no-compile", "-r", str(lock)]
+            _pip("install", *exactly, "--target", str(target), *machine.wheels)
             _strip(target, (*UNUSED, *UNUSED_OF.get(name, ())))
             _move(target.parent, folder)
     return folder
-
-
-def lock(name: str, machine: Machine) -> str:
-    """What a lock file should say: every package that the `.in` file needs, in the newest version that there is."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        source = HERE / f"{name}.in"
-        options = ["--dry-run", "--ignore-installed", "--target", "unused", "--report", report.name]
-        _pip("install", *options, "-r", str(source), *machine.wheels)
-        found = json.loads(Path(report.name).read_text())["install"]
-    needed = [item["metadata"] for item in found if name != "tracer" or item["metadata"]["name"] not in RUNTIME_HAS]
-    pins = sorted(f"{item['name'].lower()}=={item['version']}" for item in needed)
-    return "\n".join([f"# Written by `python -m layers.engine.build lock` from {source.name}.", *pins, ""])
 
 
 def size_mb(folder: Path) -> float:
@@ -106,9 +92,6 @@ def _move(new: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["lock"]:
-        for name in NAMES:
-            (HERE / f"{name}.txt").write_text(lock(name, Machine()))
     for name in NAMES:
         folder = layer(name, Machine())
         print(f"{size_mb(folder):6.1f} MB  {folder}")

@@ -1,0 +1,1 @@
+"""Making a release: `python -m release` builds and checks what is published."""
