@@ -1,4 +1,4 @@
-"""The CDK app: `npx cdk deploy -c env=dev`. infra/README.md lists what can be set."""
+"""The CDK app: `npx cdk deploy -c env=dev`. infra/README.md lists the settings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The infrastructure of one environment: one file a concern, composed by `stack`."""
+"""The infrastructure of one environment: one file for each concern, composed by `stack`."""

@@ -1,8 +1,9 @@
-"""Alarms on what nobody would notice otherwise: what was lost, what is late, what is refused.
+"""CloudWatch alarms on failures that would otherwise go unnoticed: lost, late and rejected messages.
 
-One rule: every queue has an alarm on its dead letters and one on its lag, and every asynchronous path one on what could
-not be delivered. An alarm watches a metric under exactly the dimensions with which its service reports it: CloudWatch
-takes any others too, and never finds data. `tests/infra/emitted.py` has the list.
+Every queue has an alarm on dead letters and one on lag. Every asynchronous path has one on failed deliveries.
+
+An alarm must use exactly the dimensions with which the service reports the metric: CloudWatch accepts any others, but
+then never finds data. `tests/infra/emitted.py` has the list.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from stepwell.aws.queues.redelivery import STUCK
 from stepwell.aws.table.keys import STATUS_INDEX
 
 LATE = {"events": Duration.minutes(5), "outcomes": Duration.minutes(20)}
-"""How old a message may get. Timers of up to 14 minutes stand in `outcomes`, and are no delay."""
+"""The age of a queue's oldest message that raises an alarm. Timers wait in `outcomes` for up to 14 minutes, so that is
+not late."""
 FIVE_MINUTES = Duration.minutes(5)
 
 
@@ -49,29 +51,32 @@ class Alarms(Construct):
         self._alarm(
             "loopsStopped",
             _sum_of_all_lambdas("RecursiveInvocationsDropped"),
-            text="Lambda took a round of some Lambda in this account and region for endless, and stopped it",
+            text="Lambda stopped a chain of invocations in this account and region, as a supposed endless loop",
         )
         self._table(state.table)
         if settings.metrics:
             self._own(settings)
 
     def _own(self, settings: Settings) -> None:
-        """What the engine's Lambdas say of themselves."""
+        """Alarms on the metrics that the engine writes itself."""
         dimensions = {"env": settings.env, "service": SERVICE}
         self._alarm(
             "messagesStuck",
             _sum(NAMESPACE, STUCK, dimensions),
-            text="a message fails again and again, for minutes; route's or advance's log says which, and why",
+            text="a message has failed repeatedly for minutes; the log of route or advance has the message and error",
         )
         self._alarm(
             "eventsInvalid",
             _sum(NAMESPACE, INVALID_METRIC, dimensions),
-            text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
+            text="events did not match their schemas; `stepwell/event.invalid` has each event and the errors",
         )
 
     def _topic(self, settings: Settings) -> sns.Topic:
-        """The topic of all alarms. A policy of one's own replaces the default one of SNS, which would let CloudWatch
-        publish: https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html"""
+        """The topic of all alarms.
+
+        With `enforce_ssl` the topic has a custom policy, which replaces the default policy of SNS. So CloudWatch needs
+        an explicit permission: https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
+        """
         topic = sns.Topic(
             self,
             "Topic",
@@ -97,13 +102,13 @@ class Alarms(Construct):
         else:
             Annotations.of(self).add_warning_v2(
                 "stepwell:alarm_email",
-                "Nobody is told of alarms: give -c alarm_email=<address>, subscribe to the topic yourself,"
-                " or leave the alarms out with -c alarms=false.",
+                "Alarms are sent to nobody: set -c alarm_email=<address>, subscribe to the topic yourself,"
+                " or turn the alarms off with -c alarms=false.",
             )
         return topic
 
     def watch_bus(self, bus: Bus, rules: Mapping[str, events.Rule]) -> None:
-        """What the rules could not hand over to their queues, not even to the dead letters."""
+        """Alarms on events that a rule could not send to the queue, or not even to the dead-letter queue."""
         for name, rule in rules.items():
             dimensions = bus.metric_dimensions(rule)
             for metric in ("FailedInvocations", "InvocationsFailedToBeSentToDlq"):
@@ -124,7 +129,7 @@ class Alarms(Construct):
                 pair.dead_letters.metric_approximate_number_of_messages_visible(
                     period=Duration.minutes(1), statistic="Maximum"
                 ),
-                text=f"messages of the queue {name} could not be handled; they stand in its dead-letter queue",
+                text=f"messages of the queue {name} could not be handled; they are in the dead-letter queue",
             )
             self._alarm(
                 f"{name}Late",
@@ -145,25 +150,26 @@ class Alarms(Construct):
             by_name["tick"].metric_invocations(period=FIVE_MINUTES),
             text="tick does not run: no cron trigger and no timer over 14 minutes fires",
             below=1,
-            periods=2,  # the first one after a deployment begins before tick does
+            periods=2,  # the first period after a deployment begins before tick does
         )
 
     def _deliveries(self, step_http: lambda_.Function) -> None:
-        """The Lambdas of steps come and go, so that theirs is the sum over all Lambdas in the account and region."""
+        """Alarms on outcomes that did not reach `outcomes`. Step Lambdas come and go, so there is one alarm on the sum
+        over all Lambdas in the account and region."""
         metric = "DestinationDeliveryFailures"
         self._alarm(
             "stepHttpAnswers",
             _sum("AWS/Lambda", metric, {"FunctionName": step_http.function_name}),
-            text="answers of http steps did not reach the queue outcomes",
+            text="results of http steps did not reach the queue outcomes",
         )
         self._alarm(
             "stepAnswers",
             _sum_of_all_lambdas(metric),
-            text="answers of some Lambda in this account and region did not reach its destination",
+            text="results of some Lambda in this account and region did not reach their destination",
         )
 
     def _table(self, table: dynamodb.ITable) -> None:
-        """What is throttled in an index is not counted for the table."""
+        """Alarms on throttling. Throttling of an index does not count for the table, so both have alarms."""
         table_alone = {"TableName": table.table_name}
         for name, dimensions in (
             ("table", table_alone),
@@ -173,7 +179,7 @@ class Alarms(Construct):
                 self._alarm(
                     f"{name}{metric}",
                     _sum("AWS/DynamoDB", metric, dimensions),
-                    text=f"the {name} throttles: are many requests about one key?",
+                    text=f"the {name} throttles requests; many requests for one key may be the cause",
                     periods=3,
                 )
 
@@ -202,9 +208,10 @@ class Alarms(Construct):
 
 
 def _sum_of_all_lambdas(name: str) -> cloudwatch.MathExpression:
-    """The sum of a metric over all Lambdas, by a query: that Lambda also reports it without a dimension is said of its
-    metrics as a whole, and of none of these. A query costs as an alarm for each metric that it finds, and both are
-    reported only by Lambdas to which that happened.
+    """The sum of a metric over all Lambdas, by a Metrics Insights query.
+
+    AWS documents that Lambda reports metrics without a dimension too, but not for which metrics. CloudWatch bills a
+    query as one alarm for each metric that it finds. That is cheap: only Lambdas with such a failure report the metric.
     https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-view.html
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Create_Metrics_Insights_Alarm.html
     """

@@ -1,7 +1,7 @@
-"""Events: the environment's own bus feeds `events`, and ECS' news on the account's default bus feed `outcomes`.
+"""EventBridge: the environment's bus feeds the queue `events`; ECS events on the default bus feed `outcomes`.
 
-One rule: a bus hands over to queues, never to Lambdas, and what it cannot hand over goes to the queue's dead letters,
-from where a redrive brings it to the queue. Each queue lets in exactly the rules that send to it.
+Buses send to queues, never to Lambdas. Events that cannot be delivered go to the queue's dead-letter queue, and a
+redrive moves them to the queue. The policy of each queue allows exactly the rules that send to it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ class Bus(Construct):
         self._queues = queues
         self.bus = events.EventBus(self, "Bus", description=f"Events of Stepwell {settings.env}")
         everything = events.EventPattern(source=events.Match.prefix(""))
-        # The engine's own events are for others: what starts or wakes a function here, the engine takes by itself.
-        others = events.EventPattern(source=events.Match.anything_but(SOURCE))
-        self.rule = events.Rule(self, "ToEvents", event_bus=self.bus, event_pattern=others)
+        # Without the engine's own events: the engine accepts those directly, if they start or resume a function.
+        not_from_engine = events.EventPattern(source=events.Match.anything_but(SOURCE))
+        self.rule = events.Rule(self, "ToEvents", event_bus=self.bus, event_pattern=not_from_engine)
         self.rule.add_target(_target(queues.events))
         if settings.archive_days:
             self.bus.archive("Archive", event_pattern=everything, retention=Duration.days(settings.archive_days))
 
     def watch_containers(self, cluster_arn: str) -> events.Rule:
-        """Tell `outcomes` when a task of the cluster has stopped: ECS says so on the default bus alone."""
+        """A rule that sends an event to `outcomes` when a task of the cluster stops. ECS puts these events on the
+        account's default bus only."""
         rule = events.Rule(
             self,
             "ContainersStopped",
@@ -53,9 +54,10 @@ class Bus(Construct):
         return rule
 
     def metric_dimensions(self, rule: events.Rule) -> dict[str, str]:
-        """The dimensions under which EventBridge reports a rule: with the bus, unless that is the account's default.
+        """The dimensions of a rule's metrics. They include the bus, unless it is the account's default bus.
 
-        `Ref` of a rule on a bus of one's own is `bus|rule`, which no metric has as its RuleName. The ARN is documented:
+        `Ref` of a rule on a custom bus is `bus|rule`, which is not the RuleName in metrics. So the name is taken from
+        the ARN, which has a documented format:
         https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridge.html
         """
         if rule is not self.rule:
@@ -66,10 +68,10 @@ class Bus(Construct):
 
 @jsii.implements(events.IRuleTarget)
 class QueueTarget:
-    """A queue that a rule sends to, tried for a day; then the event goes to the queue's dead letters.
+    """A queue as the target of a rule. After a day of retries the event goes to the queue's dead-letter queue.
 
-    CDK's own target drops the condition `aws:SourceArn` from the policies of queues that a KMS key encrypts, unless a
-    feature flag puts the account in its place. This target always names the rule.
+    CDK's own target omits the condition `aws:SourceArn` for queues that are encrypted with a KMS key, or, with a
+    feature flag, uses the account instead. This target always names the rule.
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
     """
 

@@ -1,6 +1,6 @@
-"""What the engine's Lambdas consist of: `lambdas/`, the parts of `stepwell/` that they use, and layers of libraries.
+"""The code of the engine's Lambdas: `lambdas/`, the parts of `stepwell/` that they use, and layers of libraries.
 
-One rule: no Docker. Everything is copied, or installed from wheels by the lock files in `layers/engine`.
+Docker is not needed. Sources are copied; libraries are installed from wheels, by the lock files in `layers/engine`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from infra.settings import Settings
 from layers.engine.build import NAMES, Machine, layer
 
 ROOT = Path(__file__).parents[1]
-TRACER = "tracer"  # the layer that Lambdas have where the setting `tracing` is on
+TRACER = "tracer"  # a layer that Lambdas have only with the setting `tracing`
 NOT_IN_LAMBDAS = ("cdk", "cli", "dev", "local", "testing")
 """Packages of `stepwell` that no Lambda imports; a test starts every handler without them."""
-LEFT_OUT = [
+EXCLUDED = [
     "/*",
     "!/lambdas",
     "!/stepwell",
@@ -31,7 +31,7 @@ LEFT_OUT = [
 class EngineCode(Construct):
     def __init__(self, scope: Construct, settings: Settings) -> None:
         super().__init__(scope, "EngineCode")
-        self.code = lambda_.Code.from_asset(str(ROOT), exclude=LEFT_OUT, ignore_mode=IgnoreMode.GIT)
+        self.code = lambda_.Code.from_asset(str(ROOT), exclude=EXCLUDED, ignore_mode=IgnoreMode.GIT)
         self.architecture = lambda_.Architecture.custom(settings.architecture)
         self.runtime = lambda_.Runtime(f"python{settings.python}", lambda_.RuntimeFamily.PYTHON)
         machine = Machine(settings.architecture, settings.python)

@@ -1,6 +1,6 @@
-"""The dashboard: what comes in, what is late, how runs end, what it costs.
+"""The CloudWatch dashboard: requests, lag, ended runs, costs.
 
-One rule: every number is a metric that AWS or the engine's Lambdas write anyway; a look costs nothing.
+It shows only metrics that AWS or the engine's Lambdas write anyway, so viewing it costs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stepwell.aws.topology import FUNCTIONS
 RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")
 STEP_METRIC, LAG_METRIC, EVENTS_METRIC = "StepDuration", "MessageLag", "EventsAccepted"
 INVALID_METRIC = "EventsInvalid"
-SERVICE = "stepwell"  # a dimension of them all, beside the environment
+SERVICE = "stepwell"  # a dimension of all these metrics, beside the environment
 WIDTH, HEIGHT, IN_A_ROW = 8, 6, 3
 FIVE_MINUTES = Duration.minutes(5)
 
@@ -59,7 +59,7 @@ class Dashboard(Construct):
         return _graph("Requests and events", [self._ingest.api.metric_count(), *self._own(EVENTS_METRIC)])
 
     def _invalid(self) -> Widget:
-        return _graph("Events that are not as their types say", self._own(INVALID_METRIC))
+        return _graph("Events that do not match their schemas", self._own(INVALID_METRIC))
 
     def _runs(self) -> Widget:
         return _graph("Runs that ended", self._own(*RUN_METRICS), stacked=True)
@@ -71,16 +71,16 @@ class Dashboard(Construct):
         ]
         lags = [lag for statistic in ("p50", "p99") for lag in self._own(LAG_METRIC, statistic=statistic)]
         return Widget(
-            title="Lag (timers stand in outcomes for up to 14 min)", left=lags, right=ages, width=WIDTH, height=HEIGHT
+            title="Lag (timers wait in outcomes for up to 14 min)", left=lags, right=ages, width=WIDTH, height=HEIGHT
         )
 
     def _step_durations(self) -> Widget:
         statistics = ("p50", "p95", "p99")
-        durations = [one for statistic in statistics for one in self._own(STEP_METRIC, statistic=statistic)]
+        durations = [metric for statistic in statistics for metric in self._own(STEP_METRIC, statistic=statistic)]
         return _graph("Duration of attempts", durations)
 
     def _own(self, *names: str, statistic: str = "Sum") -> list[cloudwatch.Metric]:
-        """Metrics that the engine's Lambdas write; none where they write none."""
+        """Metrics that the engine's Lambdas write; none if the setting `metrics` is off."""
         dimensions = {"env": self._settings.env, "service": SERVICE}
         return [_metric(NAMESPACE, name, dimensions, statistic) for name in names if self._settings.metrics]
 
@@ -108,7 +108,7 @@ class Dashboard(Construct):
         return _graph("Duration of the engine's Lambdas", durations)
 
     def _cost(self) -> Widget:
-        """An estimate of what the engine costs an hour, without steps, storage and logs."""
+        """An estimate of the engine's cost per hour, without steps, storage and logs."""
         table = {"TableName": self._state.table.table_name}
         priced: list[tuple[cloudwatch.IMetric, float]] = [
             (self._ingest.api.metric_count(), REQUEST),

@@ -1,8 +1,7 @@
-"""The engine's Lambdas, as `stepwell.aws.topology` lists them, connected with what starts each.
+"""The engine's Lambdas, as `stepwell.aws.topology` lists them, and their triggers.
 
-One rule: what goes round from Lambda to Lambda (a step's outcome starts advance, which starts the next step) must say
-`RecursiveLoop: Allow`, or Lambda stops it after some sixteen rounds; the engine has guards of its own. A round begins
-wherever an event comes in or a run is made, so that all of them say it.
+All Lambdas have `RecursiveLoop: Allow`. A step's outcome starts advance, which starts the next step. Lambda would stop
+such a chain after about 16 rounds. The engine has limits of its own.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from stepwell.aws.topology import FUNCTIONS, EngineInvocation, Function, Queue, 
 
 
 class Functions(Construct):
-    """`places`: ARNs by the words of the table in `roles`."""
+    """The Lambdas of the engine. `places`: ARNs by the names that `roles` uses."""
 
     def __init__(self, scope: Construct, settings: Settings, code: EngineCode, places: Mapping[str, list[str]]) -> None:
         super().__init__(scope, "Functions")
-        # The log groups below have the names that this flag would give to others, in apps that have set it.
+        # With this flag CDK would create log groups of the same names as those below.
         self.node.set_context("@aws-cdk/aws-lambda:useCdkManagedLogGroup", False)
         self._settings, self._code, self._places = settings, code, dict(places)
         self.by_name: dict[str, lambda_.Function] = {}
-        # The others may invoke step_http, so that it is made before their roles.
+        # step_http is first, since the roles of the others refer to it.
         for function in sorted(FUNCTIONS, key=lambda value: not isinstance(value.trigger, EngineInvocation)):
             self.by_name[function.name] = made = self._function(function)
             self._places.setdefault(function.name, [made.function_arn])
@@ -74,8 +73,11 @@ class Functions(Construct):
         return made
 
     def _logging(self, function: Function) -> dict[str, Any]:
-        """JSON lines, and of Lambda's own only warnings: START, END and REPORT are most of an idle environment's logs.
-        `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.api.logs`)."""
+        """The logging configuration: JSON, and only warnings of Lambda's own messages.
+
+        START, END and REPORT would be most of an idle environment's logs. `step_http` keeps them: they delimit the log
+        of an attempt (`stepwell.aws.api.logs`).
+        """
         if isinstance(function.trigger, EngineInvocation):
             return {}
         return {
@@ -85,29 +87,29 @@ class Functions(Construct):
         }
 
     def _concurrency(self, name: str) -> int | None:
-        """Most instances of those that read queues."""
+        """The maximum number of instances of a Lambda that reads a queue; None for others."""
         return {"route": self._settings.route_concurrency, "advance": self._settings.advance_concurrency}.get(name)
 
     def scope_of(self, name: str) -> Construct:
-        """A Lambda with its role, what that may do, and its log."""
+        """The construct with the Lambda, the role, the policies and the log group."""
         return cast(Construct, self.node.find_child(name))
 
     def _reserved(self, name: str) -> int | None:
-        """Instances that are reserved for a Lambda, which are also its most."""
+        """The number of instances that are reserved for a Lambda, which is also the limit. None: no reservation."""
         settings = self._settings
         if settings.reserved_concurrency and (most := self._concurrency(name)):
             return most
-        asked = {
+        reserved = {
             "ingest": settings.ingest_concurrency,
             "api": settings.api_concurrency,
             "tick": settings.tick_concurrency,
         }
-        return asked.get(name) or None
+        return reserved.get(name) or None
 
-    # --- what starts them ------------------------------------------------------------------------------------------
+    # --- triggers --------------------------------------------------------------------------------------------------
 
     def connect(self, queues: Queues) -> None:
-        """All but the HTTP API, which is in `infra/ingest.py`, and CloudFormation, which finds its Lambda by itself."""
+        """Creates the triggers, except the HTTP API, which is in `infra/ingest.py`. CloudFormation needs no trigger."""
         for function in FUNCTIONS:
             made = self.by_name[function.name]
             match function.trigger:
@@ -140,7 +142,7 @@ class Functions(Construct):
         )
 
     def _invoked_by_engine(self, function: lambda_.Function, outcomes: str) -> None:
-        """As `stepwell push` does for the Lambdas of steps: Lambda retries nothing, the engine does."""
+        """Configures asynchronous invocations as `stepwell push` does for step Lambdas: Lambda does not retry."""
         to_outcomes = lambda_.CfnEventInvokeConfig.OnSuccessProperty(destination=outcomes)
         lambda_.CfnEventInvokeConfig(
             function,

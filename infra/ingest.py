@@ -1,6 +1,6 @@
-"""The HTTP API: `/e` and `/webhooks` go to the ingest Lambda, everything else to the API's.
+"""The HTTP API: `/e` and `/webhooks` go to the Lambda `ingest`, everything else to the Lambda `api`.
 
-One rule: no key is ever logged. A key may stand in the path (`/e/{key}`), so the access log has routes, never paths.
+API keys must not be logged. A path may contain a key (`/e/{key}`), so the access log has routes instead of paths.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOGGED = {
 
 
 class Ingest(Construct):
-    """`functions`: the engine's Lambdas by name."""
+    """The HTTP API. `functions`: the engine's Lambdas by name."""
 
     def __init__(self, scope: Construct, settings: Settings, functions: Mapping[str, aws_lambda.IFunction]) -> None:
         super().__init__(scope, "Ingest")

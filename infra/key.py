@@ -1,6 +1,6 @@
-"""The KMS key that the setting `kms_key` names: what it encrypts, and what that asks of whoever uses what is encrypted.
+"""The KMS key of the setting `kms_key`, and the permissions on it that roles need.
 
-One rule: services are let in by the key's own policy, which its owner writes (`key_policy`); roles get the rest here.
+AWS services get permissions from the key's policy, which the key's owner writes (`key_policy`). Roles get them here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from constructs import Construct
 from infra.settings import Settings
 
 _NEEDS = {
-    "dynamodb": ("Decrypt",),  # of the table's own key, whatever is done
+    "dynamodb": ("Decrypt",),  # for all actions: it decrypts the table's data key
     "sqs:SendMessage": ("Decrypt", "GenerateDataKey"),
     "sqs:ReceiveMessage": ("Decrypt",),
     "s3:PutObject": ("GenerateDataKey",),
@@ -30,7 +30,7 @@ def key_of(scope: Construct, settings: Settings) -> kms.IKey | None:
 
 
 def key_actions(actions: Iterable[str]) -> dict[str, list[str]]:
-    """What one may have to do with the key, by the service through which, who may do these actions."""
+    """The KMS actions that a role with these actions needs, by the service that calls KMS."""
     found: dict[str, set[str]] = {}
     for action in actions:
         service = action.partition(":")[0]
@@ -39,5 +39,5 @@ def key_actions(actions: Iterable[str]) -> dict[str, list[str]]:
 
 
 def via(service: str) -> dict[str, dict[str, str]]:
-    """The condition that the key is used through this service."""
+    """A condition that limits the use of the key to calls by this service."""
     return {"StringEquals": {"kms:ViaService": f"{service}.{Aws.REGION}.amazonaws.com"}}

@@ -1,6 +1,6 @@
-"""What the policy of your KMS key must say, so that AWS' services can use what an environment encrypts with it.
+"""The statements that your KMS key's policy needs, so that AWS services can use an environment's encrypted resources.
 
-`python -m infra.key_policy ARN` prints it, and `--check` prints what of it the key's policy lacks.
+`python -m infra.key_policy ARN` prints them. With `--check` it prints those that the key's policy lacks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Json = dict[str, Any]
 
 
 def statements(key: str, account: str | None = None) -> list[Json]:
-    """The statements that a key's policy needs, so that AWS' services can use what is encrypted with it.
+    """The statements that a key's policy needs, so that AWS services can use resources encrypted with the key.
 
-    `key`: its ARN. `account`: that of the environment, if it is another than the key's. Sources:
-    - EventBridge sends to encrypted queues. A condition on its source is not documented for queues, and documented not
-      to work for topics, so the statement is bound to the queues of the account instead.
+    `key`: the key's ARN. `account`: the environment's account, if it is not the key's. Sources:
+    - EventBridge sends to encrypted queues. A condition on the source is not documented for queues, and documented not
+      to work for topics. So the statement is limited to the queues of the account.
       https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
     - CloudWatch alarms publish to an encrypted topic:
       https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
@@ -45,7 +45,7 @@ def statements(key: str, account: str | None = None) -> list[Json]:
 
 
 def missing(policy: Json, wanted: Iterable[Json]) -> list[Json]:
-    """Those of the wanted statements that a key's policy does not have, word for word but for their `Sid`."""
+    """The wanted statements that a key's policy lacks. Statements must be equal, except for `Sid`."""
     has = [_plain(item) for item in policy["Statement"]]
     return [item for item in wanted if _plain(item) not in has]
 
@@ -63,7 +63,7 @@ def _plain(statement: Json) -> Json:
 
 
 def _parts(key: str) -> tuple[str, str, str]:
-    Settings(kms_key=key)  # refuses what is no ARN of a key
+    Settings(kms_key=key)  # raises BadSetting unless it is the ARN of a key
     _, partition, _, region, account, _ = key.split(":")
     return partition, region, account
 
@@ -71,17 +71,17 @@ def _parts(key: str) -> tuple[str, str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.key_policy", description=main.__doc__)
     parser.add_argument("key", help="ARN of the key")
-    parser.add_argument("--account", help="account of the environment, if it is another than the key's")
-    parser.add_argument("--check", action="store_true", help="say what the key's policy lacks; needs kms:GetKeyPolicy")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--account", help="the environment's account, if it is not the key's")
+    parser.add_argument("--check", action="store_true", help="print missing statements; needs kms:GetKeyPolicy")
+    options = parser.parse_args(arguments)
     try:
-        wanted = statements(asked.key, asked.account)
+        wanted = statements(options.key, options.account)
     except BadSetting as problem:
         sys.exit(str(problem))
-    if not asked.check:
+    if not options.check:
         print(json.dumps(wanted, indent=2))
         return 0
-    lacking = missing(_policy_of(asked.key), wanted)
+    lacking = missing(_policy_of(options.key), wanted)
     print(json.dumps(lacking, indent=2) if lacking else "The key's policy has all statements.")
     return 1 if lacking else 0
 

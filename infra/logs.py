@@ -1,4 +1,4 @@
-"""Log groups: all are made here, so that none is kept for ever, as those that AWS makes by itself are."""
+"""Log groups. Stepwell creates them itself: log groups that AWS creates keep their logs for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra.settings import Settings
 
 
 def log_group(scope: Construct, id: str, settings: Settings, name: str | None = None) -> logs.LogGroup:
-    """A log group that keeps its entries for some days, and goes with the stack."""
+    """A log group with the environment's retention. It is deleted with the stack."""
     group = logs.LogGroup(scope, id, log_group_name=name, removal_policy=RemovalPolicy.DESTROY)
     raw = cast(logs.CfnLogGroup, group.node.default_child)
     raw.retention_in_days, raw.kms_key_id = settings.log_days, settings.kms_key or None

@@ -1,7 +1,4 @@
-"""What cdk-nag's rules (AwsSolutions) ask for and we do otherwise, each with its reason.
-
-One rule: a reason says what stands in for what the rule wants.
-"""
+"""Exceptions from cdk-nag's rules (AwsSolutions), each with the reason, or with what is done instead."""
 
 from __future__ import annotations
 
@@ -12,28 +9,29 @@ from aws_cdk import Acknowledgment, Stack, Validations
 from constructs import Construct
 
 REASONS = {
-    "AwsSolutions-APIG4": "The ingest and api Lambdas check API keys; an authorizer would be one Lambda more.",
-    "AwsSolutions-S1": "Only the engine and `stepwell push` use the bucket; CloudTrail can show who else did.",
-    "AwsSolutions-L1": "The setting `python` says which; the lock files of layers/engine are made for its default.",
+    "AwsSolutions-APIG4": "The ingest and api Lambdas check API keys; an authorizer would be one more Lambda.",
+    "AwsSolutions-S1": "Only the engine and `stepwell push` use the bucket; CloudTrail can log other accesses.",
+    "AwsSolutions-L1": "The setting `python` selects the runtime; the lock files of layers/engine match the default.",
     "AwsSolutions-DDB3": "It is on, unless the setting `point_in_time_recovery` turns it off.",
-    "AwsSolutions-ECS4": "Container Insights cost more than the engine does; a step's duration and log are its run's.",
+    "AwsSolutions-ECS4": "Container Insights cost more than the engine; runs have each step's duration and log.",
     "AwsSolutions-IAM5[Resource::*]": (
         "ecs:ListTasks, xray:Put... and ecr:GetAuthorizationToken cannot name a resource; the first names the cluster."
     ),
 }
 WILDCARDS = {
-    "step lambdas": "`stepwell push` makes the Lambdas of steps; their names begin with the environment's.",
-    "step roles": "`stepwell push` makes a role for each function; their names begin with the environment's.",
-    "step logs": "Every Lambda of a step has a log group of its own; their names begin with the environment's.",
-    "container logs": "Every function with container steps has a log group; they are below the environment's.",
-    "task definitions": "`stepwell push` registers the definitions; their names begin with the environment's.",
-    "tasks": "Tasks have generated ids; only those of this environment's cluster are meant.",
-    "inputs": "Every attempt has an object of its own; only those below inputs/ are meant.",
-    "parameters": "Steps name the parameters that they read; only those of this environment are meant.",
+    "step lambdas": "`stepwell push` creates the Lambdas of steps; their names begin with the environment's name.",
+    "step roles": "`stepwell push` creates a role per function; their names begin with the environment's name.",
+    "step logs": "Every step Lambda has a log group; their names begin with the environment's name.",
+    "container logs": "Every function with container steps has a log group below the environment's prefix.",
+    "task definitions": "`stepwell push` registers them; their names begin with the environment's name.",
+    "tasks": "Tasks have generated ids; the ARN is limited to this environment's cluster.",
+    "inputs": "Every attempt has an object; the ARN is limited to the prefix inputs/.",
+    "parameters": "Steps name the parameters that they read; the ARN is limited to this environment.",
 }
 
 
 def acknowledge(scope: Construct, places: Mapping[str, list[str]]) -> None:
+    """Acknowledges the exceptions for an environment. `places`: ARNs by the names that `roles` uses."""
     for rule, reason in REASONS.items():
         Validations.of(scope).acknowledge(Acknowledgment(id=rule, reason=reason))
     for place, reason in WILDCARDS.items():
@@ -43,8 +41,8 @@ def acknowledge(scope: Construct, places: Mapping[str, list[str]]) -> None:
 
 
 def acknowledge_wildcards(scope: Construct, document: Mapping[str, Any]) -> None:
-    """For a permissions boundary, which allows nothing by itself."""
-    reason = "A boundary grants nothing: it says what roles of steps, whose names it cannot know, may allow at most."
+    """Acknowledges the wildcards of a permissions boundary, which grants nothing."""
+    reason = "A boundary grants nothing: it limits the roles of steps, whose names are not known here."
     for statement in document["Statement"]:
         for kind in ("Resource", "Action"):
             values = statement[kind] if isinstance(statement[kind], list) else [statement[kind]]
@@ -54,7 +52,7 @@ def acknowledge_wildcards(scope: Construct, document: Mapping[str, Any]) -> None
 
 
 def _as_written(value: Any) -> str:
-    """A resolved value as cdk-nag writes it: references in angle brackets."""
+    """A resolved value in cdk-nag's notation: references in angle brackets."""
     if isinstance(value, str):
         return value
     ((function, of),) = value.items()

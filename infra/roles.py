@@ -1,7 +1,7 @@
-"""What each of the engine's Lambdas may do: one table, and nothing besides it.
+"""The permissions of each of the engine's Lambdas, as one table.
 
-One rule: a role holds exactly the statements that stand here, and CDK's own grants are switched off. Statements name
-places by words; `infra/stack.py` knows the ARNs.
+A role has exactly these statements: CDK's own grants are switched off. Statements refer to resources by short names,
+called places; `infra/stack.py` maps them to ARNs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from infra.settings import Settings
 from stepwell.aws.topology import Queue, function
 
 Condition = Mapping[str, Mapping[str, str | tuple[str, ...]]]
-"""Operators, condition keys and values; `{word}` stands for the ARNs of a place."""
+"""Operator -> condition key -> value. `{name}` is replaced with the ARNs of the place."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ Statements = tuple[Statement, ...]
 
 
 def partitions(*patterns: str) -> Condition:
-    """Items of these partitions alone (`stepwell/aws/table/keys.py`). The operator also holds where a request names no
-    partition, so it must not stand with actions that need none, such as Scan.
+    """A condition that limits a statement to these partitions of the table (`stepwell/aws/table/keys.py`).
+
+    `ForAllValues` is also true for a request without a partition. So do not use it with actions such as Scan.
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
     """
     return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": patterns}}
@@ -60,7 +61,7 @@ READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
 
 READ_KEY: Statements = (Statement("ssm:GetParameter", ("signing keys",)),)
 READ_KEYS = ("route", "advance", "tick", "api")
-"""Who signs, or checks signatures. Nobody else may read the signing keys but `register`, which makes them."""
+"""The Lambdas that sign or check signatures. Only these and `register`, which creates the keys, may read the keys."""
 
 STATEMENTS: dict[str, Statements] = {
     "ingest": (
@@ -69,9 +70,9 @@ STATEMENTS: dict[str, Statements] = {
     ),
     "route": (*ENGINE, *START_STEPS),
     "advance": (*ENGINE, *READ_STATUS, *START_STEPS),
-    "tick": (  # it does nothing but find, and asks `advance` to act
+    "tick": (  # it only finds what is due, and sends messages to `advance`
         Statement("dynamodb:GetItem BatchGetItem Query UpdateItem BatchWriteItem", ("table",)),
-        Statement("dynamodb:PutItem", ("table",), partitions("F", "META")),  # a guarded canary is taken back
+        Statement("dynamodb:PutItem", ("table",), partitions("F", "META")),  # it rolls back a guarded canary
         Statement("sqs:SendMessage", ("outcomes",)),
         *READ_STATUS,
     ),
@@ -84,7 +85,7 @@ STATEMENTS: dict[str, Statements] = {
     ),
     "step_http": (
         Statement("ssm:GetParameters", ("parameters",)),
-        Statement("sqs:SendMessage", ("outcomes",)),  # its answers, which Lambda sends in its name
+        Statement("sqs:SendMessage", ("outcomes",)),  # results, which Lambda sends with this role
     ),
     "register": (
         Statement("dynamodb:GetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),
@@ -101,12 +102,12 @@ START_CONTAINERS: Statements = (
     Statement("s3:PutObject", ("inputs",)),
 )
 FIND_CONTAINERS = Statement("ecs:ListTasks", ("*",), IN_CLUSTER)
-CONTAINERS: dict[str, Statements] = {  # where there are container steps
+CONTAINERS: dict[str, Statements] = {  # only with the setting `vpc`
     "route": START_CONTAINERS,
     "advance": (
         *START_CONTAINERS,
         Statement("s3:GetObject", ("inputs",)),
-        Statement("s3:ListBucket", ("bucket",)),  # without it, S3 says "forbidden" of a report that is not there
+        Statement("s3:ListBucket", ("bucket",)),  # without it, S3 answers 403 instead of 404 for a missing report
         FIND_CONTAINERS,
         Statement("ecs:DescribeTasks StopTask", ("tasks",)),
     ),
@@ -121,7 +122,7 @@ TRACES: Statements = (Statement("xray:PutTraceSegments PutTelemetryRecords", ("*
 
 
 def statements(name: str, settings: Settings) -> Statements:
-    """What a Lambda may do, under these settings."""
+    """The statements for a Lambda of this name, under these settings."""
     statements = STATEMENTS[name]
     trigger = function(name).trigger
     if isinstance(trigger, Queue):
@@ -142,20 +143,23 @@ def statements(name: str, settings: Settings) -> Statements:
 
 
 def _use_of_key(statements: Statements) -> Statements:
-    """What these statements need of the KMS key that encrypts all that is stored; of parameters, only those that may
-    be read: Systems Manager gives the parameter's ARN as encryption context.
+    """The statements on the KMS key that these statements depend on.
+
+    For SSM they are limited to the parameters that may be read: SSM passes the parameter's ARN as encryption context.
     https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
     """
-    parameters = tuple(f"{{{place}}}" for one in statements if one.actions.startswith("ssm:") for place in one.places)
-    these: Condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": tuple(dict.fromkeys(parameters))}}
+    parameters = tuple(
+        f"{{{place}}}" for item in statements if item.actions.startswith("ssm:") for place in item.places
+    )
+    of_parameters: Condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": tuple(dict.fromkeys(parameters))}}
     return tuple(
-        Statement(f"kms:{' '.join(actions)}", ("key",), {**via(on), **(these if on == "ssm" else {})})
-        for on, actions in key_actions(name for one in statements for name in one.names).items()
+        Statement(f"kms:{' '.join(actions)}", ("key",), {**via(service), **(of_parameters if service == "ssm" else {})})
+        for service, actions in key_actions(name for item in statements for name in item.names).items()
     )
 
 
 class LambdaRole(iam.Role):
-    """A role of one of the engine's Lambdas. `places`: ARNs by the words of the statements."""
+    """The role of one of the engine's Lambdas. `places`: ARNs by the names that the statements use."""
 
     def __init__(self, scope: Construct, id: str, statements: Statements, places: Mapping[str, list[str]]) -> None:
         super().__init__(
@@ -163,18 +167,21 @@ class LambdaRole(iam.Role):
             id,
             assumed_by=for_this_account("lambda.amazonaws.com"),
             inline_policies={
-                "stepwell": iam.PolicyDocument(statements=[_statement(one, places) for one in statements])
+                "stepwell": iam.PolicyDocument(statements=[_statement(item, places) for item in statements])
             },
         )
 
 
 def for_this_account(service: str) -> iam.ServicePrincipal:
-    """A service of AWS, when it acts for this account; `stepwell.aws.deploy.roles.trust` cites who sends the key."""
+    """An AWS service as principal, limited to this account. `stepwell.aws.deploy.roles.trust` cites the sources."""
     return iam.ServicePrincipal(service, conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}})
 
 
 def let_log(scope: Construct, role: iam.IRole, log_group: str) -> None:
-    """In a policy of its own: the log group is named by the Lambda, which is made after its role."""
+    """Lets the role write to the log group, by a separate policy.
+
+    The log group's name depends on the Lambda, and the Lambda is created after the role.
+    """
     write = iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log_group])
     iam.Policy(scope, "WriteLog", roles=[role], statements=[write])
 
@@ -192,7 +199,7 @@ def _statement(statement: Statement, places: Mapping[str, list[str]]) -> iam.Pol
 
 
 def _value(value: str | tuple[str, ...], places: Mapping[str, list[str]]) -> str | list[str]:
-    """As IAM takes it: one value alone, several as a list."""
-    each = [value] if isinstance(value, str) else value
-    found = [name for one in each for name in (places[one[1:-1]] if one.startswith("{") else [one])]
+    """The value of a condition, with places replaced by ARNs: a text if it is only one, else a list."""
+    parts = [value] if isinstance(value, str) else value
+    found = [text for part in parts for text in (places[part[1:-1]] if part.startswith("{") else [part])]
     return found[0] if len(found) == 1 else found

@@ -1,8 +1,8 @@
-"""The role with which ECS works in an account, made before the first cluster.
+"""The service-linked role of ECS, AWSServiceRoleForECS, created before an account's first cluster.
 
-ECS makes AWSServiceRoleForECS by itself with an account's first cluster, too late for it: CloudFormation's first try
-fails with "Unable to assume the service linked role". `AWS::IAM::ServiceLinkedRole` in turn fails where the role exists
-already, and an account has only one. So a Lambda makes it unless it is there.
+ECS creates the role together with the first cluster, which is too late: CloudFormation fails with "Unable to assume the
+service linked role". `AWS::IAM::ServiceLinkedRole` fails if the role exists already, and an account has only one. So a
+Lambda creates the role if it does not exist.
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using-service-linked-roles.html
 https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/818
 """
@@ -28,17 +28,17 @@ STATEMENTS = (
 
 
 class ServiceRole(Construct):
-    """Whatever needs the role depends on this construct."""
+    """The service-linked role. Constructs that need the role must depend on this one."""
 
     def __init__(self, scope: Construct, settings: Settings) -> None:
         super().__init__(scope, "ServiceRole")
-        self.node.set_context("@aws-cdk/aws-lambda:useCdkManagedLogGroup", False)  # its log group is made here
+        self.node.set_context("@aws-cdk/aws-lambda:useCdkManagedLogGroup", False)  # the log group is created here
         arn = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
         role = LambdaRole(self, "Role", STATEMENTS, {"service role": [arn]})
         function = lambda_.Function(
             self,
             "Function",
-            description=f"Stepwell {settings.env}: makes the role of ECS, if the account has none",
+            description=f"Stepwell {settings.env}: creates the service-linked role of ECS, if the account has none",
             code=lambda_.Code.from_inline(HANDLER.read_text()),
             handler="index.handler",
             runtime=lambda_.Runtime(
@@ -50,5 +50,5 @@ class ServiceRole(Construct):
         )
         log = log_group(self, "Log", settings, f"/aws/lambda/{function.function_name}")
         let_log(self, role, log.log_group_arn)
-        there = CustomResource(self, "Exists", service_token=function.function_arn, resource_type="Custom::EcsRole")
-        there.node.add_dependency(log)
+        exists = CustomResource(self, "Exists", service_token=function.function_arn, resource_type="Custom::EcsRole")
+        exists.node.add_dependency(log)

@@ -1,6 +1,7 @@
-"""A custom resource of CloudFormation: the role with which ECS works in this account exists, whoever made it, and when.
+"""A custom resource of CloudFormation: creates the service-linked role of ECS, unless the account has it.
 
-It is deployed as a text, beside which Lambda puts `cfnresponse`. The role stays when the stack goes: others may use it.
+The code is inlined into the template, and Lambda adds the module `cfnresponse`. The role is not deleted with the stack,
+since others may use it.
 """
 
 import time
@@ -9,7 +10,7 @@ import boto3
 import cfnresponse
 
 ROLE, SERVICE = "AWSServiceRoleForECS", "ecs.amazonaws.com"
-PROPAGATION_S = 15  # until ECS can assume a role that is new
+PROPAGATION_S = 15  # until ECS can assume a new role
 COMMAND = f"aws iam create-service-linked-role --aws-service-name {SERVICE}"
 
 
@@ -19,7 +20,7 @@ def handler(event, context):
         try:
             ensure(boto3.client("iam"))
         except Exception as error:
-            reason = f"ECS needs the role {ROLE}, which could not be made: {error}. Make it once by: {COMMAND}"
+            reason = f"ECS needs the role {ROLE}, which could not be created: {error}. Create it with: {COMMAND}"
     status = cfnresponse.FAILED if reason else cfnresponse.SUCCESS
     cfnresponse.send(event, context, status, {}, ROLE, reason=reason)
 
@@ -33,5 +34,5 @@ def ensure(iam):
     try:
         iam.create_service_linked_role(AWSServiceName=SERVICE)
     except iam.exceptions.InvalidInputException:
-        iam.get_role(RoleName=ROLE)  # somebody else made it meanwhile
+        iam.get_role(RoleName=ROLE)  # it was created in the meantime
     time.sleep(PROPAGATION_S)

@@ -1,6 +1,6 @@
-"""How a setting is declared, read from CDK's context, checked and documented.
+"""Declares settings, reads them from CDK's context, checks them and documents them.
 
-One rule: a value that cannot be used, or a name that nobody knows, stops the synth with what to write instead.
+An invalid value or an unknown name stops the synthesis. The message tells what to write instead.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 
 class BadSetting(ValueError):
-    """A setting cannot be used; the message says what can."""
+    """A setting is invalid. The message describes the valid values."""
 
 
 def setting(default: Any, text: str, **limits: Any) -> Any:
-    """`limits`: `low` and `high` of a number, `one_of` some texts, or a `pattern` with the `hint` that explains it."""
+    """Declares a setting. `limits`: `low` and `high` of a number, `one_of` a list, or a `pattern` with a `hint`."""
     return field(default=default, metadata={"text": text, **limits})
 
 
@@ -27,13 +27,13 @@ def field_problems(field: Field[Any], value: Any) -> Iterator[str]:
     if (low is not None and value < low) or (high is not None and value > high):
         yield f"{field.name}: {value} is not{_limits(field).replace(';', '')}"
     if one_of is not None and value not in one_of:
-        yield f"{field.name}: {value} is none of {', '.join(map(str, one_of))}"
+        yield f"{field.name}: {value} is not one of {', '.join(map(str, one_of))}"
     if pattern is not None and value != field.default and not re.fullmatch(pattern, value):
         yield f"{field.name}: {value!r} is not {field.metadata['hint']}"
 
 
 def parsed(field: Field[Any], value: Any) -> Any:
-    """`-c` gives texts, cdk.json may have numbers and booleans."""
+    """The value in the field's type. `-c` gives texts; cdk.json may contain numbers and booleans. Raises BadSetting."""
     kind: type = type(field.default)
     if kind is bool:
         if str(value).lower() not in ("true", "false"):
@@ -42,13 +42,13 @@ def parsed(field: Field[Any], value: Any) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise BadSetting(f"{field.name}: {value!r} is no number") from None
+        raise BadSetting(f"{field.name}: {value!r} is not a number") from None
 
 
 def refuse_unknown(cls: type[Any], names: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(cls)]
     for name in names:
-        if name in known or re.search(r"[:/]|^aws-cdk|^cdk|^vpc-provider", name):  # CDK's own have these in them
+        if name in known or re.search(r"[:/]|^aws-cdk|^cdk|^vpc-provider", name):  # CDK's own settings
             continue
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]}?" if close else "; infra/README.md lists the settings"
@@ -64,7 +64,7 @@ def _shown(field: Field[Any]) -> str:
 def _limits(field: Field[Any]) -> str:
     low, high, one_of = (field.metadata.get(name) for name in ("low", "high", "one_of"))
     if one_of is not None and isinstance(field.default, str):
-        return f"; {' or '.join(f'`{one}`' for one in one_of)}"
+        return f"; {' or '.join(f'`{value}`' for value in one_of)}"
     if one_of is not None:
         return f"; one of {', '.join(map(str, one_of))}"
     if low is not None and high is not None:

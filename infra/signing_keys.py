@@ -1,7 +1,7 @@
-"""The signing keys: a SecureString in SSM, which the Lambda `register` makes, since CloudFormation makes none.
+"""The signing keys: a SecureString in SSM, created by the Lambda `register`, as CloudFormation cannot create one.
 
-One rule: the keys are there before a Lambda that signs or checks is, and what older versions used instead, an item of
-the table, is deleted after all of them are.
+The keys are created before the Lambdas that use them. Older versions of Stepwell have a key in the table; it is deleted
+after all these Lambdas are updated.
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ssm-parameter.html
 """
 

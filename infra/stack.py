@@ -1,6 +1,7 @@
-"""One environment: all concerns, composed. `Stepwell` can stand in a stack of your own; `StepwellStack` is ours.
+"""One environment, composed of all concerns. `Stepwell` is a construct for your own stacks, `StepwellStack` a stack.
 
-One rule: what Lambdas and commands must know of it is one `Resources`, in the Lambdas' environment and in SSM.
+Lambdas and commands read the environment's names and settings from a `Resources` object. The Lambdas have it in an
+environment variable; commands read it from SSM.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from stepwell.cdk.push import push_parameter, push_places
 
 
 class Stepwell(Construct):
-    """An environment of Stepwell. One stack can hold only one of a name, and so can an account and region."""
+    """An environment of Stepwell. The environment's name must be unique in the account and region."""
 
     def __init__(self, scope: Construct, id: str, settings: Settings) -> None:
         super().__init__(scope, id)
@@ -61,13 +62,13 @@ class Stepwell(Construct):
         if self.containers:
             self.rules["containers"] = self.bus.watch_containers(self.containers.cluster.attr_arn)
         self.step_boundary = "" if settings.permissions_boundary else self._bound_steps()
-        self._tell()
+        self._publish_resources()
         self._watch()
         self._bound()
         acknowledge(self, places)
 
     def _places(self) -> dict[str, list[str]]:
-        """ARNs by the words of the table in `roles`."""
+        """The ARNs of places, by the names that `roles` uses."""
         env, here = self.settings.env, f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
         aws = f"arn:{Aws.PARTITION}"
         groups = f"{aws}:logs:{here}:log-group:"
@@ -101,13 +102,14 @@ class Stepwell(Construct):
         return places
 
     def _bound_steps(self) -> str:
-        """The ARN of the policy that bounds the roles of steps. The queue's ARN is spelled out: ARNs of steps are made
-        of its parts."""
+        """The ARN of the permissions boundary for the roles of steps. The queue's ARN is written out in parts, because
+        other ARNs are made of these parts."""
         queue = f"arn:{Aws.PARTITION}:sqs:{Aws.REGION}:{Aws.ACCOUNT_ID}:{self.queues.outcomes.queue.queue_name}"
         return StepBoundary(self, self.settings, replace(self._resources(), outcomes_queue_arn=queue)).arn
 
-    def _tell(self) -> None:
-        """A Lambda's own name cannot stand in what it is made from: only SSM has that of step_http."""
+    def _publish_resources(self) -> None:
+        """Passes the `Resources` to the Lambdas and to SSM. The Lambda step_http does not get the name of step_http: a
+        Lambda cannot refer to itself."""
         known = replace(self._resources(), api_url=self.ingest.url, step_boundary=self.step_boundary)
         step_http = self.functions.by_name["step_http"]
         for function in self.functions.by_name.values():
@@ -199,7 +201,7 @@ class StepwellStack(Stack):
             "BucketName": self.stepwell.state.bucket.bucket_name,
         }
         domain = self.stepwell.ingest.domain
-        if domain is not None:  # what a CNAME of the domain must say
+        if domain is not None:  # the value of the domain's CNAME record
             outputs["DomainTarget"] = domain.regional_domain_name
         for name, value in outputs.items():
             CfnOutput(self, name, value=value)

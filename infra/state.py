@@ -1,6 +1,6 @@
-"""What an environment remembers: the table (`stepwell/aws/table/keys.py` has its keys) and the bucket.
+"""The environment's data: the table (`stepwell/aws/table/keys.py` has the keys) and the bucket.
 
-One rule: `keep_data` decides for all of it whether it outlives the stack.
+`keep_data` decides whether they stay in the account when the stack is deleted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from infra.key import key_of
 from infra.settings import Settings
 from stepwell.aws.table.keys import STATUS_INDEX
 
-INPUTS = "inputs/"  # of container steps, and their reports
+INPUTS = "inputs/"  # prefix in the bucket: inputs and reports of container steps
 INPUT_DAYS = 14
 
 
@@ -48,7 +48,7 @@ class State(Construct):
         )
 
     def _adopted(self, name: str, key: kms.IKey | None) -> dynamodb.ITable:
-        """A table that exists outside the stack and is only used by it. docs/operate/restore-aws.md describes it."""
+        """An existing table, which the stack does not create, change or delete. docs/operate/restore-aws.md has the details."""
         return dynamodb.Table.from_table_attributes(
             self, "Adopted", table_name=name, global_indexes=[STATUS_INDEX], encryption_key=key
         )
@@ -83,7 +83,7 @@ class State(Construct):
 
 
 def _warm(settings: Settings) -> dynamodb.WarmThroughput | None:
-    """For the table and its index alike: each run is written to both."""
+    """The warm throughput of the table, and of the index: each run is written to both."""
     if settings.warm_units is None:
         return None
     reads, writes = settings.warm_units

@@ -1,6 +1,6 @@
-"""What steps run on: the adapter's layers, and, where a VPC is given, a cluster for containers.
+"""The resources that steps run on: the adapter's layers, and a cluster for containers with the setting `vpc`.
 
-One rule: steps are no part of a stack. `stepwell push` makes them, so that a new function deploys nothing here.
+The steps themselves are not part of the stack. `stepwell push` creates them, so a new function needs no deployment.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Plat
 class StepLayers(Construct):
     """The step adapter as a Lambda layer, for each architecture that a step can have.
 
-    A version that a newer one replaces stays: steps of earlier pushes use it, and Lambda refuses to create or configure
-    a function with a version that is deleted (https://docs.aws.amazon.com/lambda/latest/dg/delete-layer.html).
-    `stepwell functions prune` deletes it once no function uses it. The newest goes with the stack.
+    Replaced versions of a layer are retained, since steps of earlier pushes use them. Lambda does not create or
+    configure a function with a deleted version (https://docs.aws.amazon.com/lambda/latest/dg/delete-layer.html).
+    `stepwell functions prune` deletes a replaced version once no function uses it. The newest version is deleted with
+    the stack.
     """
 
     def __init__(self, scope: Construct, build: Path) -> None:
@@ -68,7 +69,7 @@ class StepLayers(Construct):
 
 
 class StepBoundary(Construct):
-    """The policy that bounds the roles of steps that `stepwell push` makes."""
+    """The permissions boundary for the roles of steps that `stepwell push` creates."""
 
     def __init__(self, scope: Construct, settings: Settings, resources: Resources) -> None:
         super().__init__(scope, "StepBoundary")
@@ -85,7 +86,7 @@ class StepBoundary(Construct):
 
 
 class Containers(Construct):
-    """A cluster on Fargate, and what tasks on it need. Nothing of it costs anything while no task runs."""
+    """A cluster on Fargate, and the resources that tasks need. It costs nothing while no task runs."""
 
     def __init__(self, scope: Construct, settings: Settings, build: Path) -> None:
         super().__init__(scope, "Containers")
@@ -105,14 +106,14 @@ class Containers(Construct):
         self.execution_role = self._execution_role()
 
     def _network(self) -> tuple[str, list[str]]:
-        """The VPC and its subnets; looked up in the account unless all ids are given."""
+        """The VPC's id and the ids of subnets; looked up in the account unless the settings have them."""
         settings = self.settings
         if settings.subnet_ids:
             return settings.vpc, settings.subnet_ids
         if Token.is_unresolved(Stack.of(self).account):
             raise BadSetting(
-                f"vpc: to look up {settings.vpc}, CDK must know the account: use AWS credentials,"
-                " or give the subnets too: -c vpc=vpc-... -c subnets=subnet-...,subnet-..."
+                f"vpc: to look up {settings.vpc}, CDK needs the account: use AWS credentials,"
+                " or set the subnets too: -c vpc=vpc-... -c subnets=subnet-...,subnet-..."
             )
         wanted = {"is_default": True} if settings.vpc == "default" else {"vpc_id": settings.vpc}
         vpc = ec2.Vpc.from_lookup(self, "Vpc", **wanted)
@@ -133,8 +134,8 @@ class Containers(Construct):
         )
 
     def _adapter_image(self, build: Path, architecture: str) -> ecr_assets.DockerImageAsset:
-        """An image that holds the adapter alone; Docker (or what CDK_DOCKER names) builds it at deploy time, for either
-        architecture on any machine: it only copies a file."""
+        """An image that contains only the adapter. Docker (or the program in CDK_DOCKER) builds it at deployment, for
+        either architecture on any machine: the build only copies a file."""
         folder = _with_adapter(build / f"image-{architecture}", architecture)
         (folder / "Dockerfile").write_text('FROM scratch\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n')
         return ecr_assets.DockerImageAsset(
@@ -142,7 +143,7 @@ class Containers(Construct):
         )
 
     def _execution_role(self) -> iam.Role:
-        """What ECS itself does for a task: pull its images, write its log, hand it its values."""
+        """The role that ECS uses to start a task: to pull the images, write the log, and read the values in SSM."""
         env = self.settings.env
         parameters = parameter_arns(env)
         logs = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{task_log_group(env, '')}*"
@@ -171,7 +172,7 @@ class Containers(Construct):
 
 
 def parameter_arns(env: str) -> list[str]:
-    """What steps may read in SSM: `.env` files and secrets."""
+    """The ARNs of parameters in SSM that steps may read: `.env` files and secrets."""
     return [parameter_arn(f"{prefix}*") for prefix in (dotenv_prefix(env), secrets_prefix(env))]
 
 
@@ -180,7 +181,7 @@ def parameter_arn(name: str) -> str:
 
 
 def _with_adapter(folder: Path, architecture: str) -> Path:
-    """A folder that holds the adapter, under the name that Lambda looks for; put there in one move."""
+    """The folder with the adapter as `bootstrap`, the name that Lambda requires. The file is replaced atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as new:
         copied = Path(shutil.copy(adapter.binary(architecture), new))

@@ -1,1 +1,1 @@
-"""An environment deployed for trial: on an emulator (`make rehearsal`), or in a real account (`real/`)."""
+"""Trial deployments of an environment: on an emulator (`make rehearsal`), or in a real account (`real/`)."""

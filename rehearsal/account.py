@@ -1,4 +1,4 @@
-"""An AWS account on this machine: ministack, which is started, looked into and ended."""
+"""An emulated AWS account on this machine: starts and stops ministack, and lists the resources in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Thing(NamedTuple):
     name: str
 
 
-_LISTS = (  # service, operation, the list in its answer, the name in an item; None: the item is its name
+_LISTS = (  # service, operation, the list in the response, the name in an item; None: the item is the name
     ("apigatewayv2", "get_apis", "Items", "Name"),
     ("cloudformation", "describe_stacks", "Stacks", "StackName"),
     ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
@@ -53,7 +53,7 @@ _LISTS = (  # service, operation, the list in its answer, the name in an item; N
 
 
 def things() -> set[Thing]:
-    """What there is in the account, of everything that an environment is made of."""
+    """The resources in the account, of all kinds that an environment consists of."""
     found = set()
     for service, operation, path, name in _LISTS:
         for item in _list(boto3.client(service), operation, path):
@@ -73,7 +73,7 @@ def _list(client: Any, operation: str, path: str) -> list[Any]:
 
 @contextmanager
 def account() -> Iterator[str]:
-    """The address at which all of AWS answers meanwhile, to this process and to the commands that it starts."""
+    """Runs the emulator and yields the URL. It serves as AWS account for this process and the commands it starts."""
     _install()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -86,7 +86,7 @@ def account() -> Iterator[str]:
             "GATEWAY_PORT": str(port),
             "LAMBDA_EXECUTOR": "local",
             "PERSIST_STATE": "0",
-            "TMPDIR": scratch,  # where it leaves the code of every instance of a Lambda
+            "TMPDIR": scratch,  # it stores the code of every Lambda instance there
         }
         process = subprocess.Popen(
             [_PYTHON, HERE / "emulator.py"], env={**os.environ, **variables}, stdout=log, stderr=log
@@ -109,30 +109,30 @@ def account() -> Iterator[str]:
 
 
 def refusals() -> list[str]:
-    """What Lambdas were not allowed to do, as far as they logged it."""
+    """The log lines of Lambdas about denied requests."""
     return [line for line in LOG.read_text(errors="replace").splitlines() if "is not authorized to perform" in line]
 
 
 def python_version() -> str:
-    """Of the Lambdas, which run on ministack's own Python."""
+    """The Python version of the Lambdas, which run with ministack's own Python."""
     found = subprocess.check_output([_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True)
     return found.strip()
 
 
 def _forget_real_accounts() -> None:
-    """Nothing here may reach the account that somebody works with otherwise."""
+    """Removes the user's AWS credentials and profiles from the environment, so that no real account is reachable."""
     for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
         del os.environ[name]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 def _install() -> None:
-    """Make the emulator's virtual environment, anew if it should hold something else than it does."""
-    wanted, holds = HERE / "requirements.txt", BUILD / "requirements.txt"
-    if not holds.exists() or holds.read_bytes() != wanted.read_bytes():
+    """Creates the emulator's virtual environment, or creates it again if the requirements have changed."""
+    wanted, installed = HERE / "requirements.txt", BUILD / "requirements.txt"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
         venv.create(BUILD, with_pip=True, clear=True, symlinks=True)
         subprocess.run([_PYTHON, "-m", "pip", "install", "--quiet", "--requirement", wanted], check=True)
-        shutil.copy(wanted, holds)
+        shutil.copy(wanted, installed)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -156,14 +156,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _end_of_log() -> str:
-    """What went wrong of late, and the last lines. The log has the Lambdas' logs in it too."""
+    """The last errors and the last lines of the log, which includes the logs of the Lambdas."""
     lines = [line for line in LOG.read_text(errors="replace").splitlines() if '{"_aws":' not in line]
     wrong = [line for line in lines if re.search(_WRONG, line)]
     return "\n".join(
         [
             f"--- errors in {LOG}",
             *(line[:3000].replace("\\n", "\n") for line in wrong[-8:]),
-            "--- its end",
+            "--- the last lines",
             *(line[:300] for line in lines[-25:]),
             "---",
         ]

@@ -1,4 +1,4 @@
-"""The API of the deployed environment, at the address that a user is told."""
+"""A client for the HTTP API of the deployed environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def statuses(runs: list[Json], function: str | None = None) -> dict[str, int]:
 
 
 def waiting(runs: list[Json]) -> int:
-    """How many orders wait to be packed."""
+    """The number of orders that wait for `order/packed`."""
     return sum(
         run["function_id"] == "order" and run["status"] == "running" and run["steps"]["ship"]["status"] == "waiting"
         for run in runs
@@ -27,7 +27,7 @@ def waiting(runs: list[Json]) -> int:
 
 class Client:
     def __init__(self, emulator_url: str, api_url: str, key: str) -> None:
-        # The emulator tells APIs apart by the host that is asked for.
+        # The emulator selects the API by the Host header.
         host = f"{httpx.URL(api_url).host.split('.')[0]}.execute-api.localhost:{httpx.URL(emulator_url).port}"
         headers = {"authorization": f"Bearer {key}", "host": host}
         self._http = httpx.Client(base_url=emulator_url, headers=headers, timeout=60)
@@ -43,7 +43,7 @@ class Client:
         return ids
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> list[str] | None:
-        """What somebody without a key does: the ids of the events, or None if the signature is refused."""
+        """Sends a request without an API key. Returns the ids of the events, or None if the signature is rejected."""
         response = self._http.post(path, content=body, headers={"authorization": "", **headers})
         if response.status_code == 401:
             return None
@@ -79,7 +79,7 @@ class Client:
         return next(run for run in self.until(completed, what) if run["id"] == run_id)
 
     def start(self, event: Json) -> Json:
-        """Send an event that starts one function; its run."""
+        """Sends an event that starts one function, and returns the run."""
         (event_id,) = self.send([event])
         what = f"{event['name']} starts a run"
         runs = self.until(lambda runs: any(run["event_id"] == event_id for run in runs), what)

@@ -1,6 +1,11 @@
-"""ministack with what Stepwell needs besides: success destinations of asynchronous invocations (it delivers only those
-of failures), sent with the function's role; custom runtimes whose bootstrap is in a layer; permissions as AWS asks for
-them. Run by ministack's own Python.
+"""Runs ministack with additions that Stepwell needs.
+
+- Success destinations of asynchronous invocations, sent with the function's role. ministack has only failure
+  destinations.
+- Custom runtimes with the bootstrap in a layer.
+- The IAM permissions that AWS requires, where ministack requires others.
+
+It is run by ministack's own Python.
 """
 
 from __future__ import annotations
@@ -25,15 +30,15 @@ from ministack.services.cloudformation import provisioners
 
 Json = dict[str, Any]
 
-_invocations = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # the others wait, as in Lambda's own queue
-_whole: dict[str, bytes] = {}  # code with its layers, by function
+_invocations = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # further invocations wait, as in Lambda's own queue
+_with_layer_files: dict[str, bytes] = {}  # ARN and code hash of a function -> zip of the code and the layers
 
 
 def invoke(func: Json, event: Json) -> None:
-    """An asynchronous invocation without retries, as Stepwell asks for, and its record as Lambda shapes it."""
+    """Runs an asynchronous invocation without retries, and sends the record to the destination."""
     config = func.get("config") or func
     invocation = func.get("event_invoke_config") or (func.get("event_invoke_configs") or {}).get("$LATEST") or {}
-    ends = invocation.get("DestinationConfig") or {}
+    destinations = invocation.get("DestinationConfig") or {}
 
     def run() -> None:
         account, region = lambda_svc._account_region_from_function_config(config)
@@ -41,27 +46,27 @@ def invoke(func: Json, event: Json) -> None:
         lambda_svc._request_region.set(region)
         result = lambda_svc._execute_function(_with_layers(func, config), event)
         failed = bool(result.get("error"))
-        arn = (ends.get("OnFailure" if failed else "OnSuccess") or {}).get("Destination")
+        arn = (destinations.get("OnFailure" if failed else "OnSuccess") or {}).get("Destination")
         if arn:
             _send(arn, _record(config["FunctionArn"], event, result, failed), config)
 
-    _invocations.submit(run).add_done_callback(Future.result)  # which logs what was raised
+    _invocations.submit(run).add_done_callback(Future.result)  # logs exceptions
 
 
 def _with_layers(func: Json, config: Json) -> Json:
-    """A function whose code has the files of its layers too, if it brings its own runtime."""
+    """The function with the files of the layers added to the code, if it has a custom runtime."""
     if not config.get("Runtime", "").startswith("provided") or not config.get("Layers"):
         return func
     name = f"{config['FunctionArn']} {config['CodeSha256']}"
-    if name not in _whole:
+    if name not in _with_layer_files:
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as whole:
             for part in (func["code_zip"], *map(lambda_svc._resolve_layer_zip, config["Layers"])):
                 with zipfile.ZipFile(io.BytesIO(part)) as archive:
                     for entry in archive.infolist():
                         whole.writestr(entry, archive.read(entry))
-        _whole[name] = content.getvalue()
-    return {**func, "code_zip": _whole[name]}
+        _with_layer_files[name] = content.getvalue()
+    return {**func, "code_zip": _with_layer_files[name]}
 
 
 def _record(arn: str, event: Json, result: Json, failed: bool) -> Json:
@@ -90,10 +95,10 @@ def _sender(key: str, secret: str, token: str, region: str) -> Any:
 
 
 def _send(arn: str, record: Json, config: Json) -> None:
-    """A record to a queue, with the role of the function, as Lambda does.
+    """Sends a record to a queue with the function's role, as Lambda does.
 
-    Not straight into the queue's list of messages: those who read the queue replace that list, and what is added to
-    the old one is lost.
+    It does not append to the queue's list of messages: readers of the queue replace that list, so messages would be
+    lost.
     """
     keys = execution_credentials(config)
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -102,7 +107,7 @@ def _send(arn: str, record: Json, config: Json) -> None:
 
 
 def sqs_actions(action_of: Callable[..., str | None]) -> Callable[..., str | None]:
-    """In SQS, who may do something to one message may do it to a batch; ministack asks for permissions of their own."""
+    """Makes batch actions of SQS require the permission of the single action. ministack requires separate ones."""
 
     def permission(service: str, *request: Any) -> str | None:
         action = action_of(service, *request)
@@ -112,8 +117,8 @@ def sqs_actions(action_of: Callable[..., str | None]) -> Callable[..., str | Non
 
 
 def lambda_actions(action_of: Callable[..., str | None]) -> Callable[..., str | None]:
-    """What a function does when it was invoked, whether it may start itself, and the versions of a layer have actions
-    of their own; ministack asks for others."""
+    """Makes some requests to Lambda require the right action: event invoke configuration, recursion configuration, and
+    versions of a layer. ministack requires other actions."""
 
     def permission(service: str, method: str, path: str, *request: Any) -> str | None:
         for ending, what in (("/event-invoke-config", "EventInvokeConfig"), ("/recursion-config", "RecursionConfig")):
@@ -132,7 +137,7 @@ def lambda_actions(action_of: Callable[..., str | None]) -> Callable[..., str | 
 
 
 def lambda_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
-    """A function that is to be made has an ARN; ministack asks for the right to make any."""
+    """Makes CreateFunction require permission for the function's ARN. ministack requires it for all functions."""
 
     def resource(service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any) -> str:
         if service == "lambda" and method == "POST" and path.rstrip("/").endswith("/functions"):
@@ -143,7 +148,7 @@ def lambda_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
 
 
 def parameter_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
-    """Who reads a parameter with GetParameters must be allowed that one; ministack asks for the right to all."""
+    """Makes GetParameters of one parameter require permission for that parameter. ministack requires it for all."""
 
     def resource(service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any) -> str:
         names = json.loads(body).get("Names", []) if service == "ssm" and body else []
@@ -155,7 +160,7 @@ def parameter_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
 
 
 def leading_keys(context_of: Callable[[bytes], Json]) -> Callable[[bytes], Json]:
-    """DynamoDB tells IAM the partitions that a request names (`dynamodb:LeadingKeys`); ministack does not."""
+    """Adds the condition key `dynamodb:LeadingKeys` with the partitions in a request, which ministack lacks."""
 
     def context(body: bytes) -> Json:
         request = json.loads(body or b"{}")
@@ -173,7 +178,7 @@ def leading_keys(context_of: Callable[[bytes], Json]) -> Callable[[bytes], Json]
 
 
 def condition_keys(keys_of: Callable[..., Json]) -> Callable[..., Json]:
-    """AWS tells IAM the permissions boundary of the role that a request makes or changes; ministack does not."""
+    """Adds the condition key `iam:PermissionsBoundary` of the role in a request, which ministack lacks."""
 
     def keys(service: str, action: str, body: bytes, parameters: Json) -> Json:
         found = keys_of(service, action, body, parameters)
@@ -185,7 +190,7 @@ def condition_keys(keys_of: Callable[..., Json]) -> Callable[..., Json]:
 
 
 def _boundary(action: str, parameters: Json) -> str:
-    """The boundary that a request asks for, or that its role has."""
+    """The boundary in a request, or that of the role in the request."""
 
     def given(name: str) -> str:
         value = parameters.get(name, "")
@@ -197,12 +202,12 @@ def _boundary(action: str, parameters: Json) -> str:
 
 
 def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
-    """Resources of which policies demand TLS answer to plain HTTP, since ministack and all that calls it are here."""
+    """Treats plain HTTP as TLS for policies that require TLS, since all requests stay on this machine."""
     return lambda address, is_tls: pin(address, True)
 
 
 def queried_alarms(record_of: Callable[[str, Json], Json]) -> Callable[[str, Json], Json]:
-    """An alarm on a query of metrics stands for one on the query: ministack has no queries, and no alarm here rings."""
+    """Replaces a metrics query in an alarm with a metric of that name, since ministack has no queries."""
 
     def record(name: str, properties: Json) -> Json:
         queries = properties.pop("Metrics", None)

@@ -1,4 +1,4 @@
-"""Whoever pushes: a role that has what `stepwell policy` prints, and nothing besides."""
+"""The role that runs the commands: it has exactly the policy that `stepwell policy` prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = ("push", "secrets", "keys", "functions", "signing-keys")
 
 
 class Pusher:
-    """`variables`: the role's credentials, as the commands read them."""
+    """The role. `variables`: the role's credentials, as environment variables for the commands."""
 
     def __init__(self, resources: Resources, printed: str) -> None:
         self._resources = resources
@@ -37,7 +37,7 @@ class Pusher:
         iam.delete_role(RoleName=ROLE)
 
     def check_refusals(self) -> None:
-        """What would give whoever pushes more than they have."""
+        """Fails if the role may do anything that would extend the role's permissions."""
         resources, iam = self._resources, self._session.client("iam")
         step, db = f"stepwell-{resources.env}-step-order", self._session.client("dynamodb")
         trust = json.dumps({"Version": "2012-10-17", "Statement": []})
@@ -58,7 +58,7 @@ class Pusher:
             "a secret": lambda: self._session.client("ssm").get_parameters(Names=[secret], WithDecryption=True),
         }
         gained = {what for what, attempt in tries.items() if not _is_refused(attempt)}
-        assert not gained, f"whoever pushes gets {gained}"
+        assert not gained, f"the pushing role may do this: {gained}"
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:

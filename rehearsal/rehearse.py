@@ -1,7 +1,7 @@
-"""The whole life of an environment, in an emulated account: bootstrap, deploy with everything on, push, 200 events,
-cancel, rerun, rotation of the signing key, dead letters, redeploy with `profile=dev`, prune, destroy.
+"""The life of an environment in an emulated account: bootstrap, deploy with everything on, push, 200 events, cancel,
+rerun, rotation of the signing key, dead letters, redeploy with `profile=dev`, prune, destroy.
 
-Every command is the one that a user types. What is not as it should be ends it with an error.
+It runs the commands that a user runs, and stops at the first problem.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENV = "rehearsal"
 EVENTS = 200
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 Json = dict[str, Any]
-PUSHER: dict[str, str] = {}  # the credentials of whoever pushes, once there is such a role
+PUSHER: dict[str, str] = {}  # the credentials of the pushing role, once it exists
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
             "env": ENV,
             "architecture": MACHINE,
             "python": python_version(),
-            "route_concurrency": 2,  # every instance is a process of this machine
+            "route_concurrency": 2,  # every instance is a process on this machine
             "advance_concurrency": 4,
         }
         settings |= everything()
@@ -55,9 +55,9 @@ def main() -> None:
         client = Client(url, Resources.of_environment(ENV).api_url, key)
         step(f"{EVENTS} events", lambda: send_many(client))
         step("waits", lambda: pack(client))
-        step("what a step may do", lambda: look_around(client))
-        step("what whoever pushes may not do", pusher.check_refusals)
-        step("a webhook", lambda: knock(client))
+        step("permissions of steps", lambda: check_step_permissions(client))
+        step("permissions of the pushing role", pusher.check_refusals)
+        step("a webhook", lambda: send_webhook(client))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("rotate the signing key while a run waits", lambda: rotate(client))
         step("dead letters", redrive)
@@ -68,11 +68,11 @@ def main() -> None:
         )
         step("tick", tick)
         assert not refusals(), refusals()[0]
-        step("take away what was pushed", take_away)
+        step("remove what was pushed", remove_pushed)
         PUSHER.clear()
         pusher.leave()
         step("destroy", lambda: destroy(context, before))
-    print("the rehearsal is over: everything was as it should be")
+    print("the rehearsal has passed")
 
 
 def words(settings: Mapping[str, object]) -> list[str]:
@@ -80,7 +80,7 @@ def words(settings: Mapping[str, object]) -> list[str]:
 
 
 def everything() -> dict[str, str]:
-    """Settings that turn on all that the emulator knows. Containers need Docker, to build the adapter's image."""
+    """Settings that turn on everything that the emulator supports. Containers are off: they need Docker."""
     ec2 = boto3.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
@@ -102,11 +102,11 @@ def step(name: str, do: Callable[[], object]) -> None:
     print(f"{name}: done in {time.monotonic() - began:.1f} s", flush=True)
 
 
-# --- what is rehearsed -----------------------------------------------------------------------------------------------
+# --- the steps of the rehearsal --------------------------------------------------------------------------------------
 
 
 def push() -> None:
-    """Programs run on this machine's processor; elsewhere they would be for arm64, which costs less."""
+    """Pushes the functions, with the program for this machine's processor instead of the default arm64."""
     functions = BUILD / "functions"
     shutil.rmtree(functions, ignore_errors=True)
     shutil.copytree(HERE / "functions", functions)
@@ -140,15 +140,15 @@ def pack(client: Client) -> None:
             assert run["output"]["ship"]["paid"] == 100, run
 
 
-def look_around(client: Client) -> None:
-    """That IAM is enforced at all is seen here too: where it is not, everything is allowed."""
+def check_step_permissions(client: Client) -> None:
+    """The step of `guest` tries requests that no step may make. This also shows that the emulator enforces IAM."""
     run = client.start({"name": "guest/came"})
-    seen = client.until_completed(run["id"], "the guest has looked around")["output"]["look"]
-    assert all("AccessDenied" in answer for answer in seen.values()), seen
+    answers = client.until_completed(run["id"], "the guest's requests are denied")["output"]["look"]
+    assert all("AccessDenied" in answer for answer in answers.values()), answers
 
 
-def knock(client: Client) -> None:
-    """A signed request, twice: a rule that was pushed makes one event of it, by a secret that only its Lambda reads."""
+def send_webhook(client: Client) -> None:
+    """Sends a signed request twice. The pushed rule makes one event of it, with a secret that only `ingest` reads."""
     stepwell("secrets", "set", "GUESTS", "--value", "hush", "--env", ENV)
     body = b'{"does": "came"}'
     signature = f"sha256={hmac.new(b'hush', body, 'sha256').hexdigest()}"
@@ -170,7 +170,7 @@ def cancel_and_rerun(client: Client) -> None:
 
 
 def rotate(client: Client) -> None:
-    """What the old key signed, an attempt that runs, still counts."""
+    """A run continues after the rotation, although its token is signed with the old key."""
     run = place(client, 1500)
     before = json.loads(stepwell("signing-keys", "list", "--env", ENV, "--json"))
     stepwell("signing-keys", "rotate", "--env", ENV)
@@ -181,7 +181,7 @@ def rotate(client: Client) -> None:
 
 
 def redrive() -> None:
-    """A message that somebody gave up is listed, and sent again."""
+    """A dead letter is listed, and sent again."""
     sqs, resources = boto3.client("sqs"), Resources.of_environment(ENV)
     about = sqs.get_queue_attributes(QueueUrl=resources.outcomes_queue, AttributeNames=["RedrivePolicy"])["Attributes"]
     dead = json.loads(about["RedrivePolicy"])["deadLetterTargetArn"].rpartition(":")[2]
@@ -203,7 +203,7 @@ def redeploy(client: Client, context: list[str]) -> None:
 
 
 def tick() -> None:
-    """What every minute does, now: all may be over before the next one begins."""
+    """Invokes tick, which otherwise runs every minute: the rehearsal may end before that."""
     (name,) = [
         thing.name for thing in things() if thing.kind == "lambda.list_functions" and "Functionstick" in thing.name
     ]
@@ -212,7 +212,7 @@ def tick() -> None:
 
 
 def check() -> None:
-    """Those of `rehearsal/real` that an emulator can pass."""
+    """Runs those checks of `rehearsal/real` that the emulator can pass."""
     print(
         command(
             [sys.executable, "-m", "rehearsal.real", "--env", ENV, "--emulated", "--with", f"architecture={MACHINE}"]
@@ -220,8 +220,8 @@ def check() -> None:
     )
 
 
-def take_away() -> None:
-    """What pushes made goes before the environment does."""
+def remove_pushed() -> None:
+    """Removes everything that pushes have made, before the environment is destroyed."""
     functions = [json.loads(file.read_text())["id"] for file in (BUILD / "functions").glob("*/stepwell.json")]
     stepwell("functions", "retire", *functions, "--env", ENV)
     stepwell("secrets", "remove", "GUESTS", "--env", ENV)
@@ -230,7 +230,7 @@ def take_away() -> None:
 
 
 def destroy(context: list[str], before: set[Thing]) -> None:
-    """The data stays, and nothing else."""
+    """Destroys the stack. Only the data may stay."""
     cdk("destroy", "--force", *context)
     left = things() - before
     keys = Thing("ssm.describe_parameters", signing_keys_parameter(ENV))
@@ -257,12 +257,12 @@ def cdk(*words: str) -> None:
 
 
 def stepwell(*words: str) -> str:
-    """Run by whoever pushes, once there is such a role."""
+    """Runs a command with the pushing role, once it exists, and returns the output."""
     return command([sys.executable, "-m", "stepwell", *words], PUSHER)
 
 
 def stepwell_as_admin(*words: str) -> str:
-    """A command that no policy of `stepwell policy` is for."""
+    """Runs a command for which `stepwell policy` has no policy, and returns the output."""
     return command([sys.executable, "-m", "stepwell", *words])
 
 

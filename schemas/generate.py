@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of definitions and of webhooks' rules from their models: `python schemas/generate.py`."""
+"""Generates the JSON Schemas of function definitions and webhook rules: `python schemas/generate.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 def texts() -> dict[str, str]:
-    """The content that each file must have."""
+    """The content of each file, by the file's name."""
     return {
         "function.schema.json": _text(definition.schema()),
         "webhook.schema.json": _text(webhook_definition.schema()),

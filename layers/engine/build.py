@@ -19,23 +19,23 @@ BUILD = HERE.parents[1] / "build" / "layers"
 NAMES = ("light", "expressions", "openapi", "types", "tracer")
 UNUSED = ("**/tests", "**/__pycache__", "**/*.pyi", "**/py.typed", "*.dist-info/RECORD", "bin")
 UNUSED_OF = {"expressions": ("bazel-project", "cel_expr_python/ext")}
-"""Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, of which the contract has none."""
+"""Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, which Stepwell does not use."""
 
 
 class BuildFailed(Exception):
-    """A layer could not be built; the message says what pip said."""
+    """A layer could not be built. The message contains pip's output."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the Lambdas run on."""
+    """The platform that the Lambdas run on."""
 
     architecture: str = "arm64"  # arm64 or x86_64, as Lambda calls them
     python: str = "3.13"
 
     @property
     def wheels(self) -> list[str]:
-        """pip's options for wheels of this machine: Lambda's Python has glibc 2.34 (Amazon Linux 2023) from 3.12 on."""
+        """pip's options for wheels of this platform. From Python 3.12 on, Lambda has glibc 2.34 (Amazon Linux 2023)."""
         cpu = {"arm64": "aarch64", "x86_64": "x86_64"}[self.architecture]
         tags = [f"manylinux_2_28_{cpu}", f"manylinux_2_17_{cpu}", f"manylinux2014_{cpu}"]
         options = [option for tag in tags for option in ("--platform", tag)]
@@ -43,7 +43,7 @@ class Machine:
 
 
 def layer(name: str, machine: Machine) -> Path:
-    """The folder of a layer (it holds `python/`), built if it is not there yet. Raises BuildFailed."""
+    """The folder of a layer, which contains `python/`. It is built if it does not exist yet. Raises BuildFailed."""
     lock = HERE / f"{name}.txt"
     folder = BUILD / f"{name}-{_key(lock, machine)}"
     if not folder.is_dir():
@@ -62,15 +62,15 @@ def size_mb(folder: Path) -> float:
 
 
 def _key(lock: Path, machine: Machine) -> str:
-    made_of = [lock.read_bytes(), Path(__file__).read_bytes(), machine.architecture.encode(), machine.python.encode()]
-    return hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+    inputs = [lock.read_bytes(), Path(__file__).read_bytes(), machine.architecture.encode(), machine.python.encode()]
+    return hashlib.sha256(b"\0".join(inputs)).hexdigest()[:16]
 
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BuildFailed(f"the engine's layer cannot be built: {' '.join(command)} said\n{done.stderr.strip()}")
+        raise BuildFailed(f"the engine's layer cannot be built: `{' '.join(command)}`:\n{done.stderr.strip()}")
 
 
 def _strip(folder: Path, patterns: tuple[str, ...]) -> None:
@@ -83,7 +83,7 @@ def _strip(folder: Path, patterns: tuple[str, ...]) -> None:
 
 
 def _move(new: Path, folder: Path) -> None:
-    """Put a finished layer in its place; another process may have been faster, and what it built is the same."""
+    """Moves a finished layer to its folder. If another process was faster, that layer stays: both are the same."""
     try:
         new.replace(folder)
     except OSError:

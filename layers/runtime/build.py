@@ -1,6 +1,6 @@
-"""Builds the step adapter for both architectures, and says how large it is: `python -m layers.runtime.build`.
+"""Builds the step adapter for both architectures, and prints the sizes: `python -m layers.runtime.build`.
 
-One rule: how it is built stands in `stepwell.aws.deploy.adapter`, which an installed package has too.
+`stepwell.aws.deploy.adapter` does the work, as an installed package builds the adapter too.
 """
 
 from __future__ import annotations

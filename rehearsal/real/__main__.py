@@ -1,4 +1,4 @@
-"""`python -m rehearsal.real --env smoke`: run the checks, print what passed, and say what to do about the rest.
+"""`python -m rehearsal.real --env smoke`: runs the checks and prints the results, with advice for failed checks.
 
 Exit codes: 0 all passed or did not apply, 1 a check failed, 2 wrong usage.
 """
@@ -22,7 +22,8 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="NAME", help="A topic or a check; may be given several times.")
 ]
 With = Annotated[
-    list[str] | None, typer.Option("--with", metavar="NAME=VALUE", help="What some checks need; --list says which.")
+    list[str] | None,
+    typer.Option("--with", metavar="NAME=VALUE", help="A value that some checks need; a skipped check names it."),
 ]
 STYLES = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
@@ -35,9 +36,9 @@ def main(
     emulated: Annotated[bool, typer.Option(help="Only what the emulator of `make rehearsal` can pass.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a deployed environment against what Stepwell relies on in AWS.
+    """Check a deployed environment: whether AWS behaves as Stepwell expects.
 
-    It uses the account and region that the AWS CLI would use, and removes what it makes.
+    It uses the account and region that the AWS CLI would use, and removes everything that it creates.
 
     Example: python -m rehearsal.real --env smoke --only alarms
     """
@@ -49,7 +50,7 @@ def main(
         account = Account(env, _values(values or []), os.environ.get("AWS_ENDPOINT_URL", ""))
     except NoEnvironment as error:
         fail(str(error))
-    except Exception as error:  # no credentials, no region, no right to read the parameter
+    except Exception as error:  # no credentials, no region, no permission to read the parameter
         fail(f"the environment {env} cannot be read: {error}\nSet AWS_PROFILE and AWS_REGION, and try again.")
     results = []
     try:
@@ -72,7 +73,7 @@ def _run(check: Check, account: Account) -> dict[str, Any]:
         result, text = "skip", str(reason)
     except Failed as reason:
         result, text = "fail", str(reason)
-    except Exception as error:  # what AWS answers to the check itself, such as a right that is missing
+    except Exception as error:  # an error from AWS, such as a missing permission
         result, text = "fail", f"{type(error).__name__}: {error}"
     seconds = round(time.monotonic() - began, 1)
     return {"check": check.name, "result": result, "title": check.title, "seen": text, "seconds": seconds}
@@ -96,9 +97,10 @@ def _end(results: list[dict[str, Any]], as_json: bool) -> None:
 
 def _list(checks: list[Check], as_json: bool) -> None:
     if as_json:
-        print_json([{"check": it.name, "title": it.title, "seconds": it.seconds, "usd": it.usd} for it in checks])
+        fields = [{"check": c.name, "title": c.title, "seconds": c.seconds, "usd": c.usd} for c in checks]
+        print_json(fields)
         return
-    table = Table("check", "what holds if it passes", "s", "at most $", box=None, header_style="dim")
+    table = Table("check", "passes if", "s", "at most $", box=None, header_style="dim")
     for check in checks:
         table.add_row(shown(check.name), shown(check.title), f"{check.seconds:g}", f"{check.usd:g}")
     console.print(table)

@@ -1,6 +1,6 @@
-"""The account that checks look at: its environment, its API, and the commands that a user types.
+"""The account that checks use: the environment, the HTTP API, and the commands that a user runs.
 
-What a check makes, it hands to `cleanup`, which undoes it when the check has ended, however it ended.
+A check registers what it creates with `cleanup`, which undoes it when the check ends, also after a failure.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ T = TypeVar("T")
 class Account:
     """The environment `env` of the account and region that boto3 finds.
 
-    `options`: values of `--with name=value` on the command line, such as the subnets for steps in a VPC.
-    `emulator_url`: where all of AWS is played, in the rehearsal; empty for a real account.
+    `options`: values of `--with name=value` on the command line, such as `nat=true`.
+    `emulator_url`: the URL of the emulator, in the rehearsal; empty for a real account.
     """
 
     def __init__(self, env: str, options: dict[str, str] | None = None, emulator_url: str = "") -> None:
@@ -46,19 +46,19 @@ class Account:
         self._pushed: list[str] = []
 
     def client(self, service: str) -> Any:
-        """boto3's client of a service, in the environment's region."""
+        """The boto3 client of a service, in the environment's region."""
         if service not in self._clients:
             self._clients[service] = boto3.client(service, region_name=self.resources.region)
         return self._clients[service]
 
     @cached_property
     def stack_resources(self) -> list[Json]:
-        """CloudFormation's list of what the stack made: LogicalResourceId, PhysicalResourceId, ResourceType."""
+        """The stack's resources in CloudFormation: LogicalResourceId, PhysicalResourceId, ResourceType."""
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.stack)
         return [found for page in pages for found in page["StackResourceSummaries"]]
 
     def made(self, resource_type: str, part: str = "") -> list[str]:
-        """Physical ids of the stack's resources of a type (`AWS::SQS::Queue`) whose logical id holds `part`."""
+        """Physical ids of the stack's resources of a type (`AWS::SQS::Queue`) whose logical id contains `part`."""
         return [
             found["PhysicalResourceId"]
             for found in self.stack_resources
@@ -66,7 +66,7 @@ class Account:
         ]
 
     def engine_lambda(self, name: str) -> str:
-        """Function name of one of the engine's Lambdas, such as `route`. Raises Failed."""
+        """The function name of one of the engine's Lambdas, such as `route`. Raises Failed."""
         found = self.made("AWS::Lambda::Function", f"Functions{name}Function")
         if len(found) != 1:
             raise Failed(f"the stack {self.stack} has {len(found)} Lambdas {name}; deploy it again")
@@ -81,7 +81,7 @@ class Account:
         return Api(self.resources.api_url, made["key"], self.emulator_url)
 
     def close(self) -> None:
-        """Retire the functions that were pushed, and revoke the key of `api`."""
+        """Retires the functions that were pushed, and revokes the key of `api`."""
         if self._pushed:
             self.stepwell("functions", "retire", *self._pushed)
         if "api" in self.__dict__:
@@ -100,14 +100,14 @@ class Account:
         return done.stdout
 
     def push(self, folder: Path) -> list[str]:
-        """Push the functions of a folder; they are retired when the check ends. Ids of the functions."""
+        """Pushes the functions of a folder and returns their ids. They are retired when the check ends."""
         ids = [yaml.safe_load(file.read_text())["id"] for file in sorted(folder.glob("**/stepwell.*"))]
         self.cleanup.callback(self.stepwell, "functions", "retire", *ids)
         self.stepwell("push", str(folder))
         return ids
 
     def use_functions(self) -> None:
-        """Push those of `functions/`, once; they are retired at the end of all checks."""
+        """Pushes the functions in `functions/`, once. They are retired after the last check."""
         if self._pushed:
             return
         with TemporaryDirectory() as folder:
@@ -124,39 +124,39 @@ class Account:
     # --- waiting ---------------------------------------------------------------------------------------------------
 
     def until(self, what: str, look: Callable[[], T | None], within_s: float = 60, every_s: float = 1) -> T:
-        """What `look` returns once it returns something true. Raises Failed when that takes too long."""
+        """Calls `look` until the result is true, and returns it. Raises Failed if that takes too long."""
         deadline = time.monotonic() + within_s
-        while not (seen := look()):
+        while not (result := look()):
             if time.monotonic() > deadline:
                 raise Failed(f"not within {within_s:.0f} s: {what}")
             time.sleep(every_s)
-        return seen
+        return result
 
 
 class Api:
-    """The HTTP API, as a user calls it."""
+    """A client for the HTTP API."""
 
     def __init__(self, url: str, key: str, emulator_url: str = "") -> None:
         headers = {"authorization": f"Bearer {key}"}
-        if emulator_url:  # the emulator tells APIs apart by the host that is asked for
+        if emulator_url:  # the emulator selects the API by the Host header
             port = httpx.URL(emulator_url).port
             headers["host"] = f"{httpx.URL(url).host.split('.')[0]}.execute-api.localhost:{port}"
         self.http = httpx.Client(base_url=emulator_url or url, headers=headers, timeout=40)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of a successful answer. Raises Failed for any other."""
+        """The JSON of a successful response. Raises Failed for any other."""
         response = self.http.request(method, path, json=body)
         if not response.is_success:
             raise Failed(f"{method} {path} answers {response.status_code}: {response.text[:500]}")
         return response.json()
 
     def send(self, *events: Json) -> list[str]:
-        """Ids of the events, which are accepted."""
+        """Sends events and returns their ids."""
         ids: list[str] = self.call("POST", "/e", list(events))["ids"]
         return ids
 
     def runs_of(self, event_id: str) -> list[Json]:
-        """Runs that an event started; empty also while the event is not routed yet."""
+        """The runs that an event has started. Empty also if the event is not routed yet."""
         response = self.http.get(f"/v1/events/{event_id}/runs")
         if response.status_code == 404:
             return []

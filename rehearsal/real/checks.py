@@ -1,11 +1,12 @@
-"""What a check is: a function of the account that returns what it saw, and raises `Failed` or `Skipped` otherwise.
+"""Defines and finds checks. A check is a function of the account. It returns a text about what it saw, or raises
+`Failed` or `Skipped`.
 
     @check("Alarms reach their topic", seconds=20, usd=0.001)
     def alarms_reach_their_topic(account: Account) -> str:
         ...
         return "4 of 4 alarms published"
 
-A module `checks_<topic>.py` beside this one is found by its name. Checks run in the order in which they stand.
+Modules `checks_<topic>.py` beside this one are found by name. Checks run in the order in the module.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ PREFIX = "checks_"
 
 
 class Failed(Exception):
-    """The account does not do what Stepwell relies on. The message says what was seen, and what to do."""
+    """AWS or the environment does not behave as Stepwell expects. The message has the reason and the fix."""
 
 
 class Skipped(Exception):
-    """The check does not apply to this environment. The message says why, and what would make it apply."""
+    """The check does not apply to this environment. The message has the reason, and tells how to make it apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ class Check:
     topic: str
     title: str
     run: Callable[[Account], str]
-    seconds: float  # about how long it takes
-    usd: float  # at most what it costs
+    seconds: float  # the approximate duration
+    usd: float  # the maximum cost
     emulated: bool  # whether the emulator of `make rehearsal` can pass it
 
     @property
     def name(self) -> str:
-        """Name on the command line: `alarms.alarms_reach_their_topic`."""
+        """The name on the command line: `alarms.alarms_reach_their_topic`."""
         return f"{self.topic}.{self.run.__name__}"
 
 
@@ -53,7 +54,7 @@ _registered: list[Check] = []
 def check(
     title: str, *, seconds: float = 2, usd: float = 0, emulated: bool = False
 ) -> Callable[[Callable[[Account], str]], Callable[[Account], str]]:
-    """Register a check. `title`: what holds if it passes, as a sentence. `seconds`, `usd`: what to expect."""
+    """Registers a check. `title`: a sentence that is true if it passes. `seconds`, `usd`: expected time and cost."""
 
     def register(run: Callable[[Account], str]) -> Callable[[Account], str]:
         topic = run.__module__.rpartition(f".{PREFIX}")[2]
@@ -64,7 +65,7 @@ def check(
 
 
 def all_checks() -> list[Check]:
-    """Every check: `basics` first, the other topics by name, each topic's checks in the order of its file."""
+    """All checks: the topic `basics` first, other topics by name, and checks in the order of their module."""
     for module in pkgutil.iter_modules(real.__path__):
         if module.name.startswith(PREFIX):
             importlib.import_module(f"rehearsal.real.{module.name}")

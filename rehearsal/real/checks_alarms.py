@@ -1,4 +1,4 @@
-"""Alarms reach their topic, watch metrics that there are, and queues take messages from their rules alone."""
+"""Alarms reach their topic and watch existing metrics; queues accept messages only from their rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rehearsal.real.account import Account, Json
 from rehearsal.real.checks import Failed, Skipped, check
 
 KINDS = ("DeadLetters", "Errors", "FailedInvocations", "ThrottleEvents", "ApiFails", "stepAnswers", "tickMissing")
-"""A part of the name of one alarm of each kind."""
+"""A part of the name of each kind of alarm."""
 
 
 def alarms(account: Account) -> list[Json]:
@@ -29,20 +29,20 @@ def alarms_publish(account: Account) -> str:
     client, published = account.client("cloudwatch"), []
     names = [alarm["AlarmName"] for alarm in alarms(account)]
     for kind in KINDS:
-        name = next((one for one in names if kind in one), None)
+        name = next((candidate for candidate in names if kind in candidate), None)
         if name is None:
             continue
         began = datetime.now(UTC)
         _ring(account, name)
         actions = account.until(f"{name} has acted", partial(_actions, client, name, began), within_s=60)
-        if failed := [one for one in actions if "Successfully executed" not in one["HistorySummary"]]:
-            raise Failed(f"{name}: {failed[0]['HistorySummary']}; see the topic's policy, and that of its KMS key")
+        if failed := [action for action in actions if "Successfully executed" not in action["HistorySummary"]]:
+            raise Failed(f"{name}: {failed[0]['HistorySummary']}; check the policies of the topic and of the KMS key")
         published.append(name)
     return f"{len(published)} alarms published"
 
 
 def _ring(account: Account, name: str) -> None:
-    """Set an alarm off; CloudWatch sets it back at the next evaluation, and so does the end of the check."""
+    """Sets an alarm off. CloudWatch resets it at the next evaluation, and so does the end of the check."""
     states = {"OK": "the check is over", "ALARM": "a check of Stepwell"}
     client = account.client("cloudwatch")
     account.cleanup.callback(client.set_alarm_state, AlarmName=name, StateValue="OK", StateReason=states["OK"])
@@ -56,28 +56,28 @@ def _actions(client: Any, name: str, since: datetime) -> list[Json]:
     return items
 
 
-@check("Somebody is subscribed to the alarms", seconds=1)
+@check("The alarms' topic has a confirmed subscription", seconds=1)
 def somebody_is_told(account: Account) -> str:
     alarms(account)
     (topic,) = account.made("AWS::SNS::Topic")
     found = account.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-    items = [one["Endpoint"] for one in found if one["SubscriptionArn"] != "PendingConfirmation"]
+    items = [item["Endpoint"] for item in found if item["SubscriptionArn"] != "PendingConfirmation"]
     if not items:
-        raise Failed("nobody has confirmed a subscription; deploy with -c alarm_email=<address> and confirm the mail")
+        raise Failed("no subscription is confirmed; deploy with -c alarm_email=<address> and confirm the mail")
     return ", ".join(items)
 
 
-@check("Metrics that are written at any traffic are there, under the dimensions of their alarms", seconds=5)
+@check("Metrics that any traffic produces exist, under the dimensions of their alarms", seconds=5)
 def alarms_watch_what_there_is(account: Account) -> str:
     client, found, silent = account.client("cloudwatch"), 0, []
     for alarm in alarms(account):
         if alarm.get("MetricName") not in ("Invocations", "Errors", "Throttles", "ApproximateAgeOfOldestMessage"):
-            continue  # the others are written only where something went wrong
-        wanted = {one["Name"]: one["Value"] for one in alarm["Dimensions"]}
+            continue  # the other metrics are written only after an error
+        wanted = {item["Name"]: item["Value"] for item in alarm["Dimensions"]}
         listed = client.list_metrics(
             Namespace=alarm["Namespace"], MetricName=alarm["MetricName"], Dimensions=alarm["Dimensions"]
         )["Metrics"]
-        if any({one["Name"]: one["Value"] for one in metric["Dimensions"]} == wanted for metric in listed):
+        if any({item["Name"]: item["Value"] for item in metric["Dimensions"]} == wanted for metric in listed):
             found += 1
         elif "register" not in alarm["AlarmName"] and "step_http" not in alarm["AlarmName"]:
             silent.append(alarm["AlarmName"])
@@ -86,19 +86,19 @@ def alarms_watch_what_there_is(account: Account) -> str:
     return f"{found} alarms have data"
 
 
-@check("Rules are watched by their names, which are not what CloudFormation calls them", seconds=2)
+@check("Alarms on rules use the names that EventBridge has, not CloudFormation's ids", seconds=2)
 def rules_are_watched(account: Account) -> str:
-    events, seen = account.client("events"), []
+    events, rules = account.client("events"), []
     for alarm in alarms(account):
-        dimensions = {one["Name"]: one["Value"] for one in alarm.get("Dimensions", ())}
+        dimensions = {item["Name"]: item["Value"] for item in alarm.get("Dimensions", ())}
         if rule := dimensions.get("RuleName"):
             bus = {"EventBusName": dimensions["EventBusName"]} if "EventBusName" in dimensions else {}
-            events.describe_rule(Name=rule, **bus)  # fails if there is none of this name
-            seen.append(rule)
-    return f"{len(seen)} alarms name {len(set(seen))} rules"
+            events.describe_rule(Name=rule, **bus)  # raises if there is no such rule
+            rules.append(rule)
+    return f"{len(rules)} alarms watch {len(set(rules))} rules"
 
 
-@check("Queues take messages from the rules that send to them alone", seconds=2)
+@check("Queues accept messages from EventBridge only by their own rules", seconds=2)
 def queues_take_from_their_rules(account: Account) -> str:
     sqs, allowed = account.client("sqs"), []
     for queue in account.made("AWS::SQS::Queue"):
@@ -106,12 +106,12 @@ def queues_take_from_their_rules(account: Account) -> str:
         for statement in policy["Statement"]:
             if statement["Effect"] == "Allow":
                 if "aws:SourceArn" not in json.dumps(statement.get("Condition", {})):
-                    raise Failed(f"{queue} lets in {statement['Principal']} without a rule's ARN; deploy this version")
+                    raise Failed(f"{queue} allows {statement['Principal']} without a rule's ARN; deploy this version")
                 allowed.append(queue)
     return f"{len(allowed)} permissions, each for one rule"
 
 
-@check("The engine's Lambdas have the reserved instances and the loop setting of their template", seconds=3)
+@check("The engine's Lambdas have the recursion setting and the reserved instances of the template", seconds=3)
 def lambdas_are_as_deployed(account: Account) -> str:
     client, reserved = account.client("lambda"), {}
     for name in ("ingest", "api", "route", "advance", "tick"):

@@ -1,4 +1,4 @@
-"""Events come in, functions run, waits end: what everything else rests on."""
+"""The basics: events are accepted, functions run, waits end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 100
 
 
 def run_of(account: Account, event: Json, within_s: float = 90, wanted: str = "completed") -> Json:
-    """Send an event that starts one function; its run, once it has this status. Raises Failed."""
+    """Sends an event that starts one function, and returns the run once it has the wanted status. Raises Failed."""
     (event_id,) = account.api.send(event)
 
     def ended() -> Json | None:
@@ -29,16 +29,16 @@ def run_of(account: Account, event: Json, within_s: float = 90, wanted: str = "c
 
 
 def seconds(run: Json) -> float:
-    """How long a run took, from its event's acceptance to its end."""
+    """The run's duration, from the acceptance of the event to the end."""
     times = [datetime.fromisoformat(run[name]) for name in ("created_at", "ended_at")]
     return (times[1] - times[0]).total_seconds()
 
 
-@check("The stack is deployed and at rest", emulated=True)
+@check("The stack is deployed, and no update is running or was rolled back", emulated=True)
 def the_stack_is_at_rest(account: Account) -> str:
     (stack,) = account.client("cloudformation").describe_stacks(StackName=account.stack)["Stacks"]
     if not stack["StackStatus"].endswith("COMPLETE") or "ROLLBACK" in stack["StackStatus"]:
-        raise Failed(f"{account.stack} is {stack['StackStatus']}; look at its events in CloudFormation")
+        raise Failed(f"{account.stack} is {stack['StackStatus']}; see the stack's events in CloudFormation")
     who = account.client("sts").get_caller_identity()["Arn"]
     return f"{account.stack} is {stack['StackStatus']} in {account.resources.region}; you are {who}"
 
@@ -75,7 +75,7 @@ def many_runs_complete(account: Account) -> str:
     return f"half of them within {took[MANY // 2]:.1f} s, all within {took[-1]:.1f} s"
 
 
-@check("A step that answers 503 is tried again a second later", seconds=5, usd=0.001, emulated=True)
+@check("A step with status 503 is retried a second later", seconds=5, usd=0.001, emulated=True)
 def a_step_is_tried_again(account: Account) -> str:
     account.use_functions()
     run = run_of(account, {"name": "smoke/three", "data": {"flaky": True}})
@@ -85,14 +85,14 @@ def a_step_is_tried_again(account: Account) -> str:
     return f"2 attempts; the run took {seconds(run):.1f} s"
 
 
-@check("A chain of 40 steps runs to its end: Lambda's loop detection does not stop it", seconds=30, usd=0.002)
+@check("A chain of 40 steps completes: Lambda's loop detection does not stop it", seconds=30, usd=0.002)
 def a_chain_runs_to_its_end(account: Account) -> str:
     account.use_functions()
     run = run_of(account, {"name": "smoke/chain"}, within_s=240)
     return f"40 steps in {seconds(run):.1f} s, {seconds(run) / 40 * 1000:.0f} ms a step"
 
 
-@check("Delays, events that are waited for and timeouts end in time", seconds=35, usd=0.001, emulated=True)
+@check("Delays, waits and timeouts end in time", seconds=35, usd=0.001, emulated=True)
 def waits_end_in_time(account: Account) -> str:
     account.use_functions()
     n = secrets.token_hex(6)
@@ -118,7 +118,7 @@ def _waiting(account: Account, event_id: str) -> bool:
     return bool(runs) and runs[0]["steps"]["answered"]["status"] == "waiting"
 
 
-@check("An id is accepted once, also one with a slash, which the API finds again", seconds=5, emulated=True)
+@check("An event id is accepted once, and the API finds an id with a slash", seconds=5, emulated=True)
 def an_id_is_accepted_once(account: Account) -> str:
     account.use_functions()
     event_id = f"check/{secrets.token_hex(6)}"
@@ -132,19 +132,19 @@ def an_id_is_accepted_once(account: Account) -> str:
     return f"one run of {event_id}"
 
 
-@check("Requests without a right key are refused", seconds=2, emulated=True)
+@check("Requests without a valid key are rejected", seconds=2, emulated=True)
 def wrong_keys_are_refused(account: Account) -> str:
     paths = {"/e/wrong": "POST", "/e/": "POST", "/v1/runs": "GET"}
-    seen = {
+    statuses = {
         path: account.api.http.request(method, path, json={"name": "a"}, headers={"authorization": ""}).status_code
         for path, method in paths.items()
     }
-    if any(status != 401 for status in seen.values()):
-        raise Failed(f"answers without a right key: {seen}; all should be 401")
+    if any(status != 401 for status in statuses.values()):
+        raise Failed(f"statuses without a valid key: {statuses}; all should be 401")
     return "401 for each of " + ", ".join(paths)
 
 
-@check("An event that somebody else puts on the bus starts functions, with resources that are no ARNs", seconds=5)
+@check("An event put on the bus by others starts functions, also with resources that are not ARNs", seconds=5)
 def the_bus_is_open(account: Account) -> str:
     account.use_functions()
     entry = {
@@ -161,9 +161,9 @@ def the_bus_is_open(account: Account) -> str:
     return f"event {answer['EventId']} started run {run[0]['id']}"
 
 
-@check("An http step calls its URL, and says which status came back", seconds=8, usd=0.001)
+@check("An http step calls the URL, and reports the status", seconds=8, usd=0.001)
 def an_http_step_calls(account: Account) -> str:
-    url = f"{account.resources.api_url}/e"  # which refuses what has no key
+    url = f"{account.resources.api_url}/e"  # it answers 401 without a key
     definition = (
         "id: smoke-http\ntriggers: [{event: smoke/http}]\n"
         f"steps:\n  call: {{runtime: {{type: http, url: '{url}'}}, retries: {{attempts: 0}}}}\n"
@@ -178,14 +178,14 @@ def an_http_step_calls(account: Account) -> str:
     return f"the step failed with {error['kind']}, status 401"
 
 
-@check("What a step printed is found by its attempt", seconds=15, usd=0.001)
+@check("A step's output on the console is in the attempt's logs", seconds=15, usd=0.001)
 def logs_are_found(account: Account) -> str:
     account.use_functions()
     run = run_of(account, {"name": "smoke/three"})
 
     def logs() -> str | None:
         attempt = account.api.call("GET", f"/v1/runs/{run['id']}")["steps"]["price"]["attempts"][0]
-        return attempt["logs"] if "the price was asked for" in str(attempt["logs"]) else None
+        return attempt["logs"] if "computing the price" in str(attempt["logs"]) else None
 
     account.until("the line is in the attempt's logs", logs, 60, every_s=3)
     return f"the line of step price of run {run['id']}"

@@ -1,4 +1,4 @@
-"""Whoever pushes can do that and no more, and what a push made keeps working."""
+"""A push has the permissions that it needs and no others; what a push has made keeps working."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from stepwell.aws.naming import function_prefix, role_prefix
 PUSHED = "three"  # a function of the checks
 
 
-@check("Roles of steps are bounded, and Lambda assumes them for this account only", seconds=15, emulated=True)
+@check("Steps' roles have the boundary, and Lambda assumes them for this account only", seconds=15, emulated=True)
 def roles_are_bounded(account: Account) -> str:
-    """The run shows that Lambda sends `aws:SourceAccount`, without which no step could start."""
+    """The run shows that Lambda sends `aws:SourceAccount`: otherwise no step could start."""
     account.use_functions()
     iam, wanted = account.client("iam"), account.resources
     prefix = role_prefix(account.env)
@@ -44,7 +44,7 @@ def roles_are_bounded(account: Account) -> str:
 
 
 def accesses(environment: Environment) -> list[tuple[bool, str, str, Mapping[str, str]]]:
-    """Whether a push may do it, the action, the resource, and the values of condition keys."""
+    """Test cases: whether a push is allowed the action, the action, the resource, and the values of condition keys."""
     role = f"arn:{environment.partition}:iam::{environment.account}:role/{role_prefix(environment.env)}check"
     other = f"arn:{environment.partition}:iam::{environment.account}:role/other"
     table, boundary = (
@@ -83,9 +83,9 @@ def accesses(environment: Environment) -> list[tuple[bool, str, str, Mapping[str
     ]
 
 
-@check("IAM allows a push what it needs, and refuses it everything else", seconds=5)
+@check("IAM allows a push what it needs, and denies everything else", seconds=5)
 def a_push_is_least_privileged(account: Account) -> str:
-    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html"""
+    """Simulates the policy: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html"""
     iam, environment = account.client("iam"), Environment.of(account.resources)
     document = json.dumps(policy(environment))
     wrong = []
@@ -111,7 +111,8 @@ def a_push_is_least_privileged(account: Account) -> str:
 
 
 def assumed(account: Account, commands: list[str]) -> dict[str, str]:
-    """Credentials of a role that has this policy alone, as environment variables. The role goes when the check ends."""
+    """Creates a role with only the policy for these commands, and returns credentials as environment variables. The
+    role is removed when the check ends."""
     iam, sts, name = account.client("iam"), account.client("sts"), f"stepwell-check-{secrets.token_hex(4)}"
     root = f"arn:{Environment.of(account.resources).partition}:iam::{account.resources.account}:root"
     trusts = {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "sts:AssumeRole"}
@@ -128,7 +129,7 @@ def assumed(account: Account, commands: list[str]) -> dict[str, str]:
         except ClientError as error:
             if error.response["Error"]["Code"] != "AccessDenied":
                 raise
-            return None  # IAM takes seconds until a new role is known
+            return None  # a new role is known after some seconds
 
     keys: Json = account.until(f"{name} can be assumed", assume)
     return {
@@ -138,7 +139,7 @@ def assumed(account: Account, commands: list[str]) -> dict[str, str]:
     }
 
 
-@check("A push succeeds with the printed policy alone", seconds=40, usd=0.001)
+@check("A push succeeds with only the printed policy", seconds=40, usd=0.001)
 def a_push_succeeds_with_its_policy(account: Account) -> str:
     account.use_functions()
     environment = {name: value for name, value in os.environ.items() if name != "AWS_PROFILE"}
@@ -158,11 +159,11 @@ def a_push_succeeds_with_its_policy(account: Account) -> str:
     try:
         account.until("IAM knows the policy", pushed, within_s=30, every_s=5)
     except Failed:
-        raise Failed(f"the push is refused: {text.strip()[-2000:]}") from None
+        raise Failed(f"the push is denied: {text.strip()[-2000:]}") from None
     return text.strip().splitlines()[-1] if text.strip() else "pushed"
 
 
-@check("Every layer that Lambdas of steps use is there, also when a deploy has replaced it", emulated=True)
+@check("All layer versions that step Lambdas use exist, including replaced ones", emulated=True)
 def layers_are_there(account: Account) -> str:
     account.use_functions()
     client, prefix = account.client("lambda"), function_prefix(account.env)
@@ -175,18 +176,18 @@ def layers_are_there(account: Account) -> str:
         try:
             client.get_layer_version_by_arn(Arn=arn)
         except client.exceptions.ResourceNotFoundException:
-            raise Failed(f"{arn} is gone, and Lambdas use it: they can be neither created nor changed") from None
+            raise Failed(f"{arn} was deleted, but Lambdas use it, so they cannot be updated; push again") from None
     old = used - set(account.resources.layers.values())
     return f"{len(used)} versions in use by {len(found)} Lambdas, {len(old)} of them of earlier deploys"
 
 
-@check("CloudFormation tells which Lambdas are part of a stack")
+@check("CloudFormation reports whether a Lambda is part of a stack")
 def stacks_know_their_lambdas(account: Account) -> str:
-    """`stepwell functions prune` removes only Lambdas of which CloudFormation knows nothing."""
+    """`stepwell functions prune` depends on this: it removes only Lambdas that are in no stack."""
     account.use_functions()
     formation, engine = account.client("cloudformation"), account.engine_lambda("route")
     if not formation.describe_stack_resources(PhysicalResourceId=engine)["StackResources"]:
-        raise Failed(f"CloudFormation does not know {engine}, which it made")
+        raise Failed(f"CloudFormation finds no stack for {engine}, which it created")
     pages = account.client("lambda").get_paginator("list_functions").paginate()
     names = [function["FunctionName"] for page in pages for function in page["Functions"]]
     name = next(name for name in names if name.startswith(function_prefix(account.env)))
@@ -194,6 +195,6 @@ def stacks_know_their_lambdas(account: Account) -> str:
         formation.describe_stack_resources(PhysicalResourceId=name)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
-            raise Failed(f"of {name}, which a push made, CloudFormation says {error}") from error
+            raise Failed(f"CloudFormation answers for {name}, which a push created: {error}") from error
         return f"{engine} is in a stack, {name} is in none"
-    raise Failed(f"{name} was made by a push, and CloudFormation has it in a stack")
+    raise Failed(f"{name} was created by a push, but CloudFormation finds it in a stack")

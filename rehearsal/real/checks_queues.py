@@ -1,4 +1,4 @@
-"""Queues: what fails comes again within seconds, and is not given up for hours."""
+"""Queues: a failed message is redelivered within seconds, and goes to the dead letters only after hours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rehearsal.real.account import Account, Json
 from rehearsal.real.checks import Failed, check
 from stepwell.aws.queues.redelivery import LATEST_S, MAX_RECEIVES
 
-_TRIES = 3  # that are looked for, the third three seconds after the first
-_POLLERS = 12  # more than Lambda has of an idle queue, so that one of these gets the message sooner or later
+_TRIES = 3  # deliveries to wait for; the third follows three seconds after the first
+_POLLERS = 12  # more than Lambda has for an idle queue, so that one of these gets the message in the end
 _POLL_S = 20
-_LONGEST_WINDOW_S = 300  # of `batching_window`, which is added to the queues' timeout
+_LONGEST_WINDOW_S = 300  # the maximum of `batching_window`, which is added to the queues' visibility timeout
 
 
 def _queues(account: Account) -> dict[str, str]:
@@ -28,7 +28,7 @@ def _attributes(account: Account, url: str) -> Json:
     return found
 
 
-@check(f"Messages come again after some {LATEST_S} s at the latest, and {MAX_RECEIVES} times", emulated=True)
+@check(f"Messages are redelivered within {LATEST_S} s, and {MAX_RECEIVES} times", emulated=True)
 def queues_are_patient(account: Account) -> str:
     for name, url in _queues(account).items():
         fields = _attributes(account, url)
@@ -36,14 +36,15 @@ def queues_are_patient(account: Account) -> str:
         longest = LATEST_S + _LONGEST_WINDOW_S
         if not LATEST_S <= int(fields["VisibilityTimeout"]) <= longest or receives != MAX_RECEIVES:
             raise Failed(
-                f"the queue {name} has {fields['VisibilityTimeout']} s and {receives} deliveries; deploy again"
+                f"the queue {name} has a visibility timeout of {fields['VisibilityTimeout']} s and {receives}"
+                " deliveries; deploy again"
             )
     return f"{fields['VisibilityTimeout']} s and {MAX_RECEIVES} deliveries on both queues"
 
 
-@check("A message that cannot be handled comes again within seconds", seconds=120, usd=0.001)
+@check("A message that cannot be handled is redelivered within seconds", seconds=120, usd=0.001)
 def a_failed_message_comes_again(account: Account) -> str:
-    """One that nobody can read; afterwards it is taken out of the queue again."""
+    """Sends an unreadable message, and removes it from the queue at the end."""
     url, began = account.resources.outcomes_queue, time.time()
     text = f"a check of {account.env} sent this: {secrets.token_hex(8)}"
     message_id = account.client("sqs").send_message(QueueUrl=url, MessageBody=text)["MessageId"]
@@ -54,15 +55,15 @@ def a_failed_message_comes_again(account: Account) -> str:
     took = (times[_TRIES - 1] - times[0]) / 1000
     if took > 60:
         raise Failed(
-            f"deliveries 1 and {_TRIES} of message {message_id} were {took:.0f} s apart, not seconds; may the role of"
-            " advance call sqs:ChangeMessageVisibility? its log says why it could not"
+            f"deliveries 1 and {_TRIES} of message {message_id} were {took:.0f} s apart, not seconds; check in the log"
+            " of advance whether the role is allowed sqs:ChangeMessageVisibility"
         )
     return f"{_TRIES} deliveries within {took:.1f} s"
 
 
 def _failures(account: Account, message_id: str, since: float) -> list[int] | None:
-    """When advance said that it cannot read this message, once it did so often enough."""
-    cause = hashlib.blake2b(message_id.encode(), digest_size=8).hexdigest()  # the engine's name for it
+    """The times (ms since the epoch) when advance logged that it cannot read the message, or None if too few."""
+    cause = hashlib.blake2b(message_id.encode(), digest_size=8).hexdigest()  # the engine's id of the message
     found = account.client("logs").filter_log_events(
         logGroupName=f"/aws/lambda/{account.engine_lambda('advance')}",
         startTime=round(since * 1000),
@@ -73,20 +74,20 @@ def _failures(account: Account, message_id: str, since: float) -> list[int] | No
 
 
 def _take_out(account: Account, url: str, text: str) -> None:
-    """Delete this one message, wherever it is by now. Raises Failed."""
+    """Deletes this message from the queue. Raises Failed if it cannot be received within 10 minutes."""
     deadline = time.monotonic() + 600
     with ThreadPoolExecutor(_POLLERS) as pool:
         while time.monotonic() < deadline:
             if any(list(pool.map(lambda _: _delete_if_received(account, url, text), range(_POLLERS)))):
                 return
     raise Failed(
-        f"the message {text!r} is still in {url}; it goes to the dead letters in some hours: delete it there, in the"
-        " console of SQS under 'Send and receive messages'"
+        f"the message {text!r} is still in {url}; it goes to the dead letters in some hours; delete it there, in the"
+        " SQS console under 'Send and receive messages'"
     )
 
 
 def _delete_if_received(account: Account, url: str, text: str) -> bool:
-    """Whether one poll got the message. Others that it gets are given back at once."""
+    """Polls the queue once, and deletes the message if it was received. Other messages are returned at once."""
     sqs = account.client("sqs")
     is_deleted = False
     for message in _received(account, url):

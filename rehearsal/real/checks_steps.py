@@ -1,4 +1,4 @@
-"""Lambda steps get the /tmp, the traces and the network that they ask for."""
+"""Lambda steps get the /tmp, the traces and the network in their definition."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def handler(event, context):
     ec2 = boto3.client("ec2")  # with the step's role, which Lambda needs for the network interfaces
     try:
         ec2.describe_network_interfaces(MaxResults=5)
-        return {"says": "allowed"}
+        return {"result": "allowed"}
     except Exception as error:
-        return {"says": type(error).__name__ + ": " + str(error)}
+        return {"result": type(error).__name__ + ": " + str(error)}
 """
 
 
 def output_of(
     account: Account, name: str, code: str, runtime: Json, within_s: float = 90, **step: Any
 ) -> tuple[Json, Json]:
-    """Push a function of one step with this code and runtime, and run it; its output, and the run."""
+    """Pushes a function of one step with this code and runtime, runs it, and returns the output and the run."""
     with TemporaryDirectory() as made:
         folder = Path(made) / name
         folder.mkdir()
@@ -49,19 +49,20 @@ def output_of(
     return run["steps"]["look"]["output"], run
 
 
-@check("A step gets the /tmp that it asks for, and is traced", seconds=40, usd=0.001)
+@check("A step gets the size of /tmp in the definition, and is traced", seconds=40, usd=0.001)
 def a_step_gets_its_tmp_and_is_traced(account: Account) -> str:
     runtime = {"ephemeral_storage": STORAGE_MB, "tracing": True}
-    seen, run = output_of(account, "settings", LOOK, runtime)
-    if seen["tmp"] < 0.9 * STORAGE_MB * MB:
-        raise Failed(f"/tmp has {seen['tmp'] / MB:.0f} MB, not {STORAGE_MB}; push again and look at its Lambda")
-    if not seen["trace"].startswith("Root=1-"):
-        raise Failed(f"the step saw no X-Ray header ({seen['trace']!r}); is `TracingConfig` of its Lambda Active?")
-    sampled = "sampled" if "Sampled=1" in seen["trace"] else "not sampled"
-    return f"/tmp has {seen['tmp'] / MB:.0f} MB; the trace {seen['trace'].split(';')[0]} is {sampled}; run {run['id']}"
+    output, run = output_of(account, "settings", LOOK, runtime)
+    tmp_mb, trace = output["tmp"] / MB, output["trace"]
+    if tmp_mb < 0.9 * STORAGE_MB:
+        raise Failed(f"/tmp has {tmp_mb:.0f} MB, not {STORAGE_MB}; push again, and check the step's Lambda")
+    if not trace.startswith("Root=1-"):
+        raise Failed(f"the step received no X-Ray header ({trace!r}); check `TracingConfig` of the step's Lambda")
+    sampled = "sampled" if "Sampled=1" in trace else "not sampled"
+    return f"/tmp has {tmp_mb:.0f} MB; the trace {trace.split(';')[0]} is {sampled}; run {run['id']}"
 
 
-@check("A step in the environment's VPC runs, on network interfaces that Lambda made", seconds=180, usd=0.002)
+@check("A step in the environment's VPC runs, on network interfaces of Lambda", seconds=180, usd=0.002)
 def a_step_runs_in_the_vpc(account: Account) -> str:
     groups = list(account.resources.step_security_groups)
     if not groups:
@@ -77,11 +78,12 @@ def a_step_runs_in_the_vpc(account: Account) -> str:
     )
 
 
-@check("The code of a step in a VPC may not use the rights of its network", seconds=180, usd=0.002)
+@check("The code of a step in a VPC may not use the permissions for network interfaces", seconds=180, usd=0.002)
 def code_gets_no_network_rights(account: Account) -> str:
     if account.options.get("nat") != "true":
-        raise Skipped("the step must reach EC2's API: if the subnets of steps have a NAT gateway, say --with nat=true")
-    seen, _ = output_of(account, "network-rights", TRY_NETWORK, {"vpc": True}, within_s=300, timeout="30s")
-    if "explicit deny" not in seen["says"] and "UnauthorizedOperation" not in seen["says"]:
-        raise Failed(f"the step's code could describe network interfaces: {seen['says']}")
-    return str(seen["says"])[:200]
+        raise Skipped("the step must reach EC2's API: if the subnets of steps have a NAT gateway, add --with nat=true")
+    output, _ = output_of(account, "network-rights", TRY_NETWORK, {"vpc": True}, within_s=300, timeout="30s")
+    result = str(output["result"])
+    if "explicit deny" not in result and "UnauthorizedOperation" not in result:
+        raise Failed(f"the step's code could describe network interfaces: {result}")
+    return result[:200]

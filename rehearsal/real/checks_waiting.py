@@ -1,4 +1,4 @@
-"""Runs that wait for days cost nothing, and far timers leave thousands a second."""
+"""Runs that wait for days cost nothing, and `tick` sends thousands of far timers a second."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ steps:
 """
 
 
-@check("A run that waits for days has a timer, one entry of the index, and no watch", seconds=30, usd=0.001)
+@check("A run that waits for days has a timer, one index entry, and no watch", seconds=30, usd=0.001)
 def an_idle_run_is_not_looked_at(account: Account) -> str:
     with TemporaryDirectory() as folder:
         (Path(folder) / "stepwell.yaml").write_text(DEFINITION)
@@ -46,15 +46,15 @@ def an_idle_run_is_not_looked_at(account: Account) -> str:
     days = (int(timer["sk"]["S"].partition("#")[0]) / 1000 - time.time()) / 86_400
     if len(entries) != 1 or watches or not DAYS - 0.01 < days < DAYS + 0.01:
         raise Failed(f"run {run['id']} has {len(entries)} entries, {len(watches)} watches, a timer in {days:.2f} days")
-    return f"a timer in {days:.2f} days, one entry of the index, no watch: nothing reads or writes the run until then"
+    return f"a timer in {days:.2f} days, one index entry, no watch: nothing reads or writes the run until then"
 
 
 @check(f"`tick` sends far timers, at least {LEAST_A_SECOND} a second", seconds=40, usd=0.01)
 def far_timers_leave_in_parallel(account: Account) -> str:
-    """Timers of runs that do not exist: their messages find nothing, ten minutes later."""
-    _tick(account)  # warm
+    """The timers are of runs that do not exist, so their messages have no effect, ten minutes later."""
+    _tick(account)  # warms the Lambda
     idle_s = _tick(account)
-    due = int(time.time() * 1000) + AHEAD_MS + 10_000  # later than all that was sent so far
+    due = int(time.time() * 1000) + AHEAD_MS + 10_000  # later than all timers that were sent before
     name = secrets.token_hex(7)
     timers = [(f"check{name}{number:07}", due + number % 1000) for number in range(TIMERS)]
     keys = [timer_key(run_id, Timer(TimerKind.DELAY, 0), at) for run_id, at in timers]
@@ -70,17 +70,17 @@ def far_timers_leave_in_parallel(account: Account) -> str:
     time.sleep(max(0, (due + 1000 - AHEAD_MS) / 1000 - time.time()) + 0.2)
     took_s = _tick(account) - idle_s
     if took_s < TIMERS / 50_000:
-        raise Skipped(f"the minute's own `tick` sent the {TIMERS} timers before; run this check again")
+        raise Skipped(f"the scheduled `tick` has sent the {TIMERS} timers already; run this check again")
     rate = TIMERS / took_s
     if rate < LEAST_A_SECOND:
         raise Failed(
-            f"{TIMERS} timers took {took_s:.1f} s, {rate:.0f} a second; is `tick` throttled by SQS or the table?"
+            f"{TIMERS} timers took {took_s:.1f} s, {rate:.0f} a second; check whether SQS or the table throttles `tick`"
         )
     return f"{TIMERS} timers in {took_s:.2f} s: {rate:,.0f} a second, {rate * 40:,.0f} a minute"
 
 
 def _tick(account: Account) -> float:
-    """How long a `tick` takes."""
+    """Invokes `tick`, and returns the duration in seconds."""
     began = time.monotonic()
     answer = account.client("lambda").invoke(FunctionName=account.engine_lambda("tick"), Payload=b"{}")
     if "FunctionError" in answer:
@@ -107,7 +107,7 @@ def _entries_of(account: Account, item: Json) -> list[Json]:
 
 
 def _find(account: Account, partitions: list[str], run_id: str) -> list[Json]:
-    """Items of these partitions whose sort keys name a run."""
+    """The items of these partitions whose sort key contains the run id."""
     pages = account.client("dynamodb").get_paginator("query")
     return [
         item

@@ -1,6 +1,6 @@
-"""Constructs for stacks of your own: queues that lose nothing, and what refers to a deployed environment.
+"""CDK constructs for your own stacks: durable queues, functions, roles, and references to a deployed environment.
 
-One rule: nothing here needs the engine's sources, so that all of it works where Stepwell is installed by pip.
+They do not need the engine's sources, so they work where Stepwell is installed with pip.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MODULES = {"Functions": "functions", "PushPolicy": "push", "PushRole": "push", 
 
 
 def __getattr__(name: str) -> Any:
-    """A construct, when it is asked for: whoever wants a queue loads nothing else."""
+    """Imports a construct on first access, so that using one does not import the others."""
     if name not in _MODULES:
         raise AttributeError(name)
     return getattr(import_module(f"stepwell.cdk.{_MODULES[name]}"), name)

@@ -1,7 +1,7 @@
-"""What functions in a stack must know of their environment: CloudFormation reads it when it deploys.
+"""The values of an environment that functions in other stacks need. CloudFormation reads them at deployment.
 
-One rule: CDK asks no account for anything, so that a synth needs neither credentials nor a network. The environment's
-stack writes each value into a parameter of SSM; a stack with functions has them as parameters of the type
+CDK does not read them from the account, so synthesis needs no credentials and no network. The environment's stack
+writes each value to a parameter in SSM. A stack with functions refers to them by template parameters of the type
 `AWS::SSM::Parameter::Value`, which CloudFormation resolves, also in conditions:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-supplied-parameter-types.html
 """
@@ -18,21 +18,21 @@ from constructs import Construct
 
 from stepwell.aws.resources import Resources
 
-_NONE = "-"  # SSM takes no empty value
+_NONE = "-"  # SSM does not accept an empty value
 _KMS_KEY, _BOUNDARY, _TRACING = "kms-key", "permissions-boundary", "tracing"
 _SUBNETS, _GROUPS = "subnets", "security-groups"
-_OF_VALUES = ("F3031", "W3030")  # whether a key is an ARN, and days are among those that CloudWatch Logs takes
+_VALUE_RULES = ("F3031", "W3030")  # a KMS key must be an ARN; a retention must be one that CloudWatch Logs supports
 _ARCHITECTURES = ("arm64", "x86_64")
 Json = dict[str, Any]
 
 
 def step_parameter(env: str, name: str) -> str:
-    """The SSM parameter with one value of an environment that steps in stacks need."""
+    """The name of the SSM parameter with one value of an environment."""
     return f"/stepwell/{env}/steps/{name}"
 
 
 def step_parameters(resources: Resources, outcomes_queue: str) -> dict[str, str | tuple[str, ...]]:
-    """What an environment's stack writes, by name. `outcomes_queue`: its name."""
+    """The values that an environment's stack writes to SSM, by name. `outcomes_queue`: the queue's name."""
     layers = {f"layer-{architecture}": resources.layers[architecture] for architecture in _ARCHITECTURES}
     lists = {_SUBNETS: resources.step_subnets, _GROUPS: resources.step_security_groups}
     return {
@@ -48,8 +48,11 @@ def step_parameters(resources: Resources, outcomes_queue: str) -> dict[str, str 
 
 
 class Deployed(Construct):
-    """An environment as the steps in a stack see it. `resources`: its values, if they are known when the stack is
-    synthesised; else those of `self.resources` are CloudFormation's. `network`: whether steps need its network."""
+    """A deployed environment, for steps in another stack.
+
+    `resources`: the environment's values, if they are known at synthesis. Otherwise `self.resources` contains tokens,
+    which CloudFormation resolves. `network`: whether steps need the environment's network.
+    """
 
     def __init__(self, scope: Construct, id: str, env: str, resources: Resources | None, *, network: bool) -> None:
         super().__init__(scope, id)
@@ -58,13 +61,13 @@ class Deployed(Construct):
         self.resources = resources or self._read(network)
 
     def acknowledge(self, group: Construct) -> None:
-        """Keep CDK from taking the names of parameters, which stand in the template, for their values."""
-        for rule in () if self._is_known else _OF_VALUES:
-            reason = "CloudFormation puts in the value of an SSM parameter when it deploys"
+        """Silences CDK's checks of values that are only known at deployment."""
+        for rule in () if self._is_known else _VALUE_RULES:
+            reason = "CloudFormation inserts the value of an SSM parameter at deployment"
             Validations.of(group).acknowledge(Acknowledgment(id=f"CloudFormation-Validate::{rule}", reason=reason))
 
     def find_layers(self, architectures: Iterable[str]) -> None:
-        """Find the adapter's layers for these architectures."""
+        """Adds the adapter's layers for these architectures to `self.resources`."""
         if not self._is_known:
             layers = {architecture: self._text(f"layer-{architecture}") for architecture in sorted(set(architectures))}
             self.resources = replace(self.resources, layers=layers)
@@ -78,14 +81,17 @@ class Deployed(Construct):
         return self._if_any(_BOUNDARY, self.resources.permissions_boundary)
 
     def tracing_mode(self, tracing: bool | None) -> str:
-        """Of a Lambda; None: as the environment."""
+        """The tracing mode of a Lambda. `tracing`: the step's setting; None: the environment's."""
         if tracing is None and not self._is_known:
             return Fn.condition_if(self._condition(_TRACING).logical_id, "Active", "PassThrough").to_string()
         return "Active" if (self.resources.tracing if tracing is None else tracing) else "PassThrough"
 
     def policy(self, document: Mapping[str, Any], *, traced: bool = True) -> Json:
-        """A role's policy, which allows the use of the environment's key only if it has one; and unless a step is
-        `traced` for certain, traces only if the environment has them."""
+        """A role's policy, with conditions on what the environment has.
+
+        The statements about the KMS key apply only if the environment has a key. Unless `traced`, the statement about
+        traces applies only if the environment has tracing.
+        """
         if self._is_known:
             return dict(document)
         statements = []
@@ -96,9 +102,9 @@ class Deployed(Construct):
         return {**document, "Statement": statements}
 
     def may_trace(self, tracing: Sequence[bool | None]) -> bool:
-        """Whether some of these steps may be traced."""
+        """Whether any of these steps may be traced. `tracing`: the steps' settings."""
         by_environment = self.resources.tracing or not self._is_known
-        return any(by_environment if asked is None else asked for asked in tracing)
+        return any(by_environment if setting is None else setting for setting in tracing)
 
     def _only_if(self, name: str, value: Any) -> Json:
         return {"Fn::If": [self._condition(name).logical_id, value, {"Ref": "AWS::NoValue"}]}
@@ -109,10 +115,10 @@ class Deployed(Construct):
         return Fn.condition_if(self._condition(name).logical_id, value, Aws.NO_VALUE).to_string()
 
     def _condition(self, name: str) -> CfnCondition:
-        """Whether the environment has this."""
+        """The template's condition that the environment has this value."""
         if name not in self._conditions:
-            nothing = "false" if name == _TRACING else _NONE
-            has = Fn.condition_not(Fn.condition_equals(self._text(name), nothing))
+            absent = "false" if name == _TRACING else _NONE
+            has = Fn.condition_not(Fn.condition_equals(self._text(name), absent))
             self._conditions[name] = CfnCondition(self, f"Has-{name}", expression=has)
         return self._conditions[name]
 

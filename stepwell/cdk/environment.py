@@ -1,6 +1,6 @@
-"""A deployed environment, as a stack of your own sees it: where to send events, and who may.
+"""A deployed environment, for your own stacks: the bus to send events to, and the permission to do so.
 
-One rule: only what the environment wrote into SSM is read; nothing of the environment is changed.
+The values come from the environment's parameters in SSM. The environment itself is not changed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from constructs import Construct
 
 
 def bus_parameter(env: str) -> str:
-    """The SSM parameter with the ARN of an environment's bus: templates cannot look into the JSON of the other."""
+    """The name of the SSM parameter with the ARN of an environment's bus.
+
+    Templates cannot read it from the JSON in the environment's other parameter.
+    """
     return f"/stepwell/{env}/bus"
 
 
 def registrar_parameter(env: str) -> str:
-    """The SSM parameter with the ARN of the Lambda that registers functions of stacks."""
+    """The name of the SSM parameter with the ARN of the Lambda that registers functions of stacks."""
     return f"/stepwell/{env}/registrar"
 
 
 class Environment(Construct):
-    """`Environment(self, "Stepwell", "prod").grant_send(function)`: it may then put events on `bus`."""
+    """A deployed environment. `Environment(self, "Stepwell", "prod").grant_send(lambda_)` lets a Lambda send events."""
 
     def __init__(self, scope: Construct, id: str, env: str) -> None:
         super().__init__(scope, id)
@@ -31,9 +34,9 @@ class Environment(Construct):
         self.bus = events.EventBus.from_event_bus_arn(self, "Bus", arn)
 
     def grant_send(self, grantee: iam.IGrantable) -> iam.Grant:
-        """Let something put events on the environment's bus: `detail-type` is the event's name, `detail` its data."""
+        """Lets a principal put events on the bus. `detail-type` is the event's name, `detail` the event's data."""
         return self.bus.grant_put_events_to(grantee)
 
     def as_target(self) -> events.IRuleTarget:
-        """For rules on another bus, such as the account's default one: what matches is sent to the environment."""
+        """A target for rules on another bus, such as the account's default bus. It sends matching events here."""
         return targets.EventBus(self.bus)

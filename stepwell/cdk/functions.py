@@ -1,9 +1,11 @@
-"""Stepwell functions as part of a stack of your own, for teams whose `cdk deploy` is the only way into an account.
+"""Stepwell functions in your own stack, for teams that deploy only with `cdk deploy`.
 
-It packages and names as `stepwell push` does; what differs is who makes it. A step is one Lambda here, and each of its
-versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when its
-sandboxes have ended, within hours. What a step runs on stays in the account when the step leaves the stack, because
-open runs may need it; `stepwell functions prune` removes it later (docs/internals/adr/0018-what-leaves-a-stack.md).
+Packaging and names are those of `stepwell push`, but CloudFormation creates the resources. Each step is one Lambda, and
+each change publishes a version. Versions are retained, so that open runs continue on them. A version is frozen: a
+changed secret takes effect when the version's sandboxes have ended, within hours.
+
+When a step is removed from the stack, its resources stay in the account, because open runs may need them. `stepwell
+functions prune` removes them later (docs/internals/adr/0018-what-leaves-a-stack.md).
 
     Functions(self, "Functions", path="functions/", env="prod")
 """
@@ -51,10 +53,14 @@ from stepwell.project.webhooks import WebhookFile, find_webhooks
 
 
 class Functions(Construct):
-    """Every function at or below `path`, with the types of its events, and webhooks. `env`: the environment; else the
-    CDK context's `env`, as for Stepwell's own app. `resources`: of the environment; else CloudFormation reads them when
-    it deploys, and the synth needs no account. `options`: of all Lambda steps; `steps`: of one, by `function/step`.
-    Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, CannotPush."""
+    """All functions at or below `path`, with event types and webhooks.
+
+    `env`: the environment's name; the default is `env` in the CDK context, or `dev`. `resources`: the environment's
+    values; without them CloudFormation reads the values at deployment. `options`: for all Lambda steps; `steps`:
+    for single Lambda steps, by `function/step`. Docker steps and `.env` files are not supported.
+
+    Raises CannotDeploy, LoadError, CannotPush.
+    """
 
     def __init__(
         self,
@@ -82,26 +88,30 @@ class Functions(Construct):
         self._steps = {f"{function.node.id}/{id}": step for function in live for id, step in function.steps.items()}
         check_names(self._own_options, [*self._steps])
         for function in live:
-            function.node.add_dependency(types)  # what its events must look like is known before it is live
+            function.node.add_dependency(types)  # event types are registered before the function is live
         for webhook in project.webhooks:
             rule = {"Rule": json.dumps(webhook.rule)}
             made = _custom(self, f"Webhook-{webhook.name}", self.registrar, WEBHOOK, rule)
             made.node.add_dependency(*live)
 
     def _wanted(self, functions: Sequence[LoadedFunction], env: str, resources: Resources | None) -> list[Wanted]:
-        """What the functions need, with the options of their steps."""
-        asks = any(self._asks_for_network(function) for function in functions)
-        self.deployed = Deployed(self, "Environment", env, resources, network=asks)
+        """The resources that the functions need, with the options of their steps applied."""
+        needs_network = any(self._needs_network(function) for function in functions)
+        self.deployed = Deployed(self, "Environment", env, resources, network=needs_network)
         _check_runtimes(functions)
-        place = self.deployed.resources
-        place = place if asks else replace(place, step_subnets=("those of the options",))
-        found = [self._with_options(function) for function in wanted(functions, place)]
+        available = self.deployed.resources
+        if not needs_network:
+            available = replace(available, step_subnets=("from the options",))
+        found = [self._with_options(function) for function in wanted(functions, available)]
         self.deployed.find_layers(step.architecture for function in found for step in function.lambdas.values())
         return found
 
     def step(self, function_id: str, step_id: str) -> lambda_.IFunction:
-        """A Lambda step, to grant to (`table.grant_read_write_data(...)`) and to connect with. It alone gets what is
-        granted: it gets a role of its own. Raises CannotDeploy."""
+        """The Lambda of a step, for grants (`table.grant_read_write_data(...)`) and connections.
+
+        The step gets a separate role, so that the function's other steps do not receive the grants. Raises
+        CannotDeploy.
+        """
         name = f"{function_id}/{step_id}"
         if name not in self._steps:
             raise CannotDeploy(f"there is no Lambda step {name!r} in this stack; {nearest(name, self._steps)}")
@@ -111,8 +121,8 @@ class Functions(Construct):
         own = self._own_options.get(f"{function_id}/{step_id}")
         return self._options if own is None else own.over(self._options)
 
-    def _asks_for_network(self, function: LoadedFunction) -> bool:
-        """Whether a step is in a VPC, and the stack does not say in which."""
+    def _needs_network(self, function: LoadedFunction) -> bool:
+        """Whether a step has `vpc: true`, and the options name no VPC."""
         definition = function.definition
         in_vpc = [id for id, step in definition.steps.items() if isinstance(step.runtime, Lambda) and step.runtime.vpc]
         return any(self.options_of(definition.id, id).vpc is None for id in in_vpc)
@@ -131,7 +141,7 @@ class _Project:
 
 
 def _read_project(path: Path) -> _Project:
-    """What is at or below a path. Raises LoadError."""
+    """Reads the functions, types and webhooks at or below a path. Raises LoadError."""
     tree = Tree([path])
     functions, errors = load_all(tree)
     if errors:
@@ -139,20 +149,20 @@ def _read_project(path: Path) -> _Project:
     types, webhooks = project_types(tree, functions), find_webhooks(tree)
     if problems := [*types.problems, *webhooks.problems]:
         raise LoadError(problems)
-    wrong = check_expressions(functions, types).errors
-    left = [note for function in functions for note in left_out(function)]
-    warnings = [*tree.passed_over, *left, *types.warnings, *wrong, *webhooks.warnings]
+    wrong_expressions = check_expressions(functions, types).errors
+    omitted = [note for function in functions for note in left_out(function)]
+    warnings = [*tree.passed_over, *omitted, *types.warnings, *wrong_expressions, *webhooks.warnings]
     return _Project(functions, types.types, webhooks.webhooks, list(map(str, warnings)))
 
 
 def _check_runtimes(functions: Iterable[LoadedFunction]) -> None:
     for definition in (function.definition for function in functions):
         if any(isinstance(step.runtime, Docker) for step in definition.steps.values()):
-            raise CannotDeploy(f"{definition.id}: docker steps are no part of a stack; use `stepwell push`")
+            raise CannotDeploy(f"{definition.id}: docker steps are not supported in a stack; use `stepwell push`")
 
 
 def _add_types(scope: Construct, types: Iterable[TypeVersion], registrar: str) -> None:
-    """Each version after the one before it."""
+    """Adds the types. Each version depends on the previous version of the type, so they are registered in order."""
     last: dict[str, CustomResource] = {}
     for version in types:
         properties = {"Name": version.name, "Version": version.version, "Schema": json.dumps(version.schema)}
@@ -170,7 +180,7 @@ def _custom(scope: Construct, id: str, registrar: str, kind: str, properties: di
 
 @jsii.implements(IAspect)
 class _Retain:
-    """Keeps what steps run on when it leaves the stack; what a deploy that fails has just made goes again:
+    """Retains the resources of steps that leave the stack. A failed deployment still removes what it has just created:
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-deletionpolicy.html"""
 
     def visit(self, node: IConstruct) -> None:
@@ -181,7 +191,7 @@ class _Retain:
 class _Function(Construct):
     def __init__(self, scope: Functions, wanted: Wanted) -> None:
         super().__init__(scope, wanted.id)
-        self._all, self._its, self._resources = scope, wanted, scope.deployed.resources
+        self._all, self._wanted, self._resources = scope, wanted, scope.deployed.resources
         self._check()
         self.steps = self._made_steps()
         targets = {step: {"lambda": arn} for step, arn in wanted.arns.items()}
@@ -194,23 +204,23 @@ class _Function(Construct):
         }
         registered = _custom(self, "Registered", scope.registrar, FUNCTION, properties)
         for child in self.node.children:
-            if child is not registered:  # live last, as with a push
+            if child is not registered:  # the version goes live last, as in a push
                 registered.node.add_dependency(child)
         Aspects.of(self).add(_Retain())
 
     def _check(self) -> None:
-        if self._its.dotenv(self._resources.env):
+        if self._wanted.dotenv(self._resources.env):
             raise CannotDeploy(
-                f"{self._its.id}: CloudFormation makes no secret parameters; use secrets instead of .env"
+                f"{self._wanted.id}: CloudFormation cannot create secret parameters; use secrets instead of .env"
             )
 
     def _made_steps(self) -> dict[str, Step]:
-        lambdas, deployed = self._its.lambdas, self._all.deployed
+        lambdas, deployed = self._wanted.lambdas, self._all.deployed
         if not lambdas:
             return {}
         role = StepRole(self, deployed, list(lambdas.values()))
         return {
-            id: Step(self, deployed, one, self._all.options_of(self._its.id, id), role, self._zip(one))
+            id: Step(self, deployed, one, self._all.options_of(self._wanted.id, id), role, self._zip(one))
             for id, one in lambdas.items()
         }
 

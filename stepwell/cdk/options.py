@@ -1,4 +1,4 @@
-"""What a stack says of steps beyond their definition: constructs instead of ids."""
+"""Options of steps in a stack: settings that take constructs instead of ids, beyond the definition."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MOST_LAYERS = 4  # of five: one is the adapter's
 
 
 class CannotDeploy(Exception):
-    """A function cannot be part of a stack; the message says why, and the cure."""
+    """A function cannot be part of a stack. The message gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """Of Lambda steps. What is given goes before what the definition says; `environment` and `layers` are added to it.
+    """Options of Lambda steps. They override the definition; `environment` and `layers` are added to it.
 
-    `vpc_subnets`: those of the `vpc` with private addresses, if not given. `security_groups`: one is made for each step
-    if none is given; connections (`database.connections.allow_default_port_from(step)`) are of the first.
+    `vpc_subnets`: the default is the private subnets of `vpc`. `security_groups`: by default, one is created for each
+    step. Connections (`database.connections.allow_default_port_from(step)`) use the first group.
     """
 
     vpc: ec2.IVpc | None = None
@@ -39,20 +39,22 @@ class StepOptions:
     ephemeral_storage_size: Size | None = None
     tracing: bool | None = None
 
-    def over(self, others: StepOptions) -> StepOptions:
-        """These, and of the others what these do not say."""
-        given = {option.name: getattr(self, option.name) for option in fields(self)}
-        found = replace(others, **{name: value for name, value in given.items() if value not in (None, (), [], {})})
-        return replace(found, environment={**others.environment, **self.environment})
+    def over(self, defaults: StepOptions) -> StepOptions:
+        """The options combined: `self` overrides `defaults`."""
+        own = {option.name: getattr(self, option.name) for option in fields(self)}
+        combined = replace(defaults, **{name: value for name, value in own.items() if value not in (None, (), [], {})})
+        return replace(combined, environment={**defaults.environment, **self.environment})
 
     def applied(self, step: StepLambda) -> StepLambda:
-        """The step with those that are no constructs. Raises CannotDeploy."""
+        """The step with the options that are plain values. Raises CannotDeploy."""
         name = f"{step.function_id}/{step.step_id}"
         for variable in self.environment:
             if is_reserved(variable):
-                raise CannotDeploy(f"{name}: the variable {variable} belongs to Lambda or Stepwell; rename yours")
+                raise CannotDeploy(f"{name}: the variable {variable} is reserved by Lambda or Stepwell; rename it")
         if len(step.layers) + len(self.layers) > _MOST_LAYERS:
-            raise CannotDeploy(f"{name}: it has more than {_MOST_LAYERS} layers; Lambda takes five with the adapter's")
+            raise CannotDeploy(
+                f"{name}: it has more than {_MOST_LAYERS} layers; Lambda allows five, and one is the adapter's"
+            )
         storage = self.ephemeral_storage_size
         return replace(
             step,
@@ -65,15 +67,15 @@ class StepOptions:
 
 
 def check_names(steps: Mapping[str, StepOptions], known: Sequence[str]) -> None:
-    """Raises CannotDeploy for options of a step that is not there, or is no Lambda."""
+    """Raises CannotDeploy if there are options for a step that does not exist or is not a Lambda."""
     for name in steps:
         if name not in known:
-            raise CannotDeploy(f"there is no Lambda step {name!r} to have options; {nearest(name, known)}")
+            raise CannotDeploy(f"there are options for {name!r}, which is not a Lambda step; {nearest(name, known)}")
 
 
 @dataclass(frozen=True)
 class Network:
-    """Of one Lambda. `group`: the first of its security groups, which connections are of."""
+    """The network of one Lambda. `group`: the first security group, which connections use."""
 
     subnet_ids: list[str]
     group_ids: list[str]
@@ -85,8 +87,10 @@ class Network:
 
 
 def network(scope: Construct, options: StepOptions, step: StepLambda, resources: Resources) -> Network | None:
-    """Where a step's Lambda runs, by the stack's options, or else in the environment's network; None: in no VPC.
-    Raises CannotDeploy."""
+    """The network of a step's Lambda: from the options, or else the environment's. None: the Lambda is not in a VPC.
+
+    Raises CannotDeploy.
+    """
     if options.vpc is not None:
         return _in_vpc(scope, options.vpc, options, step)
     if not step.vpc:
@@ -111,8 +115,8 @@ def _in_vpc(scope: Construct, vpc: ec2.IVpc, options: StepOptions, step: StepLam
         )
     if selected.has_public:
         raise CannotDeploy(
-            f"{step.function_id}/{step.step_id}: a Lambda in a public subnet has no public address, so it reaches"
-            " nothing outside its VPC; choose private subnets by vpc_subnets"
+            f"{step.function_id}/{step.step_id}: a Lambda in a public subnet has no public address, so it cannot reach"
+            " anything outside the VPC; choose private subnets with vpc_subnets"
         )
     groups = list(options.security_groups) or [
         ec2.SecurityGroup(scope, "SecurityGroup", vpc=vpc, description=f"Step {step.step_id} of {step.function_id}")
@@ -121,7 +125,7 @@ def _in_vpc(scope: Construct, vpc: ec2.IVpc, options: StepOptions, step: StepLam
 
 
 def content(stack: Stack, layers: Sequence[lambda_.ILayerVersion]) -> list[Any]:
-    """What tells a layer from the one before it: its ARN, and if it is made in this app, what it holds."""
+    """Values that change when a layer changes: the ARNs, and the content of layers that this app creates."""
     found: list[Any] = []
     for layer in layers:
         made = layer.node.default_child

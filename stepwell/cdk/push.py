@@ -1,8 +1,8 @@
-"""Who may run `stepwell push`: a policy with no more than the command needs, and a role for CI that has it.
+"""A policy with the permissions that `stepwell push` needs, and a role with that policy for CI.
 
 PushRole(self, "Deploy", env="prod", github="acme/shop", branch="main")
 
-Constructs take more than seven parameters here: users of CDK give options as keywords, and make no object for them.
+Constructs have more than seven parameters here, since CDK's users pass options as keywords.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ _NAME = r"[A-Za-z0-9_./ -]+"
 
 
 class BadTrust(ValueError):
-    """A role's trust would be too wide, or is not said; the message says what to give."""
+    """A role's trust is missing or would be too wide. The message tells what to pass."""
 
 
 def push_parameter(env: str) -> str:
-    """The SSM parameter with the names that a push policy needs of an environment, separated by commas."""
+    """The name of the SSM parameter with the values of an environment that a push policy needs."""
     return f"/stepwell/{env}/push"
 
 
 def push_places(resources: Resources) -> list[str]:
-    """What that parameter holds: table, bucket, boundary, the layers, repository and execution role."""
+    """The values in that parameter: table, bucket, boundary, the layers, repository and execution role."""
     layers = [Fn.select(6, Fn.split(":", arn)) for _, arn in sorted(resources.layers.items())]
     repository = Fn.select(1, Fn.split("/", resources.repository)) if resources.repository else ""
     return [resources.table, resources.bucket, resources.role_boundary, *layers, repository, resources.execution_role]
 
 
 class PushPolicy(iam.ManagedPolicy):
-    """What `commands` need on an environment (`stepwell policy` prints the same). The environment is deployed before.
+    """A policy with the permissions that `commands` need, as `stepwell policy` prints it.
 
-    `containers`: it runs container steps. `kms_key`: the ARN of the key that it is encrypted with. `step_lambdas`: ARNs
-    of Lambdas that steps name in `runtime.arn`. `vpc`: it has subnets for Lambda steps. Raises UnknownCommand.
+    The environment must be deployed already. `containers`: whether it runs container steps. `kms_key`: the ARN of the
+    environment's KMS key. `step_lambdas`: ARNs of Lambdas that steps name in `runtime.arn`. `vpc`: whether the
+    environment has subnets for Lambda steps. Raises UnknownCommand.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class PushPolicy(iam.ManagedPolicy):
 
 
 class PushRole(iam.Role):
-    """A role with a `PushPolicy`, whose options it takes. Assumed by `assumed_by`, or by GitHub Actions.
+    """A role with a `PushPolicy`, assumed by `assumed_by` or by GitHub Actions. `options`: those of `PushPolicy`.
 
-    `github`: owner and name of a repository, whose workflows may assume the role on `branch`, or in the GitHub
-    environment `environment`. The account must have GitHub's identity provider; docs/guides/deploy-from-ci.md creates
-    it. Raises BadTrust, UnknownCommand.
+    `github`: a repository as owner/name. The repository's workflows may assume the role on `branch`, or in the GitHub
+    environment `environment`. The account must have GitHub's identity provider: docs/guides/deploy-from-ci.md shows how to
+    create it. Raises BadTrust, UnknownCommand.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class PushRole(iam.Role):
         **options: Any,
     ) -> None:
         if (assumed_by is None) == (not github):
-            raise BadTrust("say who may assume the role: github='owner/repository', or assumed_by")
+            raise BadTrust("name who may assume the role: pass either github='owner/repository' or assumed_by")
         principal = assumed_by or _github(scope, github, branch, environment)
         super().__init__(scope, id, assumed_by=principal, role_name=role_name, description=f"Pushes to Stepwell {env}")
         self.policy = PushPolicy(self, "Policy", env=env, **options)
@@ -111,17 +112,18 @@ class PushRole(iam.Role):
 
 
 def _github(scope: Construct, repository: str, branch: str, environment: str) -> iam.IPrincipal:
-    """Workflows of one repository, on one branch or in one environment, and no others: `sub` says which.
+    """The principal of workflows of one repository, on one branch or in one environment. GitHub's claim `sub` contains
+    both:
 
     https://docs.github.com/actions/security-for-github-actions/security-hardening-your-deployments/about-security-hardening-with-openid-connect
     """
     if not re.fullmatch(_REPOSITORY, repository):
-        raise BadTrust(f"github: {repository!r} is no repository; write it as owner/name, without wildcards")
+        raise BadTrust(f"github: {repository!r} is not a repository; write it as owner/name, without wildcards")
     if bool(branch) == bool(environment):
-        raise BadTrust("say which branch may push, or which GitHub environment: branch='main' or environment='prod'")
+        raise BadTrust("name the branch or the GitHub environment that may push: branch='main' or environment='prod'")
     if not re.fullmatch(_NAME, branch or environment):
         raise BadTrust(f"{branch or environment!r}: name one branch or environment, without wildcards")
     subject = f"ref:refs/heads/{branch}" if branch else f"environment:{environment}"
     provider = f"arn:{Aws.PARTITION}:iam::{Stack.of(scope).account}:oidc-provider/{GITHUB}"
-    is_it = {f"{GITHUB}:aud": "sts.amazonaws.com", f"{GITHUB}:sub": f"repo:{repository}:{subject}"}
-    return iam.WebIdentityPrincipal(provider, {"StringEquals": is_it})
+    claims = {f"{GITHUB}:aud": "sts.amazonaws.com", f"{GITHUB}:sub": f"repo:{repository}:{subject}"}
+    return iam.WebIdentityPrincipal(provider, {"StringEquals": claims})

@@ -1,6 +1,6 @@
-"""A queue that loses nothing: encrypted, TLS only, with a dead-letter queue.
+"""A durable SQS queue: encrypted, TLS only, with a dead-letter queue.
 
-One rule: a message that cannot be handled stays in the dead-letter queue for 14 days, the longest that SQS knows.
+A message that cannot be handled stays in the dead-letter queue for 14 days, the longest retention of SQS.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ KEPT = Duration.days(14)
 
 
 class DurableQueue(Construct):
-    """`queue` and `dead_letters`. `handler_timeout`: of the Lambda that reads it; messages stay invisible for six times
-    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice; and for
-    `batching_window` besides, in which Lambda collects messages. `key`: that encrypts it; without, one of SQS' own.
+    """A queue and a dead-letter queue: `queue` and `dead_letters`.
+
+    `handler_timeout`: the timeout of the Lambda that reads the queue. The visibility timeout is six times as long, as
+    AWS recommends, so that a batch that waits for a free instance is not delivered twice; plus `batching_window`, in
+    which Lambda collects messages. `key`: a KMS key; the default is encryption managed by SQS.
 
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
     """

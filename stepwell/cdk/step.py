@@ -1,7 +1,7 @@
-"""One Lambda step in a stack: its Lambda, its versions, and what other constructs may give it.
+"""One Lambda step in a stack: the Lambda, the published versions, the role, and grants.
 
-One rule: a version is frozen with all that it has, so that whatever changes makes another one, and open runs go on
-with theirs.
+A published version is frozen with code and settings. Each change publishes another version, and open runs continue on
+theirs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from stepwell.cdk.options import StepOptions, content, network
 
 
 class StepRole:
-    """The role of some Lambda steps of one function, made in `scope`. Secrets and networks are policies of their own:
-    one that a new version does without stays with the role, for the open runs of earlier versions."""
+    """The role of Lambda steps of one function, created in `scope`.
+
+    Each secret and the network have a separate policy. When a new version no longer needs one, the policy is retained
+    with the role, for open runs of earlier versions.
+    """
 
     def __init__(self, scope: Construct, deployed: Deployed, steps: Sequence[StepLambda]) -> None:
         self._scope, self._deployed, self._function_id = scope, deployed, steps[0].function_id
@@ -67,7 +70,7 @@ def tags(env: str, function_id: str) -> list[CfnTag]:
 
 
 class Step(Construct):
-    """`target`: the ARN of the version that has this code and these settings. `role`: of all steps of its function."""
+    """A Lambda step. `role`: the role of all steps of the function."""
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class Step(Construct):
         self._network = network(self, options, step, deployed.resources)
         self._lambda = self._make(role, zip)
         layer = deployed.resources.layers.get(step.architecture, "")
-        self._known = "" if Token.is_unresolved(layer) else layer  # a token's text is another each time
+        self._known = "" if Token.is_unresolved(layer) else layer  # a token's text differs in each synthesis
         digest = self._digest(has_own_role=False)
         self._version = lambda_.CfnVersion(self, f"Version{digest}", function_name=self._lambda.ref)
         self._invoke = self._outcomes(f"Outcomes{digest}")
@@ -91,11 +94,12 @@ class Step(Construct):
 
     @property
     def target(self) -> str:
+        """The ARN of the published version with this code and these settings."""
         return self._version.ref
 
     def granted(self) -> lambda_.IFunction:
-        """The Lambda as something to grant to and to connect with. It gets a role of its own, the first time, so that
-        no other step of its function may do the same."""
+        """The Lambda, for grants and connections. The first call gives the step a separate role, so that the function's
+        other steps do not receive the grants."""
         if self._granted is None:
             own = StepRole(self, self._deployed, [self._step])
             self._use(self._lambda, own)
@@ -113,7 +117,7 @@ class Step(Construct):
     def _digest(self, *, has_own_role: bool) -> str:
         stack, options = Stack.of(self), self._options
         env = dict(self._step.env)
-        known = stack.resolve(env)  # a token's text is another each time
+        known = stack.resolve(env)  # a token's text differs in each synthesis
         parts = [self._step.hash if known == env else f"{replace(self._step, env=()).hash} {known}", self._known]
         if options.layers or self._network or has_own_role:
             ids = self._network and [self._network.subnet_ids, self._network.group_ids]
@@ -121,7 +125,7 @@ class Step(Construct):
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
     def _rename(self, digest: str) -> None:
-        """Another version, under another logical id: CloudFormation keeps the one before it."""
+        """Gives the version another logical id, so that CloudFormation creates it and retains the previous version."""
         prefix = Stack.of(self).get_logical_id(self._lambda)
         self._version.override_logical_id(f"{prefix}Version{digest}")
         self._invoke.override_logical_id(f"{prefix}Outcomes{digest}")
@@ -142,7 +146,8 @@ class Step(Construct):
         )
 
     def _use(self, made: lambda_.CfnFunction, role: StepRole) -> None:
-        """Lambda checks at once whether a role may make network interfaces."""
+        """Sets the Lambda's role, and makes the Lambda depend on the role's policies: Lambda checks at creation whether
+        the role may create network interfaces."""
         made.role = role.role.attr_arn
         for needed in role.policies:
             made.add_resource_dependency(needed)
@@ -161,7 +166,7 @@ class Step(Construct):
         self._deployed.acknowledge(group)
         asset = assets.Asset(self, "Code", path=str(zip))
         settings = configuration(step, resources, role.role.attr_arn)
-        more = [layer.layer_version_arn for layer in self._options.layers]
+        own_layers = [layer.layer_version_arn for layer in self._options.layers]
         made = lambda_.CfnFunction(
             self,
             "Function",
@@ -173,7 +178,7 @@ class Step(Construct):
             memory_size=settings["MemorySize"],
             timeout=settings["Timeout"],
             role=settings["Role"],
-            layers=[*settings["Layers"][:-1], *more, settings["Layers"][-1]],  # the adapter's is the last
+            layers=[*settings["Layers"][:-1], *own_layers, settings["Layers"][-1]],  # the adapter's is last
             architectures=[step.architecture],
             environment=lambda_.CfnFunction.EnvironmentProperty(variables=settings["Environment"]["Variables"]),
             ephemeral_storage=lambda_.CfnFunction.EphemeralStorageProperty(size=settings["EphemeralStorage"]["Size"]),

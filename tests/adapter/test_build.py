@@ -63,7 +63,9 @@ def test_the_layer_has_it_where_lambda_looks() -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(adapter.AdapterNotBuilt, match="there is no adapter for riscv; Lambda has x86_64 and arm64"):
+    with pytest.raises(
+        adapter.AdapterNotBuilt, match="there is no adapter for riscv; Lambda supports x86_64 and arm64"
+    ):
         adapter.binary("riscv")
 
 

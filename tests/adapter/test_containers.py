@@ -159,7 +159,7 @@ def test_the_report_is_sent_until_it_is_taken(container: Container) -> None:
 
 def test_an_input_that_is_gone_is_a_start_error(container: Container) -> None:
     error = container.run("true", None)["start_error"]
-    assert error["message"].startswith("its input cannot be read: 404 Not Found")
+    assert error["message"].startswith("the input cannot be read: 404 Not Found")
     assert error["retryable"] is True
 
 

@@ -117,7 +117,7 @@ def test_a_container_that_takes_too_much_memory_is_told_so(world: World) -> None
     world.host.run_out_of_memory()
     error = _error(world.outcome())
     assert error.kind == "crash"
-    assert error.message.startswith("out of memory: it needed more than its limit of 1024 MB")
+    assert error.message.startswith("out of memory: the task exceeded the limit of 1024 MB")
 
 
 def test_a_task_whose_machine_is_taken_away_is_lost(world: World) -> None:

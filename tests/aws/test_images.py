@@ -107,13 +107,13 @@ def test_an_image_that_is_not_there_is_refused(registry: Registry) -> None:
 
 def test_an_image_that_runs_nothing_is_refused_with_the_cure(registry: Registry) -> None:
     _put(registry, "1")
-    with pytest.raises(ImageError, match="neither ENTRYPOINT nor CMD; give the program to run as `entrypoint`"):
+    with pytest.raises(ImageError, match="neither ENTRYPOINT nor CMD; set `entrypoint`"):
         named_image(f"{registry.host}/team/step:1", None)
 
 
 def test_an_image_that_cannot_be_read_needs_an_entrypoint(registry: Registry) -> None:
     name = "127.0.0.1:1/team/step:1"
-    with pytest.raises(ImageError, match=r"does not answer.*give the program to run as `entrypoint`"):
+    with pytest.raises(ImageError, match=r"does not answer.*set `entrypoint`"):
         named_image(name, None)
     assert named_image(name, ("/run",)) == Image(name, ("/run",), "x86_64")
 

@@ -176,8 +176,8 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
         failed("exception", "ValueError: no phone number"),
     ),
     "an exception without a type": ({"errorMessage": "no phone number"}, failed("exception", "no phone number")),
-    "an error that says nothing": ({}, failed("exception", "the function failed, and did not say why")),
-    "an error that is no object": ("boom", failed("exception", "the function failed, and did not say why")),
+    "an error that says nothing": ({}, failed("exception", "the function failed without a message")),
+    "an error that is no object": ("boom", failed("exception", "the function failed without a message")),
     "a timeout": (
         {"errorType": "Sandbox.Timedout", "errorMessage": "RequestId: r Error: Task timed out after 900.00 seconds"},
         failed("timeout", "did not end within 900 s, its timeout"),
@@ -217,8 +217,8 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
         failed("start", "app.handler is undefined or not exported", final=True),
     ),
     "values that SSM did not answer in time": (
-        {"errorType": "Stepwell.Unavailable", "errorMessage": "its secrets cannot be read from SSM"},
-        failed("values_unavailable", "its secrets cannot be read from SSM"),
+        {"errorType": "Stepwell.Unavailable", "errorMessage": "the secrets cannot be read from SSM"},
+        failed("values_unavailable", "the secrets cannot be read from SSM"),
     ),
     "a module that cannot be imported": (
         {"errorType": "Runtime.ImportModuleError", "errorMessage": "Unable to import module 'app'"},

@@ -278,7 +278,7 @@ def test_single_keys_are_dropped_but_not_the_one_that_signs(resources: Resources
     third = rotate(resources).current.id
     signing_keys.drop(client("ssm"), resources, [first])
     assert [key.id for key in keys(resources).all] == [third, second]
-    with pytest.raises(CannotChange, match="is the key that signs"):
+    with pytest.raises(CannotChange, match="is the current key"):
         signing_keys.drop(client("ssm"), resources, [third])
     with pytest.raises(CannotChange, match="there is no signing key 'nothing'"):
         signing_keys.drop(client("ssm"), resources, ["nothing"])
@@ -307,7 +307,7 @@ def test_the_parameter_never_holds_more_keys_than_have_room(resources: Resources
 def test_who_rotates_while_somebody_else_does_is_told(resources: Resources) -> None:
     read = keys(resources)
     rotate(resources)
-    with pytest.raises(CannotChange, match="at this moment"):
+    with pytest.raises(CannotChange, match="at the same time"):
         signing_keys._put(client("ssm"), resources, read.rotated(now_ms()))
 
 

@@ -57,7 +57,7 @@ def test_a_program_that_was_killed_for_its_memory_is_told_so() -> None:
     assert outcome is not None
     assert outcome.error is not None
     assert (
-        outcome.error.message == "out of memory: it needed more than its limit of 512 MB; raise `memory` in the runtime"
+        outcome.error.message == "out of memory: the task exceeded the limit of 512 MB; raise `memory` in the runtime"
     )
 
 

@@ -183,9 +183,9 @@ def test_who_gives_no_address_hears_that_nobody_is_told_of_alarms(synth: Synth) 
             [entry for entries in metadata.values() for entry in entries if entry["type"] == "aws:cdk:warning"]
         )
 
-    assert "Nobody is told of alarms" in warnings("dev")
-    assert "Nobody is told of alarms" not in warnings("all")
-    assert "Nobody is told of alarms" not in warnings("bare")
+    assert "Alarms are sent to nobody" in warnings("dev")
+    assert "Alarms are sent to nobody" not in warnings("all")
+    assert "Alarms are sent to nobody" not in warnings("bare")
 
 
 def test_the_names_of_metrics_in_dashboards_are_plain_rows(synth: Synth) -> None:

@@ -389,7 +389,7 @@ def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
     text = ok("signing-keys", "list", "--env", "dev")
     assert first["id"] in text
     assert read_keys(boto3.client("ssm"), "dev").current.secret.hex() not in text
-    assert "is the key that signs" in refused("signing-keys", "drop", second["id"], "--yes", "--env", "dev")
+    assert "is the current key" in refused("signing-keys", "drop", second["id"], "--yes", "--env", "dev")
     assert [item["id"] for item in data("signing-keys", "drop", first["id"], "-y", "--env", "dev")] == [second["id"]]
 
 

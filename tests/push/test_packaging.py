@@ -193,8 +193,8 @@ def test_a_handler_gets_its_time(write: Write) -> None:
     ("fields", "cure"),
     [
         ({"timeout": "16m"}, "use docker"),
-        ({"env": {"AWS_REGION": "x"}}, "another name"),
-        ({"env": {"STEPWELL_TIMEOUT_MS": "x"}}, "another name"),
+        ({"env": {"AWS_REGION": "x"}}, "rename it"),
+        ({"env": {"STEPWELL_TIMEOUT_MS": "x"}}, "rename it"),
         ({"env": {"_A": "x"}}, r"\.env"),
         ({"env": {"LARGE": "x" * 4000}}, r"\.env"),
     ],

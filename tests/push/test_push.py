@@ -17,7 +17,7 @@ from rich.console import Console
 from stepwell.aws.deploy.plan import MissingSecrets
 from stepwell.aws.deploy.push import NoLambda
 from stepwell.aws.deploy.roles import trust
-from stepwell.aws.deploy.step_lambdas import Taken
+from stepwell.aws.deploy.step_lambdas import DestinationInUse
 from stepwell.aws.deploy.values import put_parameter
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.releases import Releases
@@ -461,7 +461,7 @@ def test_a_lambda_whose_results_go_elsewhere_is_not_taken_over(aws: Aws, write: 
     _, folder = foreign(aws, write)
     other = {"OnSuccess": {"Destination": "arn:aws:sqs:eu-central-1:123456789012:theirs"}}
     aws.session.client("lambda").put_function_event_invoke_config(FunctionName="crm", DestinationConfig=other)
-    with pytest.raises(Taken, match="theirs"):
+    with pytest.raises(DestinationInUse, match="theirs"):
         aws.push(folder)
 
 

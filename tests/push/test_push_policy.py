@@ -392,7 +392,7 @@ def test_a_role_that_a_team_gave_more_rights_is_left_as_it_is(aws: Aws, write: W
     iam.attach_role_policy(RoleName="stepwell-dev-step-f", PolicyArn=BOUNDARY)
     assert aws.push(folder)[0] == []
     (note,) = data("push", folder, "--env", "dev")["notes"]
-    assert "stepwell-dev-step-f: this role has policies besides Stepwell's" in note
+    assert "stepwell-dev-step-f: this role has other policies than Stepwell's" in note
     assert "step_actions" in note
     iam.detach_role_policy(RoleName="stepwell-dev-step-f", PolicyArn=BOUNDARY)
     assert [action.kind for action in aws.push(folder)[0]] == ["role"]

@@ -211,7 +211,7 @@ def test_options_that_cannot_be_are_refused(stack: cdk.Stack, write: Write) -> N
             {"options": StepOptions(vpc=vpc, vpc_subnets=public)},
             "a Lambda in a public subnet has no public address",
         ),
-        ({"options": StepOptions(environment={"STEPWELL_X": "1"})}, "STEPWELL_X belongs to Lambda or Stepwell"),
+        ({"options": StepOptions(environment={"STEPWELL_X": "1"})}, "STEPWELL_X is reserved by Lambda or Stepwell"),
         ({"steps": {"order/chrge": StepOptions()}}, "no Lambda step 'order/chrge'.*did you mean `order/charge`"),
     ]
     for i, (options, message) in enumerate(refused):

@@ -25,7 +25,7 @@ class Lines(Nobody):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def says(self, action: Any, line: str) -> None:
+    def log(self, action: Any, line: str) -> None:
         self.said.append(line)
 
 
@@ -156,7 +156,7 @@ def test_a_vpc_is_refused_where_the_environment_has_none_for_steps(aws: Aws, wri
 
 def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
     layer = f"arn:aws:lambda:us-east-1:{ACCOUNT}:layer:fonts:3"
-    with pytest.raises(CannotPush, match="is in us-east-1, and this environment in eu-central-1"):
+    with pytest.raises(CannotPush, match="is in us-east-1, but this environment is in eu-central-1"):
         aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "layers": [layer]}}}))
 
 
@@ -175,7 +175,7 @@ def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
         ),
         (
             "Function code combined with layers exceeds the maximum allowed size of 262144000 bytes",
-            "take less of either",
+            "make either smaller",
         ),
     ],
 )
@@ -202,9 +202,9 @@ def test_a_push_waits_until_lambda_has_made_the_network_interfaces(network: Aws,
     _, (registered,) = push(network, in_vpc(write), watcher, sleep)
     assert registered.version == 1
     assert watcher.said == [
-        "Lambda makes its network interfaces",
-        "Lambda makes its network interfaces, for 15 s",
-        "Lambda makes its network interfaces, for 30 s",
+        "Lambda is creating network interfaces",
+        "Lambda is creating network interfaces, 15 s so far",
+        "Lambda is creating network interfaces, 30 s so far",
     ]
 
 

@@ -24,8 +24,8 @@ import (
 var amazonRoots []byte
 
 const (
-	containerHost = "http://169.254.170.2" // where ECS answers for credentials
-	patience      = 20 * time.Second       // for one request
+	containerHost = "http://169.254.170.2" // ECS's endpoint for credentials
+	patience      = 20 * time.Second       // timeout of one request
 	largestAnswer = 16 * 1024 * 1024
 )
 
@@ -41,21 +41,21 @@ var outside = sync.OnceValue(func() *http.Client {
 	}
 })
 
-// Credentials are asked for on the machine itself, where no proxy leads.
+// inside is the client for the container's credentials endpoint, which is on the same machine: no proxy is used.
 var inside = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{Proxy: nil}}
 
-// refusal is an answer that is none.
+// refusal is a response with an error status.
 type refusal struct {
 	status int
 	body   string
-	region string // where the bucket is, if S3 says so
+	region string // the bucket's region, if S3 reports one
 }
 
-func (its *refusal) Error() string {
-	return fmt.Sprintf("%d %s: %.500s", its.status, http.StatusText(its.status), its.body)
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%d %s: %.500s", r.status, http.StatusText(r.status), r.body)
 }
 
-// send sends a request and returns the answer's body; the error is a *refusal or of the network.
+// send sends a request and returns the response's body. The error is a *refusal, or a network error.
 func send(client *http.Client, request *http.Request) ([]byte, error) {
 	answer, err := client.Do(request)
 	if err != nil {
@@ -72,18 +72,18 @@ func send(client *http.Client, request *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// patiently calls again while `mayPass` holds of the error and there is time. The pauses grow, and each is anything
-// between nothing and that long, so that sandboxes which were refused together do not come back together.
+// retry calls until there is no error, the error is not retryable, or the deadline comes. Pauses grow exponentially,
+// with full jitter, so that sandboxes that were throttled together do not retry together.
 // https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
-func patiently(deadline time.Time, mayPass func(error) bool, call func() error) error {
+func retry(deadline time.Time, isRetryable func(error) bool, call func() error) error {
 	var before error
 	for longest := 200 * time.Millisecond; ; longest = min(2*longest, 4*time.Second) {
 		err := call()
 		if before != nil && errors.Is(err, context.DeadlineExceeded) {
-			return before // which says more than that there was no time for another call
+			return before // more useful than "deadline exceeded"
 		}
 		pause := rand.N(longest)
-		if err == nil || !mayPass(err) || time.Now().Add(pause).After(deadline) {
+		if err == nil || !isRetryable(err) || time.Now().Add(pause).After(deadline) {
 			return err
 		}
 		before = err
@@ -91,27 +91,27 @@ func patiently(deadline time.Time, mayPass func(error) bool, call func() error) 
 	}
 }
 
-// isPassing tells whether the same request may succeed later: the network, an overload, a fault of theirs.
-func isPassing(err error) bool {
-	var its *refusal
-	if !errors.As(err, &its) {
+// isTemporary reports whether the same request may succeed later: after network errors, throttling, and errors in AWS.
+func isTemporary(err error) bool {
+	var refused *refusal
+	if !errors.As(err, &refused) {
 		return true
 	}
-	return its.status >= 500 || its.status == http.StatusTooManyRequests || its.status == http.StatusRequestTimeout ||
-		strings.Contains(its.body, "Throttl") || strings.Contains(its.body, "TooManyUpdates")
+	return refused.status >= 500 || refused.status == http.StatusTooManyRequests || refused.status == http.StatusRequestTimeout ||
+		strings.Contains(refused.body, "Throttl") || strings.Contains(refused.body, "TooManyUpdates")
 }
 
-// isAccess tells whether it was refused for rights, which a new role may take seconds to get everywhere.
-func isAccess(err error) bool {
-	var its *refusal
-	if !errors.As(err, &its) {
+// isDenied reports whether permissions are missing. A new role may take seconds to get them everywhere.
+func isDenied(err error) bool {
+	var refused *refusal
+	if !errors.As(err, &refused) {
 		return false
 	}
-	return its.status == http.StatusForbidden || strings.Contains(its.body, "AccessDenied") ||
-		strings.Contains(its.body, "ExpiredToken")
+	return refused.status == http.StatusForbidden || strings.Contains(refused.body, "AccessDenied") ||
+		strings.Contains(refused.body, "ExpiredToken")
 }
 
-// --- who we are, and where -------------------------------------------------------------------------------------------
+// --- credentials, region, endpoints ----------------------------------------------------------------------------------
 
 type credentials struct {
 	Key    string `json:"AccessKeyId"`
@@ -119,7 +119,8 @@ type credentials struct {
 	Token  string `json:"Token"`
 }
 
-// credentialsOf asks the container's endpoint if there is one: keys that a step declares are the step's own affair.
+// credentialsOf returns the credentials of the task's or the Lambda's role. In a container they come from the endpoint
+// for credentials: variables may hold keys that the step declares for its own use.
 // https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 func credentialsOf(env environment) (credentials, error) {
 	address := env["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
@@ -127,28 +128,28 @@ func credentialsOf(env environment) (credentials, error) {
 		address = containerHost + relative
 	}
 	if address == "" {
-		its := credentials{env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]}
-		if its.Key == "" || its.Secret == "" {
-			return its, errors.New("there are no AWS credentials")
+		found := credentials{env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]}
+		if found.Key == "" || found.Secret == "" {
+			return found, errors.New("there are no AWS credentials")
 		}
-		return its, nil
+		return found, nil
 	}
-	var its credentials
+	var found credentials
 	request, err := http.NewRequest(http.MethodGet, address, nil)
 	if err != nil {
-		return its, err
+		return found, err
 	}
 	if token := authorization(env); token != "" {
 		request.Header.Set("Authorization", token)
 	}
 	body, err := send(inside, request)
 	if err == nil {
-		err = json.Unmarshal(body, &its)
+		err = json.Unmarshal(body, &found)
 	}
 	if err != nil {
-		return its, fmt.Errorf("no credentials from the container's endpoint: %w", err)
+		return found, fmt.Errorf("no credentials from the container's endpoint: %w", err)
 	}
-	return its, nil
+	return found, nil
 }
 
 func authorization(env environment) string {
@@ -168,7 +169,7 @@ func regionOf(env environment) string {
 	return "us-east-1"
 }
 
-// endpoint is what the environment says a service's is, else empty.
+// endpoint returns the URL that the environment sets for a service, or an empty string.
 func endpoint(env environment, service string) string {
 	for _, name := range []string{"AWS_ENDPOINT_URL_" + service, "AWS_ENDPOINT_URL"} {
 		if env[name] != "" {

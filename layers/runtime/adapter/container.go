@@ -17,13 +17,13 @@ import (
 
 const (
 	inputBudget  = 2 * time.Minute
-	reportBudget = 10 * time.Minute // a report that gets lost is an attempt that gets lost
+	reportBudget = 10 * time.Minute // if the report is lost, so is the attempt
 	terminated   = 128 + int(syscall.SIGTERM)
-	sharedTmp    = "tmp" // beside the installed adapter, for images that have none
+	sharedTmp    = "tmp" // beside the installed adapter, for images without /tmp
 )
 
-// runContainer runs the program of a container: its input comes from one address, its report goes to another. Whoever
-// stops the container does not want its outcome, or will start it elsewhere: then there is no report.
+// runContainer fetches the input, runs the container's program and stores the report. There is no report if the
+// container is stopped: then the attempt is over, or is started again elsewhere.
 func runContainer(command []string, env environment) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
@@ -44,7 +44,7 @@ func runContainer(command []string, env environment) int {
 		return terminated
 	}
 	if err := putReport(env, end.report); err != nil {
-		return complain("the report cannot be stored: %v", err)
+		return logError("the report cannot be stored: %v", err)
 	}
 	end.clean(time.Time{})
 	return 0
@@ -53,7 +53,7 @@ func runContainer(command []string, env environment) int {
 func startContained(command []string, env environment, input []byte, stop <-chan os.Signal) ending {
 	all, err := withDotenv(env)
 	if err != nil {
-		problem := &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false, ""}
+		problem := &failedStart{"the .env in SSM is not a JSON object of strings; push the function again", false, ""}
 		return ending{report: report{StartError: problem}}
 	}
 	adoptOrphans()
@@ -66,8 +66,8 @@ func startContained(command []string, env environment, input []byte, stop <-chan
 	}.run(os.Stdout)
 }
 
-// withDotenv adds the step's .env: it counts more than what the image sets, and less than what the step's `env` and
-// `secrets` do. ECS mixes all three; which are the step's is in STEPWELL_DECLARED.
+// withDotenv adds the step's .env. It overrides the image's variables; the step's `env` and `secrets` override it. The
+// environment in ECS has all of them, and STEPWELL_DECLARED lists the names that the step sets.
 func withDotenv(env environment) (environment, error) {
 	all := env.with(nil)
 	if env["STEPWELL_DOTENV"] == "" {
@@ -83,10 +83,10 @@ func withDotenv(env environment) (environment, error) {
 	return all, err
 }
 
-// install copies the adapter to where another container of the task finds it.
+// install copies the adapter to a folder that the task's other container shares.
 func install(folder string) int {
 	if err := installIn(folder); err != nil {
-		return complain("cannot be installed: %v", err)
+		return logError("cannot be installed: %v", err)
 	}
 	return 0
 }
@@ -111,13 +111,13 @@ func installIn(folder string) error {
 	if err := os.MkdirAll(tmp, 0o777); err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil { // the image's user may be anybody
+	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil { // the image may run as any user
 		return err
 	}
 	return os.Rename(new, filepath.Join(folder, "bootstrap"))
 }
 
-// --- where its input and report are ----------------------------------------------------------------------------------
+// --- input and report ------------------------------------------------------------------------------------------------
 
 type fetchedInput struct {
 	content []byte
@@ -126,26 +126,26 @@ type fetchedInput struct {
 
 func fetchInput(env environment) fetchedInput {
 	var content []byte
-	mayPass := func(err error) bool { return isPassing(err) || isAccess(err) }
-	err := patiently(time.Now().Add(inputBudget), mayPass, func() (err error) {
+	isRetryable := func(err error) bool { return isTemporary(err) || isDenied(err) }
+	err := retry(time.Now().Add(inputBudget), isRetryable, func() (err error) {
 		content, err = transfer(env, http.MethodGet, env["STEPWELL_INPUT_URL"], nil)
 		return err
 	})
 	if err != nil {
-		return fetchedInput{problem: &failedStart{"its input cannot be read: " + err.Error(), true, ""}}
+		return fetchedInput{problem: &failedStart{"the input cannot be read: " + err.Error(), true, ""}}
 	}
 	return fetchedInput{content: content}
 }
 
-func putReport(env environment, its report) error {
-	body := encode(its.numbered())
-	return patiently(time.Now().Add(reportBudget), func(error) bool { return true }, func() error {
+func putReport(env environment, r report) error {
+	body := encode(r.numbered())
+	return retry(time.Now().Add(reportBudget), func(error) bool { return true }, func() error {
 		_, err := transfer(env, http.MethodPut, env["STEPWELL_REPORT_URL"], body)
 		return err
 	})
 }
 
-// transfer reads or writes what is at an address: one that is signed already, or s3://bucket/key.
+// transfer reads or writes an object. The address is a presigned URL, or s3://bucket/key.
 func transfer(env environment, method, address string, body []byte) ([]byte, error) {
 	bucket, key, isS3 := splitS3(address)
 	if !isS3 {
@@ -156,16 +156,16 @@ func transfer(env environment, method, address string, body []byte) ([]byte, err
 		return send(outside(), request)
 	}
 	region := regionOf(env)
-	said, err := transferS3(env, region, method, bucket, key, body)
-	var its *refusal
-	if errors.As(err, &its) && its.region != "" && its.region != region {
-		return transferS3(env, its.region, method, bucket, key, body) // the step declares another region than ours
+	content, err := transferS3(env, region, method, bucket, key, body)
+	var refused *refusal
+	if errors.As(err, &refused) && refused.region != "" && refused.region != region {
+		return transferS3(env, refused.region, method, bucket, key, body) // the step sets AWS_REGION to another region
 	}
-	return said, err
+	return content, err
 }
 
 func transferS3(env environment, region, method, bucket, key string, body []byte) ([]byte, error) {
-	its, err := credentialsOf(env)
+	keys, err := credentialsOf(env)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func transferS3(env environment, region, method, bucket, key string, body []byte
 	if err != nil {
 		return nil, err
 	}
-	sign(request, body, its, region, "s3", time.Now())
+	sign(request, body, keys, region, "s3", time.Now())
 	return send(outside(), request)
 }
 
@@ -188,17 +188,17 @@ func objectAddress(env environment, region, bucket, key string) string {
 	if own := endpoint(env, "S3"); own != "" {
 		return own + "/" + bucket + path
 	}
-	if strings.Contains(bucket, ".") { // no certificate covers such a host
+	if strings.Contains(bucket, ".") { // S3's wildcard certificate does not match such a host
 		return "https://s3." + domain(region) + "/" + bucket + path
 	}
 	return "https://" + bucket + ".s3." + domain(region) + path
 }
 
-// withoutAddress: a signed address is a secret, and errors end up in logs.
+// withoutAddress removes the URL from an error, since a presigned URL is a secret and errors are logged.
 func withoutAddress(err error) error {
-	var its *url.Error
-	if errors.As(err, &its) {
-		return its.Err
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return failed.Err
 	}
 	return err
 }

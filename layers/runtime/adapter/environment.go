@@ -9,13 +9,13 @@ import (
 // environment holds variables by name.
 type environment map[string]string
 
-// What the adapter, or the way it is started, needs, and no program.
+// internal lists variables for the adapter only, which programs do not receive.
 var internal = []string{
 	"AWS_LAMBDA_EXEC_WRAPPER", "STEPWELL_COMMAND", "STEPWELL_VALUES", "STEPWELL_VALUES_HASH", "STEPWELL_TIMEOUT_MS",
 	"STEPWELL_INPUT_URL", "STEPWELL_REPORT_URL", "STEPWELL_ATTEMPT", "STEPWELL_DOTENV", "STEPWELL_DECLARED",
 }
 
-// What Lambda itself sets; every other variable that is there was declared by the step's `env`.
+// setByLambda lists the variables that Lambda sets. All others come from the step's `env`.
 var setByLambda = map[string]bool{
 	"LANG": true, "TZ": true, "PATH": true, "LD_LIBRARY_PATH": true, "NODE_PATH": true, "PYTHONPATH": true,
 	"AWS_REGION": true, "AWS_DEFAULT_REGION": true,
@@ -40,7 +40,7 @@ func (env environment) list() []string {
 	return variables
 }
 
-// with returns a copy that has these variables too.
+// with returns a copy with these variables added.
 func (env environment) with(more environment) environment {
 	all := make(environment, len(env)+len(more))
 	for name, value := range env {
@@ -60,17 +60,17 @@ func (env environment) without(names ...string) environment {
 	return rest
 }
 
-// merge adds values by their precedence: .env < env < secrets. Credentials go together: a session token of Lambda's
-// beside somebody else's key would be no credentials at all.
-func (env environment) merge(its values) environment {
+// merge adds the values: secrets override `env`, and `env` overrides `.env`. If they set an access key without a session
+// token, Lambda's session token is removed, because it does not belong to that key.
+func (env environment) merge(added values) environment {
 	all := env.with(nil)
-	for name, value := range its.dotenv {
+	for name, value := range added.dotenv {
 		_, declared := env[name]
 		if !belongsToLambda(name) && (!declared || setByLambda[name]) {
 			all[name] = value
 		}
 	}
-	for name, value := range its.secrets {
+	for name, value := range added.secrets {
 		if !belongsToLambda(name) {
 			all[name] = value
 		}
@@ -86,7 +86,7 @@ func belongsToLambda(name string) bool {
 		name == "" || strings.ContainsAny(name, "=\x00")
 }
 
-// forProgram is what a program gets: the same as on one machine.
+// forProgram returns the environment of a program, the same as on the local server.
 func (env environment) forProgram(folder string) environment {
 	all := environment{"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}.with(env).without(internal...)
 	if own := folder + "/.venv/bin"; folder != "" && isFolder(own) {
@@ -101,8 +101,8 @@ func (env environment) forProgram(folder string) environment {
 	return all
 }
 
-// layersForPython are the folders of the layers beside the adapter where Lambda's runtime for Python, whose place the
-// adapter takes, would look for packages. For other languages, Lambda says it in variables.
+// layersForPython returns the folders of Python packages in layers. Lambda's Python runtime would search them, but the
+// adapter replaces that runtime for programs. For other languages Lambda sets variables.
 // https://docs.aws.amazon.com/lambda/latest/dg/packaging-layers.html
 func layersForPython() []string {
 	program, err := os.Executable()

@@ -19,39 +19,38 @@ import (
 )
 
 const (
-	tooLarge     = "Stepwell.OutputTooLarge" // Lambda's errorType for an answer that nobody takes; its message is the size
-	largestError = 32 * 1024                 // of what is told of an exception
-	largestHead  = 4 * 1024 * 1024           // runtimes put a whole traceback into one header
+	tooLarge     = "Stepwell.OutputTooLarge" // errorType of a result that is too large; the message has the size
+	largestError = 32 * 1024                 // bytes of an exception's description
+	largestHead  = 4 * 1024 * 1024           // runtimes send a whole traceback in one header
 	streaming    = "Lambda-Runtime-Function-Response-Mode"
 	errorType    = "Lambda-Runtime-Function-Error-Type"
 )
 
-// guard stands between the runtime of a native handler and the Runtime API. Lambda drops a destination's record of more
-// than 1 MB without a word, and the record repeats the input, so that an answer that no step may give must not get there.
+// guard is a proxy between the runtime of a native handler and the Runtime API. It turns results that are too large into
+// errors, and passes everything else unchanged. Lambda silently drops a destination's record of more than 1 MB, and
+// the record includes the input.
 //
-// It also sees where an attempt ends, and so empties the TMPDIR between two of them.
-//
-// One rule: what is not too large passes as it is.
+// The guard also notices the end of an attempt, and empties the TMPDIR before the next one.
 type guard struct {
 	proxy *httputil.ReverseProxy
-	files *scratch // nil where none could be made
+	files *scratch // nil if none could be created
 }
 
 func newGuard(host string, files *scratch) *guard {
 	to := &url.URL{Scheme: "http", Host: host}
 	return &guard{files: files, proxy: &httputil.ReverseProxy{
 		Rewrite: func(request *httputil.ProxyRequest) { request.SetURL(to) },
-		// No proxy, whatever the environment says, and no timeout, as for the adapter's own requests.
+		// Without a proxy and without a timeout, as for the adapter's own requests.
 		Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
 		FlushInterval: -1,
-		ErrorLog:      log.New(io.Discard, "", 0), // the runtime itself says what it did not get
+		ErrorLog:      log.New(io.Discard, "", 0), // the runtime reports errors itself
 	}}
 }
 
-func (its *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
+func (g *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
 	switch kind := request.URL.Path[strings.LastIndexByte(request.URL.Path, '/')+1:]; {
-	case kind == "next" && its.files != nil:
-		its.files.empty()
+	case kind == "next" && g.files != nil:
+		g.files.empty()
 	case request.Method != http.MethodPost || request.Header.Get(streaming) != "":
 	case kind == "response":
 		text, size := readSome(request.Body, largestText)
@@ -72,10 +71,10 @@ func (its *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
 		}
 		replace(request, text)
 	}
-	its.proxy.ServeHTTP(to, request)
+	g.proxy.ServeHTTP(to, request)
 }
 
-// readSome reads a body to its end, and returns its beginning, with the size of it all.
+// readSome reads the whole body, and returns the first `most` bytes and the total size.
 func readSome(body io.Reader, most int64) ([]byte, int64) {
 	text, err := io.ReadAll(io.LimitReader(body, most))
 	size := int64(len(text))
@@ -92,18 +91,19 @@ func replace(request *http.Request, body []byte) {
 	request.Header.Del("Expect")
 }
 
-// shortError is what can be told of an exception that has too much to say; `kind` if it cannot be read.
+// shortError shortens the description of an exception. `kind` is the error type if the description cannot be parsed.
 func shortError(text []byte, kind string) []byte {
-	its := struct{ ErrorType, ErrorMessage string }{kind, "its message is too long to be read"}
-	_ = json.Unmarshal(text, &its)
-	return errorBody(beginning(its.ErrorType, 256), beginning(its.ErrorMessage, 4096))
+	parsed := struct{ ErrorType, ErrorMessage string }{kind, "the error message is too long"}
+	_ = json.Unmarshal(text, &parsed)
+	return errorBody(beginning(parsed.ErrorType, 256), beginning(parsed.ErrorMessage, 4096))
 }
 
 func beginning(text string, most int) string {
 	return strings.ToValidUTF8(text[:min(most, len(text))], "")
 }
 
-// runGuarded runs the runtime of a native handler behind a guard; it ends as that runtime ends.
+// runGuarded runs the runtime of a native handler behind a guard, and returns the runtime's exit code. If a signal ends
+// the runtime, it ends this process with the same signal.
 func runGuarded(host string, program string, command []string, env environment) (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -137,8 +137,8 @@ func runGuarded(host string, program string, command []string, env environment) 
 	return status.ExitStatus(), nil
 }
 
-// endBy ends this process by a signal, so that Lambda sees what happened to the one that it knows nothing of. Go has
-// handlers of its own for some, which `signal.Reset` leaves in place: rt_sigaction(2), SIG_DFL.
+// endBy ends this process with a signal, so that Lambda sees how the runtime ended. It restores the default action with
+// rt_sigaction(2), since `signal.Reset` keeps some of Go's own handlers.
 func endBy(number syscall.Signal) {
 	var byDefault [4]uintptr
 	const maskBytes = 8

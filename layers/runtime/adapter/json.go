@@ -14,13 +14,13 @@ func isJSON(text []byte) bool {
 	return json.Valid(bytes.TrimPrefix(text, byteOrderMark)) && utf8.Valid(text)
 }
 
-// isContainer tells whether a text is a JSON object or array.
+// isContainer reports whether a text is a JSON object or array.
 func isContainer(text []byte) bool {
 	text = bytes.TrimLeft(text, space)
 	return len(text) > 0 && (text[0] == '{' || text[0] == '[') && isJSON(text)
 }
 
-// hasFields tells whether a JSON text is an object that is not empty.
+// hasFields reports whether a JSON text is an object that is not empty.
 func hasFields(text []byte) bool {
 	text = bytes.TrimLeft(bytes.TrimPrefix(text, byteOrderMark), space)
 	if len(text) == 0 || text[0] != '{' {
@@ -29,8 +29,8 @@ func hasFields(text []byte) bool {
 	return bytes.TrimLeft(text[1:], space)[0] != '}'
 }
 
-// compact writes valid JSON in its shortest form: without spaces, characters instead of their escapes, numbers with
-// no more digits than they have. Its value stays the same.
+// compact returns valid JSON in the shortest form with the same value: without spaces, characters instead of escapes,
+// and numbers without superfluous digits.
 func compact(text []byte) []byte {
 	text = bytes.TrimPrefix(text, byteOrderMark)
 	to := make([]byte, 0, len(text))
@@ -54,7 +54,7 @@ func compact(text []byte) []byte {
 	return to
 }
 
-// endOfString is the index behind the quote that closes the string which begins at i.
+// endOfString returns the index after the closing quote of the string that begins at i.
 func endOfString(text []byte, i int) int {
 	for i++; text[i] != '"'; i++ {
 		if text[i] == '\\' {
@@ -98,7 +98,7 @@ func appendString(to, quoted []byte) []byte {
 	return to
 }
 
-// escapedRune reads \uXXXX, or a pair of them; half a pair is a RuneError.
+// escapedRune reads \uXXXX or a surrogate pair, and returns the length and the rune; RuneError for half a pair.
 func escapedRune(text []byte) (int, rune) {
 	char := codeUnit(text[2:6])
 	if !utf16.IsSurrogate(char) {

@@ -10,7 +10,7 @@ const (
 	cut        = "\nthe log is cut here: an attempt keeps at most 4 MiB\n"
 )
 
-// attemptLog hands on what fits into an attempt's log, as it comes.
+// attemptLog forwards an attempt's log as it is written, up to `largestLog` bytes.
 type attemptLog struct {
 	mutex   sync.Mutex
 	to      io.Writer
@@ -39,7 +39,7 @@ func (log *attemptLog) add(piece []byte) {
 	log.write(piece)
 }
 
-// end ends the last line: what the next attempt prints is no part of it.
+// end ends the last line, so that the next attempt's log begins on a new line.
 func (log *attemptLog) end() {
 	log.mutex.Lock()
 	defer log.mutex.Unlock()
@@ -50,7 +50,7 @@ func (log *attemptLog) end() {
 
 func (log *attemptLog) write(piece []byte) {
 	if len(piece) > 0 {
-		_, _ = log.to.Write(piece) // a log that cannot be written fails no step
+		_, _ = log.to.Write(piece) // a step does not fail because the log cannot be written
 		log.midline = piece[len(piece)-1] != '\n'
 	}
 }

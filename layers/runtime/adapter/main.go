@@ -1,6 +1,6 @@
-// The step adapter: it makes any program a step on AWS. It hands a program its input and reports what the program said.
+// The step adapter runs any program as a step on AWS. It passes the input to the program and reports the result.
 //
-// One rule: it only reports. What an exit code, a status or a last line means is decided by the engine.
+// It does not interpret the result: the engine decides what an exit code or an output means.
 package main
 
 import (
@@ -35,8 +35,8 @@ func run(args []string, env environment) int {
 	return 2
 }
 
-// complain says what went wrong in the log, and is the exit code for it.
-func complain(format string, words ...any) int {
+// logError writes an error to the log and returns the exit code 1.
+func logError(format string, words ...any) int {
 	fmt.Fprintf(os.Stderr, "stepwell: "+format+"\n", words...)
 	return 1
 }

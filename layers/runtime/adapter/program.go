@@ -13,61 +13,61 @@ import (
 )
 
 const (
-	largestArgument = 96 * 1024 // Linux takes 128 KiB for one
+	largestArgument = 96 * 1024 // bytes; Linux allows 128 KiB
 	piece           = 64 * 1024
 )
 
 // attempt is a program to be run once.
 type attempt struct {
 	command []string
-	folder  string // the step's code, and the working directory; empty: where we are
+	folder  string // the step's code, and the working directory; empty: the adapter's working directory
 	env     environment
 	input   []byte
 	limit   time.Duration
-	stop    <-chan os.Signal // nil: nothing stops it early
+	stop    <-chan os.Signal // nil: it cannot be stopped early
 }
 
-// ending is how it went.
+// ending is the result of an attempt.
 type ending struct {
 	report    report
 	stopped   bool
-	survivors bool // a process is still there, and cannot be killed
+	survivors bool // a process could not be killed
 	scratch   *scratch
 }
 
-// clean removes what the attempt left; it is called once the report is on its way, which does not have to wait for it.
-func (its ending) clean(deadline time.Time) {
-	if its.scratch == nil {
+// clean removes the attempt's files. Call it after the report is sent, so that the report does not wait.
+func (e ending) clean(deadline time.Time) {
+	if e.scratch == nil {
 		return
 	}
 	if !deadline.IsZero() {
 		deadline = deadline.Add(-cleaning)
 	}
-	its.scratch.removeBefore(deadline)
+	e.scratch.removeBefore(deadline)
 }
 
-// run runs the program to its end; `to` gets its log.
-func (its attempt) run(to io.Writer) ending {
+// run runs the program until it ends, and writes the log to `to`.
+func (a attempt) run(to io.Writer) ending {
 	log := newAttemptLog(to)
 	defer log.end()
-	program, err := locate(its.command[0], its.env["PATH"], its.folder)
+	program, err := locate(a.command[0], a.env["PATH"], a.folder)
 	if err != nil {
 		return ending{report: report{StartError: &failedStart{err.Error(), false, ""}}}
 	}
-	files, err := newScratch(its.input)
+	files, err := newScratch(a.input)
 	if err != nil {
-		return ending{report: report{StartError: whyNot(err)}}
+		return ending{report: report{StartError: startProblem(err)}}
 	}
-	running, err := its.start(program, files, log)
+	running, err := a.start(program, files, log)
 	if err != nil {
-		return ending{report: report{StartError: whyNot(err)}, scratch: files}
+		return ending{report: report{StartError: startProblem(err)}, scratch: files}
 	}
-	end := running.end(its.limit, its.stop)
+	end := running.end(a.limit, a.stop)
 	end.scratch = files
 	return end
 }
 
-func (its attempt) start(program string, files *scratch, log *attemptLog) (*execution, error) {
+func (a attempt) start(program string, files *scratch, log *attemptLog) (*execution, error) {
 	input, err := os.Open(files.input)
 	if err != nil {
 		return nil, err
@@ -80,11 +80,11 @@ func (its attempt) start(program string, files *scratch, log *attemptLog) (*exec
 		}
 		defer syscall.Close(writers[i])
 	}
-	env := environment{"HOME": files.tmp}.with(its.env)
+	env := environment{"HOME": files.tmp}.with(a.env)
 	env["TMPDIR"], env["STEPWELL_INPUT"] = files.tmp, files.input
-	argv := append(append([]string{program}, its.command[1:]...), argument(its.input, files.input))
+	argv := append(append([]string{program}, a.command[1:]...), argument(a.input, files.input))
 	handles := []uintptr{input.Fd(), uintptr(writers[0]), uintptr(writers[1])}
-	process, err := startProcess(argv, its.folder, env.list(), handles)
+	process, err := startProcess(argv, a.folder, env.list(), handles)
 	if err != nil {
 		syscall.Close(readers[0])
 		syscall.Close(readers[1])
@@ -95,7 +95,7 @@ func (its attempt) start(program string, files *scratch, log *attemptLog) (*exec
 	return running, nil
 }
 
-// pipe makes a pipe that no other program inherits, and whose reader can be given a deadline.
+// pipe creates a pipe that child processes do not inherit. The reader supports deadlines.
 func pipe() (reader, writer int, err error) {
 	var both [2]int
 	if err = syscall.Pipe2(both[:], syscall.O_CLOEXEC); err == nil {
@@ -115,16 +115,16 @@ type execution struct {
 	log     *attemptLog
 }
 
-func (its *execution) read(readers [2]int) {
-	for i, receive := range []func([]byte){its.stdout.add, its.receiveError} {
-		its.pipes[i] = os.NewFile(uintptr(readers[i]), "pipe")
-		its.readers.Add(1)
-		go its.receive(its.pipes[i], receive)
+func (e *execution) read(readers [2]int) {
+	for i, receive := range []func([]byte){e.stdout.add, e.receiveError} {
+		e.pipes[i] = os.NewFile(uintptr(readers[i]), "pipe")
+		e.readers.Add(1)
+		go e.receive(e.pipes[i], receive)
 	}
 }
 
-func (its *execution) receive(from *os.File, receive func([]byte)) {
-	defer its.readers.Done()
+func (e *execution) receive(from *os.File, receive func([]byte)) {
+	defer e.readers.Done()
 	buffer := make([]byte, piece)
 	for {
 		size, err := from.Read(buffer)
@@ -135,20 +135,20 @@ func (its *execution) receive(from *os.File, receive func([]byte)) {
 	}
 }
 
-func (its *execution) receiveError(piece []byte) {
-	its.tail.add(piece)
-	its.log.add(piece)
+func (e *execution) receiveError(piece []byte) {
+	e.tail.add(piece)
+	e.log.add(piece)
 }
 
-// end waits for the program, kills it after `limit` or at `stop`, and says how it went.
-func (its *execution) end(limit time.Duration, stop <-chan os.Signal) ending {
+// end waits for the program, or kills it after `limit` or at a signal from `stop`, and returns the result.
+func (e *execution) end(limit time.Duration, stop <-chan os.Signal) ending {
 	type exit struct {
 		status syscall.WaitStatus
 		isGone bool
 	}
 	exited := make(chan exit, 1)
 	go func() {
-		status, isGone := its.process.wait()
+		status, isGone := e.process.wait()
 		exited <- exit{status, isGone}
 	}()
 	timer := time.NewTimer(limit)
@@ -163,32 +163,32 @@ func (its *execution) end(limit time.Duration, stop <-chan os.Signal) ending {
 		end.stopped = true
 	}
 	if end.report.TimedOut || end.stopped {
-		its.process.kill()
+		e.process.kill()
 		select {
 		case how = <-exited:
 		case <-time.After(dying):
 		}
 	}
 	end.survivors = !how.isGone
-	its.drain(end.survivors)
-	its.judge(how.status, &end.report)
+	e.drain(end.survivors)
+	e.judge(how.status, &end.report)
 	return end
 }
 
-// drain reads what is left in the pipes, to their end; if somebody is left who may hold them, not for long.
-func (its *execution) drain(survivors bool) {
-	for _, pipe := range its.pipes {
+// drain reads the rest of the pipes. If there are survivors, which may hold the pipes open, it stops after a short time.
+func (e *execution) drain(survivors bool) {
+	for _, pipe := range e.pipes {
 		if survivors {
 			_ = pipe.SetReadDeadline(time.Now().Add(draining))
 		}
 	}
-	its.readers.Wait()
-	for _, pipe := range its.pipes {
+	e.readers.Wait()
+	for _, pipe := range e.pipes {
 		_ = pipe.Close()
 	}
 }
 
-func (its *execution) judge(status syscall.WaitStatus, report *report) {
+func (e *execution) judge(status syscall.WaitStatus, report *report) {
 	if status.Signaled() {
 		signal := int(status.Signal())
 		report.Signal = &signal
@@ -196,13 +196,13 @@ func (its *execution) judge(status syscall.WaitStatus, report *report) {
 		code := status.ExitStatus()
 		report.Exit = &code
 	}
-	report.Tail = its.tail.lastLine()
-	its.stdout.finish(report)
+	report.Tail = e.tail.lastLine()
+	e.stdout.finish(report)
 }
 
 // --- what to run -----------------------------------------------------------------------------------------------------
 
-// locate finds the program as a shell in the step's folder would; the error says what is wrong.
+// locate finds the program as a shell in the step's folder would. The error tells how to fix the command.
 func locate(name, path, folder string) (string, error) {
 	if strings.Contains(name, "/") {
 		file := name
@@ -235,7 +235,7 @@ func isExecutable(file string) bool {
 	return err == nil && info.Mode().IsRegular() && syscall.Access(file, executable) == nil
 }
 
-// argument is the input as the last argument.
+// argument returns the program's last argument: the input, or @file if the input is large.
 func argument(input []byte, file string) string {
 	if len(input) <= largestArgument {
 		return string(input)
@@ -243,22 +243,22 @@ func argument(input []byte, file string) string {
 	return "@" + file
 }
 
-// whyNot explains why the system did not start a program.
-func whyNot(err error) *failedStart {
+// startProblem describes why the system did not start a program.
+func startProblem(err error) *failedStart {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		return &failedStart{"cannot be started: " + err.Error(), true, ""}
 	}
-	cure, retryable := "", false
+	hint, retryable := "", false
 	switch errno {
 	case syscall.ENOEXEC:
-		cure = "; a script needs a first line such as #!/bin/sh"
+		hint = "; a script needs a first line such as #!/bin/sh"
 	case syscall.ENOENT:
-		cure = "; does its first line (#!) name a program that is here?"
+		hint = "; does its first line (#!) name a program that is here?"
 	case syscall.E2BIG:
-		cure = "; its arguments or environment variables are too large"
+		hint = "; its arguments or environment variables are too large"
 	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC:
 		retryable = true
 	}
-	return &failedStart{"cannot be started: " + errno.Error() + cure, retryable, ""}
+	return &failedStart{"cannot be started: " + errno.Error() + hint, retryable, ""}
 }

@@ -8,39 +8,39 @@ import (
 
 const tailBytes = 4096
 
-// report is what a program said, in the words of the engine.
+// report is the result of a program, in the engine's format.
 type report struct {
 	Version    int          `json:"stepwell"`
 	Exit       *int         `json:"exit"`
 	Signal     *int         `json:"signal"`
-	Stdout     []byte       `json:"stdout"` // base64, as encoding/json has bytes
-	Size       int64        `json:"size"`   // of stdout in all
-	Long       bool         `json:"long"`   // stdout is but the last line, or empty
+	Stdout     []byte       `json:"stdout"` // base64, as encoding/json writes bytes
+	Size       int64        `json:"size"`   // of the whole stdout, in bytes
+	Long       bool         `json:"long"`   // Stdout is only the last line, or empty
 	Tail       string       `json:"tail"`   // the last line of stderr
 	TimedOut   bool         `json:"timed_out"`
 	StartError *failedStart `json:"start_error"`
 }
 
-// failedStart says why a program could not be started, and whether it may be another time.
+// failedStart describes why a program could not be started, and whether a retry may succeed.
 type failedStart struct {
 	Message   string `json:"message"`
 	Retryable bool   `json:"retryable"`
-	Kind      string `json:"kind,omitempty"` // of the error; empty: it could not be started
+	Kind      string `json:"kind,omitempty"` // the error kind; empty: `start`
 }
 
-func (its report) numbered() report {
-	its.Version = 1
-	if its.Stdout == nil {
-		its.Stdout = []byte{} // "" instead of null
+func (r report) numbered() report {
+	r.Version = 1
+	if r.Stdout == nil {
+		r.Stdout = []byte{} // "" instead of null
 	}
-	return its
+	return r
 }
 
-func (its report) failed() bool {
-	return its.TimedOut || its.Exit == nil || *its.Exit != 0
+func (r report) failed() bool {
+	return r.TimedOut || r.Exit == nil || *r.Exit != 0
 }
 
-// encode writes JSON; what is given to it always can be.
+// encode returns JSON. It panics for values that JSON cannot represent, which callers never pass.
 func encode(value any) []byte {
 	var to bytes.Buffer
 	encoder := json.NewEncoder(&to)
@@ -54,20 +54,20 @@ func encode(value any) []byte {
 // tail keeps the end of a stream.
 type tail struct{ text []byte }
 
-func (its *tail) add(piece []byte) {
+func (t *tail) add(piece []byte) {
 	if len(piece) >= tailBytes {
-		its.text = append(its.text[:0], piece[len(piece)-tailBytes:]...)
+		t.text = append(t.text[:0], piece[len(piece)-tailBytes:]...)
 		return
 	}
-	its.text = append(its.text, piece...)
-	if extra := len(its.text) - tailBytes; extra > 0 {
-		its.text = append(its.text[:0], its.text[extra:]...)
+	t.text = append(t.text, piece...)
+	if extra := len(t.text) - tailBytes; extra > 0 {
+		t.text = append(t.text[:0], t.text[extra:]...)
 	}
 }
 
-// lastLine is the last line that is not blank, at most 500 bytes of it.
-func (its *tail) lastLine() string {
-	text := bytes.TrimRight(its.text, space)
+// lastLine returns the last line that is not blank, or the last 500 bytes of it.
+func (t *tail) lastLine() string {
+	text := bytes.TrimRight(t.text, space)
 	text = text[bytes.LastIndexByte(text, '\n')+1:]
 	return strings.ToValidUTF8(string(text[max(0, len(text)-500):]), "\uFFFD")
 }

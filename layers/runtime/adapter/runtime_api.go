@@ -23,7 +23,7 @@ type invocation struct {
 }
 
 func newRuntimeAPI(host string) *runtimeAPI {
-	// No proxy, whatever the environment says: this is the machine itself. And no timeout: work may come in hours.
+	// Without a proxy, since the API is on the same machine; without a timeout, since work may come after hours.
 	transport := &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 1}
 	return &runtimeAPI{"http://" + host + "/2018-06-01/runtime/", http.Client{Transport: transport}}
 }
@@ -57,7 +57,7 @@ func (api *runtimeAPI) respond(work *invocation, report []byte) error {
 	return api.post("invocation/"+work.id+"/response", report, nil)
 }
 
-// fail ends an invocation as a handler that raised would.
+// fail ends an invocation with an error, as a handler does that raises an exception.
 func (api *runtimeAPI) fail(work *invocation, kind, message string) error {
 	return api.post("invocation/"+work.id+"/error", errorBody(kind, message), errorHeader(kind))
 }
@@ -80,9 +80,9 @@ func (api *runtimeAPI) post(path string, body []byte, header http.Header) error 
 		return err
 	}
 	defer answer.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // to the end: else the connection is not used again
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // must be read, or the connection is not reused
 	if answer.StatusCode >= 300 {
-		return fmt.Errorf("Lambda answered %s: %s", answer.Status, said)
+		return fmt.Errorf("Lambda answered %s: %s", answer.Status, text)
 	}
 	return nil
 }

@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// scratch is an attempt's own folder: its input, and its TMPDIR.
+// scratch is an attempt's temporary folder, with the input and TMPDIR.
 type scratch struct {
 	folder, input, tmp string
 }
 
-// newScratch makes one where something can be written: an image may have no /tmp, and no user that may make one.
+// newScratch creates the folder in the first writable place: an image may have no /tmp, and its user may not create it.
 func newScratch(input []byte) (*scratch, error) {
 	var err error
-	for _, place := range places() {
-		var its *scratch
-		if its, err = newScratchIn(place, input); err == nil {
-			return its, nil
+	for _, place := range scratchFolders() {
+		var made *scratch
+		if made, err = newScratchIn(place, input); err == nil {
+			return made, nil
 		}
 	}
 	return nil, err
 }
 
-func places() []string {
+func scratchFolders() []string {
 	all := []string{os.TempDir()}
 	if self, err := os.Executable(); err == nil {
 		all = append(all, filepath.Join(filepath.Dir(self), sharedTmp))
@@ -37,42 +37,42 @@ func newScratchIn(place string, input []byte) (*scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	its := &scratch{folder, folder + "/input.json", folder + "/tmp"}
-	if err = os.WriteFile(its.input, input, 0o644); err == nil {
-		err = os.Mkdir(its.tmp, 0o700)
+	made := &scratch{folder, folder + "/input.json", folder + "/tmp"}
+	if err = os.WriteFile(made.input, input, 0o644); err == nil {
+		err = os.Mkdir(made.tmp, 0o700)
 	}
 	if err != nil {
-		its.remove()
+		made.remove()
 		return nil, err
 	}
-	return its, nil
+	return made, nil
 }
 
-// remove removes the folder, also what was made unreadable in it. Links are not followed.
-func (its *scratch) remove() {
-	if os.RemoveAll(its.folder) == nil {
+// remove removes the folder, including folders without permissions. Links are not followed.
+func (s *scratch) remove() {
+	if os.RemoveAll(s.folder) == nil {
 		return
 	}
-	_ = filepath.WalkDir(its.folder, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(s.folder, func(path string, entry fs.DirEntry, err error) error {
 		if entry != nil && entry.IsDir() && err == nil {
 			_ = os.Chmod(path, 0o700)
 		}
 		return nil
 	})
-	_ = os.RemoveAll(its.folder)
+	_ = os.RemoveAll(s.folder)
 }
 
-// empty makes the TMPDIR anew, for the next attempt in the same process.
-func (its *scratch) empty() {
-	its.remove()
-	_ = os.MkdirAll(its.tmp, 0o700)
+// empty empties TMPDIR, for the next attempt in the same process.
+func (s *scratch) empty() {
+	s.remove()
+	_ = os.MkdirAll(s.tmp, 0o700)
 }
 
-// removeBefore removes it, in the background what takes longer. A zero deadline is none.
-func (its *scratch) removeBefore(deadline time.Time) {
+// removeBefore removes the folder. After the deadline, removal goes on in the background. Zero: no deadline.
+func (s *scratch) removeBefore(deadline time.Time) {
 	done := make(chan struct{})
 	go func() {
-		its.remove()
+		s.remove()
 		close(done)
 	}()
 	if deadline.IsZero() {

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// sign signs a request to AWS, which has no query: Signature Version 4,
+// sign signs a request to AWS without a query string, by Signature Version 4:
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
-func sign(request *http.Request, body []byte, its credentials, region, service string, now time.Time) {
+func sign(request *http.Request, body []byte, keys credentials, region, service string, now time.Time) {
 	stamp := now.UTC().Format("20060102T150405Z")
 	digest := sha256Hex(body)
 	request.Header.Set("X-Amz-Date", stamp)
 	if service == "s3" {
 		request.Header.Set("X-Amz-Content-Sha256", digest)
 	}
-	if its.Token != "" {
-		request.Header.Set("X-Amz-Security-Token", its.Token)
+	if keys.Token != "" {
+		request.Header.Set("X-Amz-Security-Token", keys.Token)
 	}
 	names, headers := canonicalHeaders(request)
 	path := request.URL.EscapedPath()
@@ -30,15 +30,15 @@ func sign(request *http.Request, body []byte, its credentials, region, service s
 	canonical := strings.Join([]string{request.Method, path, "", headers, names, digest}, "\n")
 	scope := strings.Join([]string{stamp[:8], region, service, "aws4_request"}, "/")
 	text := strings.Join([]string{"AWS4-HMAC-SHA256", stamp, scope, sha256Hex([]byte(canonical))}, "\n")
-	key := []byte("AWS4" + its.Secret)
+	key := []byte("AWS4" + keys.Secret)
 	for _, part := range strings.Split(scope, "/") {
 		key = hmacOf(key, part)
 	}
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+its.Key+"/"+scope+
+	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+keys.Key+"/"+scope+
 		", SignedHeaders="+names+", Signature="+hex.EncodeToString(hmacOf(key, text)))
 }
 
-// canonicalHeaders lists the names of all headers, and below each other the headers themselves.
+// canonicalHeaders returns the names of all headers, and the headers with one per line, both sorted.
 func canonicalHeaders(request *http.Request) (names, headers string) {
 	values := map[string]string{"host": request.URL.Host}
 	for name := range request.Header {

@@ -10,8 +10,8 @@ import (
 // The case `get-vanilla` of AWS's own test suite for Signature Version 4.
 func TestARequestIsSignedAsAWSSaysItIs(t *testing.T) {
 	request, _ := http.NewRequest(http.MethodGet, "https://example.amazonaws.com/", nil)
-	its := credentials{"AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", ""}
-	sign(request, nil, its, "us-east-1", "service", time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC))
+	keys := credentials{"AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", ""}
+	sign(request, nil, keys, "us-east-1", "service", time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC))
 	want := "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, " +
 		"SignedHeaders=host;x-amz-date, " +
 		"Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"

@@ -6,28 +6,28 @@ import (
 	"testing"
 )
 
-// collected runs a text through a collector, in pieces of these sizes; what it reports, and what it logs.
+// collected returns the report and the log of a text that the collector receives in pieces of these sizes.
 func collected(text []byte, size func() int) (report, []byte) {
 	var log bytes.Buffer
-	its := stdout{log: func(piece []byte) { log.Write(piece) }}
+	collector := stdout{log: func(piece []byte) { log.Write(piece) }}
 	for rest := text; len(rest) > 0; {
 		n := min(size(), len(rest))
-		its.add(rest[:n:n])
+		collector.add(rest[:n:n])
 		rest = rest[n:]
 	}
 	success := 0
 	end := report{Exit: &success}
-	its.finish(&end)
+	collector.finish(&end)
 	return end, log.Bytes()
 }
 
-// lastLine is what a long text must come to, said in the plainest way.
+// lastLine is a simple reference implementation: the last line that is not blank.
 func lastLine(text []byte) []byte {
 	text = bytes.TrimRight(text, space)
 	return text[bytes.LastIndexByte(text, '\n')+1:]
 }
 
-func TestTheLastLineOfALongTextIsFoundHoweverItComes(t *testing.T) {
+func TestTheLastLineOfALongTextIsFoundInAnyPieces(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	words := []string{"\n", " ", "\t\n", "\n\n \n", `{"a":1}`, `[]`, "word", "{", "\x00", "\r\n"}
 	for range 60 {
@@ -54,7 +54,7 @@ func TestTheLastLineOfALongTextIsFoundHoweverItComes(t *testing.T) {
 	}
 }
 
-func TestALineThatIsTooLongIsNoOutputButTheNextOneIs(t *testing.T) {
+func TestALineThatIsTooLongIsLoggedAndTheNextOneReported(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 3*largestText+5)
 	sizes := func() int { return 64 * 1024 }
 	if end, log := collected(long, sizes); len(end.Stdout) > 0 || !bytes.Equal(log, long) {
@@ -70,12 +70,12 @@ func TestALineThatIsTooLongIsNoOutputButTheNextOneIs(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	its := stdout{log: func([]byte) {}}
+	collector := stdout{log: func([]byte) {}}
 	piece := bytes.Repeat([]byte(" {"), 32*1024)
 	for range 1000 {
-		its.add(piece)
-		if cap(its.text) > 4*largestText {
-			t.Fatalf("%d bytes are held", cap(its.text))
+		collector.add(piece)
+		if cap(collector.text) > 4*largestText {
+			t.Fatalf("%d bytes are held", cap(collector.text))
 		}
 	}
 }
@@ -89,17 +89,17 @@ func TestTheTailIsTheLastLineThatIsNotBlank(t *testing.T) {
 		"no line break":     "no line break",
 		"a\n" + "\x00b\r\n": "\x00b",
 	} {
-		its := tail{}
+		end := tail{}
 		for _, piece := range []byte(text) {
-			its.add([]byte{piece})
+			end.add([]byte{piece})
 		}
-		if got := its.lastLine(); got != want {
+		if got := end.lastLine(); got != want {
 			t.Errorf("%q: %q", text, got)
 		}
 	}
-	its := tail{}
-	its.add(bytes.Repeat([]byte("x"), 10_000))
-	if len(its.lastLine()) != 500 || len(its.text) != tailBytes {
-		t.Errorf("%d of %d", len(its.lastLine()), len(its.text))
+	end := tail{}
+	end.add(bytes.Repeat([]byte("x"), 10_000))
+	if len(end.lastLine()) != 500 || len(end.text) != tailBytes {
+		t.Errorf("%d of %d", len(end.lastLine()), len(end.text))
 	}
 }

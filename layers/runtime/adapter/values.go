@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	parametersAtOnce = 10               // GetParameters takes no more
-	atStart          = 6 * time.Second  // Lambda gives 10 to a start, of which the runtime of a handler needs some
-	mostAtWork       = 10 * time.Second // of an attempt that waits for them
-	leastAtWork      = time.Second      // its Lambda has 2 s more than its timeout
+	parametersAtOnce = 10               // the limit of GetParameters
+	atStart          = 6 * time.Second  // of the 10 s that Lambda allows for a start; the handler's runtime needs the rest
+	mostAtWork       = 10 * time.Second // the longest that an attempt waits for values
+	leastAtWork      = time.Second      // the Lambda has 2 s more than the step's timeout
 	unread           = "values_unavailable"
 )
 
-// atWork is how long an attempt waits for its values: at most half of what it has. An account has 40 GetParameters a
-// second unless its throughput was raised, so that of a few hundred sandboxes that start together some wait.
+// atWork returns how long an attempt waits for values: at most half of the time until the deadline. The default limit of
+// an account is 40 GetParameters a second, so a few hundred sandboxes that start together must wait.
 // https://docs.aws.amazon.com/general/latest/gr/ssm.html
 func atWork(deadline time.Time) time.Duration {
 	if deadline.IsZero() {
@@ -30,42 +30,42 @@ func atWork(deadline time.Time) time.Duration {
 	return max(leastAtWork, min(mostAtWork, time.Until(deadline)/2))
 }
 
-// values are what a step's environment gets from SSM. They are read at start, so that no value is in a definition.
+// values are a step's `.env` and secrets. They are read from SSM at start, so that no version contains them.
 type values struct {
 	dotenv, secrets map[string]string
 }
 
-// valueNames is STEPWELL_VALUES: the names of SSM parameters.
+// valueNames is the content of STEPWELL_VALUES: names of SSM parameters.
 type valueNames struct {
 	Dotenv  *string           `json:"dotenv"`
 	Secrets map[string]string `json:"secrets"`
 }
 
-// fetchValues reads them from SSM, and asks again within `budget` if that fails.
+// fetchValues reads the values from SSM, with retries within `budget`.
 func fetchValues(env environment, budget time.Duration) (values, *failedStart) {
 	if env["STEPWELL_VALUES"] == "" {
 		return values{}, nil
 	}
-	var its valueNames
-	if err := json.Unmarshal([]byte(env["STEPWELL_VALUES"]), &its); err != nil {
+	var stored valueNames
+	if err := json.Unmarshal([]byte(env["STEPWELL_VALUES"]), &stored); err != nil {
 		return values{}, &failedStart{"STEPWELL_VALUES is not JSON; push the function again", false, ""}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
-	found, err := parameters(ctx, env, its.parameters())
+	found, err := parameters(ctx, env, stored.parameters())
 	if err != nil {
-		return values{}, &failedStart{"its .env and secrets cannot be read from SSM: " + err.Error(), true, unread}
+		return values{}, &failedStart{"the step's .env and secrets cannot be read from SSM: " + err.Error(), true, unread}
 	}
-	if problem := its.missing(found); problem != "" {
+	if problem := stored.missing(found); problem != "" {
 		return values{}, &failedStart{problem, false, ""}
 	}
-	all := values{secrets: make(map[string]string, len(its.Secrets))}
-	for name, parameter := range its.Secrets {
+	all := values{secrets: make(map[string]string, len(stored.Secrets))}
+	for name, parameter := range stored.Secrets {
 		all.secrets[name] = found[parameter]
 	}
-	if its.Dotenv != nil {
-		if all.dotenv, err = parseDotenv(found[*its.Dotenv]); err != nil {
-			return values{}, &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false, ""}
+	if stored.Dotenv != nil {
+		if all.dotenv, err = parseDotenv(found[*stored.Dotenv]); err != nil {
+			return values{}, &failedStart{"the .env in SSM is not a JSON object of strings; push the function again", false, ""}
 		}
 	}
 	return all, nil
@@ -76,38 +76,38 @@ func parseDotenv(text string) (found map[string]string, err error) {
 	return found, err
 }
 
-// parameters lists the names, each once.
-func (its valueNames) parameters() []string {
+// parameters returns the names of the SSM parameters, without repeats.
+func (n valueNames) parameters() []string {
 	var names []string
-	if its.Dotenv != nil {
-		names = append(names, *its.Dotenv)
+	if n.Dotenv != nil {
+		names = append(names, *n.Dotenv)
 	}
-	for _, parameter := range its.Secrets {
+	for _, parameter := range n.Secrets {
 		names = append(names, parameter)
 	}
 	sort.Strings(names)
 	return slices.Compact(names)
 }
 
-// missing says which values are not there, and the cure; empty if all are.
-func (its valueNames) missing(found map[string]string) string {
+// missing describes the values that are missing, and how to set them. Empty if there are all.
+func (n valueNames) missing(found map[string]string) string {
 	var words []string
-	for name, parameter := range its.Secrets {
-		if _, isThere := found[parameter]; !isThere {
+	for name, parameter := range n.Secrets {
+		if _, exists := found[parameter]; !exists {
 			words = append(words, fmt.Sprintf("the secret %s is not set; run `stepwell secrets set %s --env %s`",
 				name, name, environmentName(parameter)))
 		}
 	}
 	sort.Strings(words)
-	if its.Dotenv != nil {
-		if _, isThere := found[*its.Dotenv]; !isThere {
-			words = append(words, "its .env is not in SSM any more; push the function again")
+	if n.Dotenv != nil {
+		if _, exists := found[*n.Dotenv]; !exists {
+			words = append(words, "the .env is no longer in SSM; push the function again")
 		}
 	}
 	return strings.Join(words, "; ")
 }
 
-// environmentName is the `dev` of /stepwell/dev/secrets/NAME.
+// environmentName returns the environment in a parameter's name: `dev` in /stepwell/dev/secrets/NAME.
 func environmentName(parameter string) string {
 	if parts := strings.Split(parameter, "/"); len(parts) > 2 {
 		return parts[2]
@@ -117,23 +117,23 @@ func environmentName(parameter string) string {
 
 // --- SSM -------------------------------------------------------------------------------------------------------------
 
-// parameters reads these from SSM, decrypted; those that are not there are missing in the result.
+// parameters returns the decrypted SSM parameters with these names that exist.
 func parameters(ctx context.Context, env environment, names []string) (map[string]string, error) {
 	found := make(map[string]string, len(names))
 	deadline, _ := ctx.Deadline()
-	for some := range slices.Chunk(names, parametersAtOnce) {
+	for page := range slices.Chunk(names, parametersAtOnce) {
 		// https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
 		var answer struct {
 			Parameters []struct{ Name, Value string }
 		}
-		body := encode(map[string]any{"Names": some, "WithDecryption": true})
-		mayPass := func(err error) bool { return isPassing(err) || isAccess(err) }
-		err := patiently(deadline, mayPass, func() error {
-			said, err := callSSM(ctx, env, body)
+		body := encode(map[string]any{"Names": page, "WithDecryption": true})
+		isRetryable := func(err error) bool { return isTemporary(err) || isDenied(err) }
+		err := retry(deadline, isRetryable, func() error {
+			content, err := callSSM(ctx, env, body)
 			if err != nil {
 				return err
 			}
-			return json.Unmarshal(said, &answer)
+			return json.Unmarshal(content, &answer)
 		})
 		if err != nil {
 			return nil, err
@@ -157,10 +157,10 @@ func callSSM(ctx context.Context, env environment, body []byte) ([]byte, error) 
 	}
 	request.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	request.Header.Set("X-Amz-Target", "AmazonSSM.GetParameters")
-	its, err := credentialsOf(env)
+	keys, err := credentialsOf(env)
 	if err != nil {
 		return nil, err
 	}
-	sign(request, body, its, region, "ssm", time.Now())
+	sign(request, body, keys, region, "ssm", time.Now())
 	return send(outside(), request)
 }

@@ -1,1 +1,1 @@
-"""`stepwell push` and `prune`: from definitions to Lambdas, task definitions and roles."""
+"""`stepwell push` and `prune`: create and remove the Lambdas, task definitions and roles of functions."""

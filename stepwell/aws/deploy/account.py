@@ -1,4 +1,7 @@
-"""Clients for changing an account: more patient than those of the Lambdas, since a person waits and not an event."""
+"""AWS clients for commands that change an account.
+
+They retry more often, and wait longer, than the clients in the Lambdas: a person is waiting, not an event.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ from typing import Any
 
 
 class Account:
-    """May be used from several threads. `session`: boto3's, or the default one."""
+    """Thread-safe. `session`: a boto3 session; the default one if it is None."""
 
     def __init__(self, session: Any = None) -> None:
         import boto3
         from botocore.config import Config
 
         config = Config(
-            retries={"mode": "adaptive", "total_max_attempts": 10},  # Lambda's control plane takes 15 requests a second
+            retries={
+                "mode": "adaptive",
+                "total_max_attempts": 10,
+            },  # Lambda's control plane allows 15 requests a second
             connect_timeout=5,
             read_timeout=120,
             max_pool_connections=32,
@@ -30,6 +36,6 @@ class Account:
         self.cloudformation: Any = make("cloudformation", config=config)
 
     def author(self) -> str:
-        """Who this is, for the history of versions."""
+        """The identity that makes the requests, for the history of versions."""
         arn: str = self.sts.get_caller_identity()["Arn"]
         return arn.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""What a push does to an account, as values: each action says what it makes or changes."""
+"""The actions of a push, as values. Each action creates or changes one thing in the account."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Upload(Action):
 @dataclass(frozen=True, slots=True)
 class PutLambda(Action):
     step: StepLambda | None = None
-    todo: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt(Action):
-    """Make a Lambda that was given by its ARN answer to us."""
+    """Makes a Lambda that a step names by ARN send its results to Stepwell."""
 
-    todo: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

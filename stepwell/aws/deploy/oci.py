@@ -1,7 +1,7 @@
-"""Reading what a container registry knows of an image, without pulling it.
+"""Reads an image's configuration from a container registry, without pulling the image. Writes nothing.
 
-The protocol is OCI's distribution specification, 1.1 (https://github.com/opencontainers/distribution-spec); tokens are
-got as Docker's registries describe it in their `WWW-Authenticate` header. One rule: nothing is written here.
+The protocol is the OCI distribution specification, 1.1: https://github.com/opencontainers/distribution-spec. Tokens are
+requested as the registry's `WWW-Authenticate` header describes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _DOCKER_HUB = "registry-1.docker.io"
 
 
 class Unreadable(Exception):
-    """The registry does not show the image; the message says why."""
+    """The image cannot be read from the registry. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where an image is. `version`: a tag, or a digest such as `sha256:...`."""
+    """An image's address. `version`: a tag, or a digest such as `sha256:...`."""
 
     host: str
     repository: str
@@ -37,7 +37,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read an image's name as docker does: without a host it is Docker Hub's, without a tag it is `latest`."""
+        """Parses an image's name as docker does. The default host is Docker Hub, the default tag `latest`."""
         rest, _, digest = text.partition("@")
         host, slash, path = rest.partition("/")
         if not slash or not (host == "localhost" or "." in host or ":" in host):
@@ -55,11 +55,11 @@ class Reference:
 class ImageConfig:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
-    architecture: str  # x86_64 or arm64, or what Fargate has not
+    architecture: str  # x86_64, arm64, or an OCI name that Fargate does not support
 
 
 def image_config(image: str) -> ImageConfig | None:
-    """What an image runs; None if the registry has no such image. Raises Unreadable."""
+    """The image's program and architecture. None if the registry has no such image. Raises Unreadable."""
     reference = Reference.parse(image)
     with httpx.Client(timeout=20, follow_redirects=True, base_url=_base_url(reference.host)) as http:
         reader = _Reader(http, reference)
@@ -68,7 +68,7 @@ def image_config(image: str) -> ImageConfig | None:
         except httpx.HTTPError as error:
             raise Unreadable(f"{reference.host} does not answer: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-            raise Unreadable(f"{reference.host} answers what is no image: {error!r}") from error
+            raise Unreadable(f"{reference.host} returned an invalid image description: {error!r}") from error
 
 
 class _Reader:
@@ -102,18 +102,18 @@ class _Reader:
         if answer.status_code == 404:
             return None
         if answer.status_code in (401, 403):
-            raise Unreadable(f"{self._reference.host} lets nobody read {self._reference.repository} without logging in")
+            raise Unreadable(f"{self._reference.host} requires a login to read {self._reference.repository}")
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
 
     def _anonymous(self, challenge: str) -> dict[str, str]:
-        """A token that anybody gets, from where the registry says."""
+        """The header with an anonymous token, from the URL in the registry's challenge. Empty if there is none."""
         fields = dict(_CHALLENGE.findall(challenge))
         if not challenge.lower().startswith("bearer") or "realm" not in fields:
             return {}
-        asked = {name: fields[name] for name in ("service", "scope") if name in fields}
-        answer = self._http.get(fields["realm"], params=asked)
+        parameters = {name: fields[name] for name in ("service", "scope") if name in fields}
+        answer = self._http.get(fields["realm"], params=parameters)
         if answer.status_code != 200:
             return {}
         token = answer.json()
@@ -121,7 +121,7 @@ class _Reader:
 
 
 def registry_login(host: str) -> tuple[str, str]:
-    """User and password for one of the account's own registries."""
+    """User and password for the account's ECR registry."""
     token = client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")
     return user, password
@@ -139,7 +139,7 @@ def _ecr_authorization(host: str) -> dict[str, str]:
 
 
 def is_on_this_machine(host: str) -> bool:
-    """Such a registry speaks no TLS."""
+    """Whether the registry is on localhost, where it uses plain HTTP."""
     return host.partition(":")[0] in ("localhost", "127.0.0.1")
 
 
@@ -148,7 +148,7 @@ def _base_url(host: str) -> str:
 
 
 def _for_linux(manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of an image for many machines the one that Fargate runs: x86_64 if there is one."""
+    """The manifest for Linux from the index of a multi-platform image; x86_64 is preferred, then arm64."""
     candidates = {
         manifest["platform"]["architecture"]: manifest
         for manifest in manifests

@@ -1,7 +1,7 @@
-"""What a step is as a Lambda: its settings, and its code as a zip.
+"""A step as a Lambda: the function's settings, and the code as a zip.
 
-One rule: the same definition and code give the same name and the same bytes, on every machine. What belongs to an
-environment (layers, keys, the outcomes queue) is no part of it, so that it can change without a new version.
+The same definition and code give the same name and the same bytes, on every machine. Settings of the environment
+(layers, keys, the outcomes queue) are not included, so that they can change without a new version.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from stepwell.core.plan import Step
 from stepwell.project.code import CodeError, CodeFile, StepCode, dotenv
 from stepwell.project.convention import handler_file
 
-PROGRAM, HANDLER = "program", "handler"  # layouts of a zip: below step/, or at its root
+PROGRAM, HANDLER = "program", "handler"  # layouts of a zip: code in step/, or at the root
 VALUES_HASH = "STEPWELL_VALUES_HASH"
 LONGEST_MS = 15 * 60 * 1000
 _WRAPPER = "/opt/bootstrap"
-_MEMORY = 128  # MB, what Lambda gives to a function that does not say
-_LARGEST = 250 * 1024 * 1024  # unpacked, with all layers
-_ADAPTER = 16 * 1024 * 1024  # room for the adapter's layer
+_MEMORY = 128  # MB; Lambda's default
+_LARGEST = 250 * 1024 * 1024  # bytes, unpacked, with all layers: Lambda's limit
+_ADAPTER = 16 * 1024 * 1024  # bytes, reserved for the adapter's layer
 _LARGEST_VARIABLES = 4096
 _LARGEST_DOTENV = 8192
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of the zip format; constant, so that zips are reproducible
 _CHUNK = 1024 * 1024
 _RESERVED = re.compile(
     r"AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_.*|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN"
@@ -61,17 +61,19 @@ class StepLambda:
     timeout_ms: int
     command: tuple[str, ...] | None
     env: tuple[tuple[str, str], ...]
-    dotenv: str | None  # the content of its parameter: JSON
+    dotenv: str | None  # JSON, the content of the SSM parameter
     secrets: tuple[str, ...]
-    ephemeral_storage: int | None = None  # MB of /tmp; None: what Lambda gives
+    ephemeral_storage: int | None = None  # MB of /tmp; None: Lambda's default
     layers: tuple[str, ...] = ()  # ARNs, without the adapter's
     vpc: bool = False
-    tracing: bool | None = None  # None: as the environment
+    tracing: bool | None = None  # None: the environment's setting
 
     @property
     def hash(self) -> str:
-        """Of everything but the values of `.env` and of secrets. What a step does not say is no part of it, so that a
-        setting that is new to Stepwell changes no hash."""
+        """A hash of everything except the values of `.env` and of secrets.
+
+        Settings that a step does not have are left out, so that a new setting in Stepwell changes no existing hash.
+        """
         fields = {
             "function": self.function_id,
             "code": self.code.hash,
@@ -86,9 +88,9 @@ class StepLambda:
             "dotenv": self.step_id if self.dotenv is not None else None,
             "secrets": self.secrets,
         }
-        more = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
-        more["tracing"] = self.tracing
-        fields |= {name: value for name, value in more.items() if value is not None}
+        optional = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
+        optional["tracing"] = self.tracing
+        fields |= {name: value for name, value in optional.items() if value is not None}
         return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def name(self, env: str) -> str:
@@ -100,7 +102,7 @@ class StepLambda:
 
     @property
     def timeout_s(self) -> int:
-        """Programs get 2 s more: the adapter ends them at their time, and then has to say so."""
+        """The Lambda's timeout in seconds. Programs get 2 s more: the adapter stops them, and then reports it."""
         return min(900, math.ceil(self.timeout_ms / 1000) + (2 if self.command else 0))
 
     @property
@@ -108,12 +110,12 @@ class StepLambda:
         return self.dotenv is not None or bool(self.secrets)
 
     def parameters(self, env: str) -> list[str]:
-        """The SSM parameters that hold its values."""
+        """The names of the SSM parameters with the step's `.env` and secrets."""
         dotenv = [dotenv_parameter(env, self.function_id, self.step_id)] if self.dotenv is not None else []
         return [*dotenv, *(secret_parameter(env, name) for name in self.secrets)]
 
     def variables(self, env: str) -> dict[str, str]:
-        """Its environment variables, without the hash of its values."""
+        """The Lambda's environment variables, without the hash of the values in SSM."""
         found = {**dict(self.env), "STEPWELL_TIMEOUT_MS": str(self.timeout_ms)}
         if self.command is not None:
             found["STEPWELL_COMMAND"] = orjson.dumps(self.command).decode()
@@ -127,7 +129,7 @@ class StepLambda:
 
 
 def step_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLambda:
-    """What a step of runtime `lambda` becomes; its command is known (`LoadedFunction.normalised`).
+    """The Lambda of a step of runtime `lambda`. The step has a command (`LoadedFunction.normalised`) or a handler.
 
     Raises PackagingError, CodeError.
     """
@@ -165,31 +167,31 @@ def step_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLamb
 
 
 def check_place(step: StepLambda, resources: Resources) -> None:
-    """Raises PackagingError if the environment has not what the step needs: a network, or layers in its region."""
+    """Raises PackagingError if the environment lacks a network for the step, or a layer is in another region."""
     if step.vpc and not resources.step_subnets:
         raise PackagingError(
-            "it has `vpc: true`, and this environment has no network for steps; deploy it with"
+            "it has `vpc: true`, but this environment has no network for steps; deploy the environment with"
             " -c step_subnets=subnet-...,subnet-... -c step_security_groups=sg-..., or remove `vpc`"
         )
     for layer in step.layers:
         region = layer.split(":")[3]
-        if region != resources.region and not resources.region.startswith("${"):  # CloudFormation knows it, CDK may not
-            raise PackagingError(f"its layer {layer} is in {region}, and this environment in {resources.region}")
+        if region != resources.region and not resources.region.startswith("${"):  # a CDK token is unknown here
+            raise PackagingError(f"layer {layer} is in {region}, but this environment is in {resources.region}")
 
 
 def is_reserved(variable: str) -> bool:
-    """Whether an environment variable of this name belongs to Lambda or Stepwell."""
+    """Whether Lambda or Stepwell reserves this name of an environment variable."""
     return _RESERVED.fullmatch(variable) is not None
 
 
 def check_timeout(step: Step) -> None:
-    """Raises PackagingError if this runs longer than a Lambda may; http steps run in one too."""
+    """Raises PackagingError if the step's timeout is longer than a Lambda may run. `http` steps run in a Lambda too."""
     if step.timeout_ms > LONGEST_MS:
-        raise PackagingError("its timeout is over 15m, the longest on Lambda; shorten it, or use docker")
+        raise PackagingError("the timeout is over 15m, the most that Lambda allows; shorten it, or use docker")
 
 
 def dotenv_content(code: StepCode) -> str | None:
-    """The `.env` beside the code, as its parameter holds it; None if it sets nothing.
+    """The `.env` beside the code as JSON, for an SSM parameter. None if there is no `.env`, or it is empty.
 
     Raises PackagingError, CodeError.
     """
@@ -198,16 +200,16 @@ def dotenv_content(code: StepCode) -> str | None:
         return None
     content = orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
     if len(content.encode()) > _LARGEST_DOTENV:
-        raise PackagingError("its .env has more than 8 KB, the most a parameter holds; use secrets for what is large")
+        raise PackagingError("the .env has more than 8 KB, the limit of a parameter; use secrets for large values")
     return content
 
 
 def _handler(handler: str, code: StepCode) -> tuple[str, str]:
-    """The runtime, and the handler as Lambda wants it: `folder/module.function`."""
+    """The runtime, and the handler in Lambda's syntax: `folder/module.function`."""
     file = handler_file(code.folder, handler)
     relative = file.relative_to(code.folder).as_posix()
     if relative not in {found.path for found in code.files}:
-        raise PackagingError(f"{relative}, which holds the handler, is no part of the step's code; correct its path")
+        raise PackagingError(f"the handler's file {relative} is not part of the step's code; correct its path")
     module = relative.removesuffix("/__init__.py").removesuffix(file.suffix)
     return handler_runtime(file), f"{module}.{handler.rpartition('.')[2]}"
 
@@ -216,28 +218,29 @@ def _check_size(code: StepCode) -> None:
     size = sum((code.folder / file.path).lstat().st_size for file in code.files)
     if size > _LARGEST - _ADAPTER:
         raise PackagingError(
-            f"its code has {size / 1024 / 1024:.0f} MB, and Lambda takes {(_LARGEST - _ADAPTER) / 1024 / 1024:.0f} MB;"
-            " name what is not needed in .stepwellignore, or use docker"
+            f"the code has {size / 1024 / 1024:.0f} MB, and Lambda takes {(_LARGEST - _ADAPTER) / 1024 / 1024:.0f} MB;"
+            " exclude files with .stepwellignore, or use docker"
         )
 
 
 def _check_variables(step: Step) -> None:
     for name, _ in step.env:
         if is_reserved(name):
-            raise PackagingError(f"the variable {name} belongs to Lambda or Stepwell; give yours another name")
+            raise PackagingError(f"the variable {name} is reserved by Lambda or Stepwell; rename it")
         if not re.fullmatch(r"[A-Za-z]\w+", name):
             raise PackagingError(
-                f"Lambda takes no variable {name}: it wants two characters or more, a letter first; put it in .env"
+                f"Lambda rejects the variable {name}: names have two characters or more and begin with a letter;"
+                " set it in .env instead"
             )
     if sum(len(name.encode()) + len(value.encode()) for name, value in step.env) > _LARGEST_VARIABLES - 1024:
-        raise PackagingError("its env has more than 3 KB, which Lambda does not take; put the large values in its .env")
+        raise PackagingError("the env has more than 3 KB, Lambda's limit; move large values to .env")
 
 
 # --- zips ------------------------------------------------------------------------------------------------------------
 
 
 def write_zip(code: StepCode, layout: str, to: BinaryIO) -> None:
-    """Write the code's zip. Raises CodeError if it is not what its hash says any more."""
+    """Writes the code's zip. Raises CodeError if a file has changed since the code was hashed."""
     prefix = "step/" if layout == PROGRAM else ""
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in code.files:
@@ -246,15 +249,16 @@ def write_zip(code: StepCode, layout: str, to: BinaryIO) -> None:
             except (FileNotFoundError, NotADirectoryError):
                 digest = None
             except UnicodeEncodeError:
-                raise CodeError(f"the name of {file.path!r} is not in UTF-8; rename it") from None
+                raise CodeError(f"the file name {file.path!r} is not UTF-8; rename it") from None
             if digest != file.digest:
                 raise CodeError(f"{code.folder / file.path} changed while it was packed; push again")
 
 
 def _add(archive: zipfile.ZipFile, prefix: str, path: Path, file: CodeFile) -> bytes:
-    """Add one file; the digest of what was added. Lambda runs as another user: everybody may read."""
+    """Adds one file to the zip, and returns the digest of its content. Everybody may read it, as Lambda runs as
+    another user."""
     info = zipfile.ZipInfo(prefix + file.path, _DATE)
-    info.create_system = 3  # Unix: the upper half of the attributes is the mode
+    info.create_system = 3  # Unix: the upper 16 bits of `external_attr` are the mode
     info.compress_type = zipfile.ZIP_DEFLATED
     if file.kind == "l":
         text = os.fsencode(path.readlink())

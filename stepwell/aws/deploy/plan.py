@@ -1,6 +1,6 @@
-"""What a push would do: what functions need, compared with what the account has. Pure.
+"""Computes the actions of a push: compares what functions need with what the account has. Pure.
 
-One rule: an action is there only if something differs, so a push of what is already live does nothing.
+There is an action only where something differs. A push of functions that are already live does nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from stepwell.aws.deploy.packaging import StepLambda
 from stepwell.aws.deploy.roles import RoleState
 from stepwell.aws.deploy.step_lambdas import (
     LambdaState,
-    changes,
     check_free,
     configuration,
     invocation_changes,
     is_traced,
+    lambda_changes,
 )
 from stepwell.aws.deploy.step_policy import StepNeeds, merged, policy
 from stepwell.aws.deploy.values import Parameter, values_hash
@@ -41,23 +41,26 @@ from stepwell.aws.resources import Resources
 
 
 class MissingSecrets(Exception):
-    """A step needs a secret that the environment has not; the message says which, and how to set it."""
+    """Steps need secrets that are not set in the environment. The message names them, and the commands to set them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the account has of all that. What is not there is not in the dictionaries."""
+    """What the account has of the things that functions need. Missing things are not in the dictionaries."""
 
     roles: Mapping[str, RoleState]
     parameters: Mapping[str, Parameter]
-    lambdas: Mapping[str, LambdaState]  # by name, or by the ARN that was given
-    log_groups: Mapping[str, int]  # days that they keep logs; 0: for ever
+    lambdas: Mapping[str, LambdaState]  # by name, or by ARN if the step names an ARN
+    log_groups: Mapping[str, int]  # name -> retention in days; 0: for ever
     code: frozenset[str]  # keys in the bucket
-    live: Mapping[str, Version]  # by function
+    live: Mapping[str, Version]  # by function id
 
 
 def plan(functions: Iterable[Wanted], found: Found, resources: Resources) -> list[Action]:
-    """What to do, in an order that works. Raises MissingSecrets, step_lambdas.NoLayer, step_lambdas.Taken."""
+    """The actions to take, in an order that works.
+
+    Raises MissingSecrets, step_lambdas.NoLayer, step_lambdas.DestinationInUse.
+    """
     actions: list[Action] = []
     functions = list(functions)
     _check_secrets(functions, found, resources.env)
@@ -70,15 +73,15 @@ def plan(functions: Iterable[Wanted], found: Found, resources: Resources) -> lis
             PutTask("create", "task definition", t.name, task=t) for s, t in function.tasks.items() if s not in known
         ]
         actions += _register(function, found, resources)
-    return list(_each_once(actions))
+    return list(_without_repeats(actions))
 
 
-def _each_once(actions: Iterable[Action]) -> Iterator[Action]:
-    """Functions may share code and Lambdas; two that write one thing at the same time would be in each other's way."""
-    seen: set[tuple[str, str]] = set()
+def _without_repeats(actions: Iterable[Action]) -> Iterator[Action]:
+    """The actions, each thing once. Functions may share code and Lambdas, and concurrent writes of one thing fail."""
+    targets: set[tuple[str, str]] = set()
     for action in actions:
-        if (action.kind, action.name) not in seen:
-            seen.add((action.kind, action.name))
+        if (action.kind, action.name) not in targets:
+            targets.add((action.kind, action.name))
             yield action
 
 
@@ -99,12 +102,12 @@ def _check_secrets(functions: list[Wanted], found: Found, env: str) -> None:
         }
     )
     if missing:
-        cures = "; ".join(f"`stepwell secrets set {name} --env {env}`" for name in missing)
-        raise MissingSecrets(f"secrets that steps need are not set: {', '.join(missing)}; {cures}")
+        fixes = "; ".join(f"`stepwell secrets set {name} --env {env}`" for name in missing)
+        raise MissingSecrets(f"secrets that steps need are not set: {', '.join(missing)}; {fixes}")
 
 
 def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
-    """What has to be there before a Lambda or a task can be: values, the role, log groups."""
+    """The actions that must precede Lambdas and tasks: values, the role, log groups."""
     actions: list[Action] = []
     for name, value in wanted.dotenv(resources.env).items():
         if name not in found.parameters or found.parameters[name].value != value:
@@ -122,7 +125,7 @@ def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Ac
             tracing=any(is_traced(one, resources) for one in wanted.lambdas.values()),
         )
         allowed = merged(policy(resources, needs), state.policy if state else None)
-        if state is None or not state.is_as(allowed, resources):
+        if state is None or not state.matches(allowed, resources):
             verb = new_or_changed(state is not None)
             actions.append(PutRole(verb, "role", name, function_id=wanted.id, policy=allowed))
     groups = {log_group(step.name(resources.env)) for step in wanted.lambdas.values()}
@@ -138,20 +141,21 @@ def _lambdas(wanted: Wanted, found: Found, resources: Resources) -> list[Action]
     actions: list[Action] = []
     role = role_arn(wanted, found, resources)
     for name, step in {step.name(resources.env): step for step in reversed(wanted.lambdas.values())}.items():
-        todo = changes(
+        changes = lambda_changes(
             found.lambdas.get(name), configuration(step, resources, role), _values(step, found, resources), resources
         )
-        if "create" in todo and step.code_key not in found.code:
+        if "create" in changes and step.code_key not in found.code:
             actions.append(Upload("upload", "code", step.code_key, step=step))
-        if todo:
+        if changes:
             verb = new_or_changed(name in found.lambdas)
-            detail = ", ".join(todo) if verb == "update" else f"{step.runtime} {step.architecture}"
-            actions.append(PutLambda(verb, "lambda", name, detail, step=step, todo=todo))
+            detail = ", ".join(changes) if verb == "update" else f"{step.runtime} {step.architecture}"
+            actions.append(PutLambda(verb, "lambda", name, detail, step=step, changes=changes))
     return actions
 
 
 def _values(step: StepLambda, found: Found, resources: Resources) -> str | None:
-    """The hash of its values as they will be; empty if that is not known before they are put."""
+    """The hash of the Lambda's values after the push. Empty if it is unknown until the values are written; None if the
+    Lambda has no values."""
     if not step.has_values:
         return None
     names = step.parameters(resources.env)
@@ -164,9 +168,9 @@ def _arns(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
     actions: list[Action] = []
     for arn in dict.fromkeys(wanted.arns.values()):
         check_free(arn, found.lambdas[arn], resources)
-        todo = invocation_changes(found.lambdas[arn], resources)
-        if todo:
-            actions.append(Adopt("update", "lambda", arn, ", ".join(todo), todo=todo))
+        changes = invocation_changes(found.lambdas[arn], resources)
+        if changes:
+            actions.append(Adopt("update", "lambda", arn, ", ".join(changes), changes=changes))
     return actions
 
 

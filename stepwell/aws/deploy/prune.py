@@ -1,9 +1,12 @@
-"""`stepwell functions prune`: takes away what pushes made, or stacks left, and no version needs any more.
+"""`stepwell functions prune`: removes AWS resources of steps that no version needs any more.
 
-One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
-too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open
-runs, or one that was replaced within the last hour runs on; and what is younger than that may belong to a push that
-goes on right now.
+They were made by pushes, or left behind by stacks. A resource stays in case of doubt:
+
+- These versions need resources: the live version, the version before it (for `rollback`), a canary, versions with open
+  runs, and versions replaced within the last hour.
+- A resource that is younger than an hour may belong to a push that is still running.
+- Names alone do not identify an environment: `stepwell-a-` is also a prefix of the names of environment `a-b`. So tags
+  are checked too.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from stepwell.aws.deploy.values import parameters_below
 from stepwell.aws.functions.versions import Versions
 from stepwell.aws.resources import Resources
 
-GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
+GRACE_MS = 3_600_000  # routers start runs of a replaced version for some seconds more; a push may take minutes
 _DAY_MS = 86_400_000
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Unneeded:
-    """`users`: functions and versions that ran on it."""
+    """A resource to remove. `users`: the functions and versions that ran on it."""
 
     kind: str
     name: str
@@ -43,8 +46,11 @@ class Unneeded:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """`grace_ms`: how young what nothing needs may be without being removed. With `and_logs`, log groups go with what
-    logged there; else they stay until their logs have expired."""
+    """Finds and removes what no version needs.
+
+    `grace_ms`: resources younger than this stay. `and_logs`: removes log groups together with their Lambda or function;
+    otherwise they stay until their logs have expired.
+    """
 
     resources: Resources
     account: Account
@@ -53,7 +59,7 @@ class Prune:
     and_logs: bool = False
 
     def plan(self) -> list[Unneeded]:
-        """What nothing needs, in an order in which it can be removed."""
+        """The resources that nothing needs, in an order in which they can be removed."""
         needed = read_needed(self.resources, self.now - self.grace_ms)
         lambdas, code = self._lambdas(needed)
         retained = Retained(self.resources, self.account, self._is_new)
@@ -72,12 +78,13 @@ class Prune:
             *(Unneeded("code", key) for key in self._code(code)),
         ]
 
-    def apply(self, what: Unneeded) -> None:
-        """Remove it; harmless if it is gone. The versions that ran on it cannot go live any more, from before on."""
-        account, name = self.account, what.name
-        for function_id, number in what.users:
+    def apply(self, unneeded: Unneeded) -> None:
+        """Removes a resource; does nothing if it is gone. The versions that ran on it are marked first, so that they
+        cannot go live any more."""
+        account, name = self.account, unneeded.name
+        for function_id, number in unneeded.users:
             Versions(self.resources.table).mark_gone(function_id, number)
-        match what.kind:
+        match unneeded.kind:
             case "lambda":
                 _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)
             case "task definition":
@@ -97,10 +104,10 @@ class Prune:
             case "code":
                 account.s3.delete_object(Bucket=self.resources.bucket, Key=name)
 
-    # --- what there is ---------------------------------------------------------------------------------------------
+    # --- reading the account -----------------------------------------------------------------------------------------
 
     def _lambdas(self, needed: Needed) -> tuple[list[str], set[str]]:
-        """Those to remove, and the code of those that stay."""
+        """The Lambdas to remove, and the code keys of the Lambdas that stay."""
         unneeded, code = [], set()
         for page in self.account.lambda_.get_paginator("list_functions").paginate():
             for found in page["Functions"]:
@@ -126,16 +133,16 @@ class Prune:
             for arn in page["taskDefinitionArns"]:
                 if arn.rpartition("/")[2].startswith(prefix) and arn not in needed.tasks:
                     found = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
-                    is_ours = self._is_our_role(found.get("taskRoleArn", ""))
-                    if is_ours and not self._is_new(found["registeredAt"].timestamp() * 1000):
+                    is_of_environment = self._is_role_arn_of_environment(found.get("taskRoleArn", ""))
+                    if is_of_environment and not self._is_new(found["registeredAt"].timestamp() * 1000):
                         yield arn
 
-    def _is_our_role(self, arn: str) -> bool:
-        """Of this environment, and of none whose name begins like it."""
+    def _is_role_arn_of_environment(self, arn: str) -> bool:
+        """Whether the role belongs to this environment, not to one whose name has the same beginning."""
         name = arn.rpartition("/")[2]
-        return name.startswith(naming.role_prefix(self.resources.env)) and self._role_is_ours(name)
+        return name.startswith(naming.role_prefix(self.resources.env)) and self._is_role_of_environment(name)
 
-    def _role_is_ours(self, name: str) -> bool:
+    def _is_role_of_environment(self, name: str) -> bool:
         try:
             tags = self.account.iam.list_role_tags(RoleName=name)["Tags"]
         except self.account.iam.exceptions.NoSuchEntityException:
@@ -143,7 +150,7 @@ class Prune:
         return {"Key": naming.ENV_TAG, "Value": self.resources.env} in tags
 
     def _log_groups(self, removed: set[str]) -> Iterator[str]:
-        """Those whose Lambda is gone, once their logs are older than logs are kept."""
+        """The log groups whose Lambda is gone and whose logs have expired."""
         logs, prefix = self.account.logs, naming.log_group(naming.function_prefix(self.resources.env))
         for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
             for group in page["logGroups"]:
@@ -152,18 +159,18 @@ class Prune:
                 if not naming.is_function_name(self.resources.env, function) or self._is_new(group["creationTime"]):
                     continue
                 is_orphan = function in removed or not self._exists(function)
-                if is_orphan and not self._has_logs(name) and self._is_ours(name):
+                if is_orphan and not self._has_logs(name) and self._is_log_group_of_environment(name):
                     yield name
 
     def _task_log_groups(self, needed: Needed) -> Iterator[str]:
-        """Those of functions of which no version is needed."""
+        """The log groups of containers of functions without a needed version."""
         prefix = naming.task_log_group(self.resources.env, "")
         for page in self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
             for group in page["logGroups"]:
                 name = group["logGroupName"]
                 if name.removeprefix(prefix) in needed.functions or self._is_new(group["creationTime"]):
                     continue
-                if not self._has_logs(name) and self._is_ours(name):
+                if not self._has_logs(name) and self._is_log_group_of_environment(name):
                     yield name
 
     @property
@@ -171,15 +178,15 @@ class Prune:
         return self.resources.repository.partition("/")[2]
 
     def _images(self, needed: Needed) -> Iterator[str]:
-        """Digests of images that no task definition which is needed runs."""
+        """The digests of images that no needed task definition runs."""
         if not is_ecr(self.resources.repository.partition("/")[0]):
             return
-        kept = {image for arn in needed.tasks for image in self._images_of(arn)}
+        needed_images = {image for arn in needed.tasks for image in self._images_of(arn)}
         for page in self.account.ecr.get_paginator("describe_images").paginate(repositoryName=self._repository):
             for image in page["imageDetails"]:
                 names = {f"{self.resources.repository}:{tag}" for tag in image.get("imageTags", ())}
                 names.add(f"{self.resources.repository}@{image['imageDigest']}")
-                if not names & kept and not self._is_new(image["imagePushedAt"].timestamp() * 1000):
+                if not names & needed_images and not self._is_new(image["imagePushedAt"].timestamp() * 1000):
                     yield image["imageDigest"]
 
     def _images_of(self, arn: str) -> set[str]:
@@ -189,7 +196,7 @@ class Prune:
             return set()  # it is gone
         return {container["image"] for container in found["containerDefinitions"]}
 
-    def _is_ours(self, group: str) -> bool:
+    def _is_log_group_of_environment(self, group: str) -> bool:
         tags = self.account.logs.list_tags_for_resource(resourceArn=log_group_arn(self.resources, group))["tags"]
         return bool(tags.get(naming.ENV_TAG) == self.resources.env)
 
@@ -201,14 +208,14 @@ class Prune:
         return True
 
     def _has_logs(self, group: str) -> bool:
-        """Whether there are logs that are to be kept."""
+        """Whether the group has logs that have not expired."""
         if self.and_logs:
             return False
         newest = self.account.logs.describe_log_streams(
             logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
         )["logStreams"]
-        kept_since = self.now - self.resources.retention_days * _DAY_MS
-        return any(stream.get("lastEventTimestamp", stream["creationTime"]) > kept_since for stream in newest)
+        expired_at = self.now - self.resources.retention_days * _DAY_MS
+        return any(stream.get("lastEventTimestamp", stream["creationTime"]) > expired_at for stream in newest)
 
     def _parameters(self, needed: Needed) -> Iterator[str]:
         for found in parameters_below(self.account.ssm, naming.dotenv_prefix(self.resources.env)):
@@ -216,13 +223,13 @@ class Prune:
                 yield found.name
 
     def _roles(self, needed: Needed) -> Iterator[str]:
-        kept = {naming.role_name(self.resources.env, function_id) for function_id in needed.functions}
+        needed_roles = {naming.role_name(self.resources.env, function_id) for function_id in needed.functions}
         prefix = naming.role_prefix(self.resources.env)
         for page in self.account.iam.get_paginator("list_roles").paginate():
             for role in page["Roles"]:
                 name = role["RoleName"]
-                if name.startswith(prefix) and name not in kept:
-                    if not self._is_new(role["CreateDate"].timestamp() * 1000) and self._role_is_ours(name):
+                if name.startswith(prefix) and name not in needed_roles:
+                    if not self._is_new(role["CreateDate"].timestamp() * 1000) and self._is_role_of_environment(name):
                         yield name
 
     def _code(self, needed: set[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """`stepwell push`: makes functions live in an environment.
 
-One rule: a version goes live last, when everything that it runs on is there. So a push that was interrupted left
-nothing half live, and the next one finds what is done and does the rest.
+A version goes live last, after everything that it runs on exists. So an interrupted push leaves no version half live,
+and the next push completes the rest.
 """
 
 from __future__ import annotations
@@ -50,26 +50,26 @@ _STAGES: tuple[tuple[type[Action], ...], ...] = (
 
 
 class Watcher(Protocol):
-    """Who wants to know how far it is."""
+    """Receives the progress of a push. Called from several threads."""
 
     def begin(self, action: Action) -> None: ...
 
     def sent(self, action: Action, size: int, total: int) -> None: ...
 
-    def says(self, action: Action, line: str) -> None: ...
+    def log(self, action: Action, line: str) -> None: ...
 
     def end(self, action: Action) -> None: ...
 
 
 class NoLambda(Exception):
-    """A step names a Lambda that is not there; the message says which."""
+    """A step names a Lambda that does not exist. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
     actions: Sequence[Action]
-    registered: Sequence[Registered]  # those that were made live anew
-    notes: Sequence[str]  # what the user has to see to
+    registered: Sequence[Registered]  # versions that this push made live
+    notes: Sequence[str]  # things that the user must do by hand
 
 
 @dataclass(slots=True)
@@ -84,19 +84,19 @@ class Push:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_PARALLEL), init=False)
 
     def plan(self, functions: Sequence[Wanted]) -> tuple[Found, list[Action]]:
-        """What differs, and what a push would do about it; changes nothing. Raises NoLambda, ClientError."""
+        """The state of the account, and the actions of a push. Changes nothing. Raises NoLambda, ClientError."""
         found = self._read(functions)
         return found, plan(functions, found, self.resources)
 
     def apply(self, functions: Sequence[Wanted], found: Found, actions: Sequence[Action]) -> list[Registered]:
-        """Do it. What is done stays done if this fails halfway; push again then."""
+        """Carries out the actions. Completed actions stay if one fails; the next push does the rest."""
         made: dict[str, Target] = {}
         roles = {function.id: role_arn(function, found, self.resources) for function in functions}
         for kinds in _STAGES:
             self._all(lambda action: self._do(action, roles, made), [a for a in actions if isinstance(a, kinds)])
         return self._register(found, [action for action in actions if isinstance(action, Register)], made)
 
-    # --- what there is ---------------------------------------------------------------------------------------------
+    # --- reading the account -----------------------------------------------------------------------------------------
 
     def _read(self, functions: Sequence[Wanted]) -> Found:
         env, account = self.resources.env, self.account
@@ -110,7 +110,9 @@ class Push:
         }
         states = self._each(lambda name: read_lambda(account.lambda_, *_unqualified(name)), [*lambdas, *arns])
         for arn in sorted(arns - states.keys()):
-            raise NoLambda(f"there is no Lambda {arn} that these credentials can see; correct the step's `arn`")
+            raise NoLambda(
+                f"Lambda {arn} does not exist, or these credentials cannot read it; correct the step's `arn`"
+            )
         keys = {lambdas[name].code_key for name in lambdas.keys() - states.keys()}
         groups = self._each(self._log_groups, prefixes)
         return Found(
@@ -141,7 +143,7 @@ class Push:
         size: int = found["ContentLength"]
         return size
 
-    # --- changing it -----------------------------------------------------------------------------------------------
+    # --- changing the account ----------------------------------------------------------------------------------------
 
     def _do(self, action: Action, roles: dict[str, str], made: dict[str, Target]) -> None:
         self.watcher.begin(action)
@@ -157,15 +159,15 @@ class Push:
             case PutLambda(step=StepLambda() as step):
                 self._put_lambda(action, step, roles[step.function_id])
             case Adopt():
-                self._changer(action).invocation(*_unqualified(action.name), action.todo, is_new=False)
+                self._changer(action).invocation(*_unqualified(action.name), action.changes, is_new=False)
             case PutTask(task=task) if task is not None:
                 made[task.name] = make_task(
-                    task, self.account, self.resources, lambda line: self.watcher.says(action, line)
+                    task, self.account, self.resources, lambda line: self.watcher.log(action, line)
                 )
         self.watcher.end(action)
 
     def _changer(self, action: Action) -> Changer:
-        return Changer(self.account.lambda_, self.resources, self.sleep, lambda line: self.watcher.says(action, line))
+        return Changer(self.account.lambda_, self.resources, self.sleep, lambda line: self.watcher.log(action, line))
 
     def _put_log_group(self, name: str) -> None:
         logs = self.account.logs
@@ -174,7 +176,7 @@ class Push:
         try:
             logs.create_log_group(logGroupName=name, tags=tags, **key)
         except logs.exceptions.ResourceAlreadyExistsException:
-            # Lambda may have made it before us, with logs that are kept for ever.
+            # Lambda creates the log group at the first invocation, without a retention.
             logs.tag_resource(resourceArn=log_group_arn(self.resources, name), tags=tags)
         logs.put_retention_policy(logGroupName=name, retentionInDays=self.resources.retention_days)
 
@@ -191,9 +193,9 @@ class Push:
         if step.has_values:
             names = step.parameters(self.resources.env)
             values = values_hash(names, describe_parameters(self.account.ssm, names))
-        self._changer(action).make(step, configuration(step, self.resources, role), values, action.todo)
+        self._changer(action).make(step, configuration(step, self.resources, role), values, action.changes)
 
-    # --- going live ------------------------------------------------------------------------------------------------
+    # --- going live --------------------------------------------------------------------------------------------------
 
     def _register(self, found: Found, actions: Sequence[Register], made: dict[str, Target]) -> list[Registered]:
         if not actions:
@@ -205,7 +207,7 @@ class Push:
         if any(
             awaits(wanted.plan) - awaits(live.plan if (live := found.live.get(wanted.id)) else None) for wanted in new
         ):
-            self.sleep(self.resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
+            self.sleep(self.resources.cache_s + 1)  # until every router has read the new wait paths
         registered = []
         for action, wanted in zip(actions, new, strict=True):
             self.watcher.begin(action)
@@ -219,15 +221,16 @@ class Push:
             self.watcher.end(action)
         return registered
 
-    # --- in parallel -----------------------------------------------------------------------------------------------
+    # --- in parallel -------------------------------------------------------------------------------------------------
 
     def _each(self, read: Callable[[str], T | None], names: Iterable[str]) -> dict[str, T]:
-        """What `read` finds, by name."""
+        """The results of `read`, by name, without those that are None."""
         items = sorted(set(names))
         return {name: state for name, state in zip(items, self._all(read, items), strict=True) if state is not None}
 
     def _all(self, do: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
-        """All are done, also if one fails: the more is done, the less is left for the next time."""
+        """The results of `do`, in order. All run even if one fails, so that less is left for the next push; then the
+        first error is raised."""
         futures = [self._pool.submit(do, thing) for thing in things]
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
@@ -236,21 +239,21 @@ class Push:
 
 
 def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actions: Sequence[Action]) -> list[str]:
-    """What others have to see to: whoever gave a role more rights; and, when something is to be done, the owner of a
-    Lambda that was given by its ARN."""
+    """Notes on what people must do by hand: about roles with policies of their own, and, if there are actions, about
+    Lambdas that steps name by ARN."""
     arns = {arn for function in functions for arn in function.arns.values()} if actions else set()
     items = [
-        f"{name}: this role has policies besides Stepwell's, so that a push leaves it without the boundary"
+        f"{name}: this role has other policies than Stepwell's, so a push does not set the boundary"
         f" {resources.step_boundary}, which allows only what Stepwell's steps need; set the boundary yourself, once the"
         " setting step_actions allows what those policies do"
         for name, role in sorted(found.roles.items())
-        if role.has_more and role.boundary != resources.role_boundary
+        if role.has_other_policies and role.boundary != resources.role_boundary
     ]
     return items + [
         f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
         f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"
-        " `cdk deploy` does with the ARN in the setting step_lambdas. What it answers must be below 256 KiB: Lambda"
-        " drops an answer of about 1 MB and tells nobody, so that the step fails late, with `no_answer`"
+        " `cdk deploy` does with the ARN in the setting step_lambdas. Its result must be below 256 KiB: Lambda"
+        " silently drops a result of about 1 MB, and then the step fails late, with `no_answer`"
         for arn in sorted(arns)
     ]
 
@@ -262,6 +265,6 @@ def _unqualified(arn: str) -> tuple[str, str | None]:
 
 
 def log_group_arn(resources: Resources, name: str) -> str:
-    """As it is tagged: without the `:*` that stands for its streams."""
+    """The log group's ARN for tags: without `:*`, which means the streams."""
     _, partition, _, region, account, _ = resources.outcomes_queue_arn.split(":")
     return f"arn:{partition}:logs:{region}:{account}:log-group:{name}"

@@ -1,8 +1,9 @@
-"""What somebody needs to be allowed in AWS to run commands on an environment: one table, by command.
+"""The IAM permissions that each command needs in an environment, as one table.
 
-`stepwell policy` prints it, and `stepwell.cdk.PushRole` makes a role of it. A push can give no role more than the
-environment's boundary allows, passes only roles of the environment's steps, and reads no secret. (A step that it pushes
-can read the secrets that its definition names, as steps do: who may push is trusted with that.)
+`stepwell policy` prints them, and `stepwell.cdk.PushRole` makes a role with them. The permissions of a push are
+limited: it cannot give a role more than the environment's boundary allows, passes only roles of the environment's
+steps, and reads no secret. But a pushed step can read the secrets that its definition names, so people who may push
+must be trusted with them.
 
 Actions, resources and condition keys are those of
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html.
@@ -31,30 +32,30 @@ Condition = Mapping[str, Mapping[str, Any]]
 
 
 class UnknownCommand(Exception):
-    """No command of this name changes an environment by itself; the message says which do."""
+    """There is no policy for a command of this name. The message lists the commands that have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """An environment, as policies name it. What it does not have is empty."""
+    """The names and ARNs of an environment's resources, as policies need them. Empty: the environment lacks it."""
 
     env: str
     partition: str
     region: str
     account: str
-    table: str  # its name, as of the others
-    bucket: str
+    table: str  # name
+    bucket: str  # name
     boundary: str  # ARN of the policy that bounds steps' roles
     layers: tuple[str, ...]  # names of the adapter's layers
-    repository: str = ""
+    repository: str = ""  # name
     execution_role: str = ""  # ARN
     kms_key: str = ""  # ARN
     step_lambdas: tuple[str, ...] = ()  # ARNs of Lambdas that steps name in `runtime.arn`
-    vpc: bool = False  # Lambda steps may be in one
+    vpc: bool = False  # Lambda steps may be in a VPC
 
-    def has(self, what: str) -> bool:
-        """Whether it has `containers`, or a `vpc` for Lambda steps; empty: what each environment has."""
-        return {"": True, "containers": bool(self.execution_role), "vpc": self.vpc}[what]
+    def has(self, feature: str) -> bool:
+        """Whether the environment has `containers`, or a `vpc` for Lambda steps. Always true for an empty name."""
+        return {"": True, "containers": bool(self.execution_role), "vpc": self.vpc}[feature]
 
     @classmethod
     def of(cls, resources: Resources, step_lambdas: Iterable[str] = ()) -> Environment:
@@ -78,7 +79,7 @@ class Environment:
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}{separator}{name}"
 
     def places(self) -> dict[str, list[str]]:
-        """ARNs by the words of the table."""
+        """The ARNs behind each name that `Statement.places` uses."""
         prefix, env = function_prefix(self.env), self.env
         versions = [f"{self.arn('lambda', f'layer:{name}')}:*" for name in self.layers]
         return {
@@ -107,13 +108,16 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Actions of one service (`iam:GetRole GetRolePolicy`) on some places. `rows`: partitions of the table."""
+    """Actions of one service (`iam:GetRole GetRolePolicy`) on some places, separated by commas.
+
+    `rows`: the statement is limited to these partitions of the table.
+    """
 
     actions: str
     places: str
     rows: tuple[str, ...] = ()
     conditions: Condition | None = None
-    only_with: str = ""  # `containers`, or `vpc`: what an environment may lack
+    only_with: str = ""  # `containers` or `vpc`: needed only if the environment has this
 
 
 BOUNDED: Condition = {"StringEquals": {"iam:PermissionsBoundary": "{boundary}"}}
@@ -134,14 +138,14 @@ PUSH = (
     Statement("dynamodb:Query", "table", (FUNCTION, VERSIONS, CRON, WEBHOOKS)),
     Statement("dynamodb:BatchWriteItem", "table", (CRON, WEBHOOKS)),
     Statement("s3:GetObject PutObject AbortMultipartUpload", "code"),
-    Statement("s3:ListBucket", "bucket"),  # without it, S3 says "forbidden" of code that is not there
+    Statement("s3:ListBucket", "bucket"),  # without it, S3 answers 403 instead of 404 for missing code
     Statement("ssm:GetParameters PutParameter", "dotenv"),
     Statement("ssm:DescribeParameters", "*"),  # names and versions of secrets, never a value
     Statement(
         "lambda:GetFunctionConfiguration GetFunctionEventInvokeConfig GetFunctionRecursionConfig CreateFunction"
         " TagResource UpdateFunctionConfiguration PutFunctionEventInvokeConfig PutFunctionRecursionConfig"
         " GetFunctionConcurrency PutFunctionConcurrency DeleteFunctionConcurrency"
-        " DeleteFunction",  # one whose creation has failed is made again
+        " DeleteFunction",  # a Lambda whose creation has failed is deleted and created again
         "lambdas",
     ),
     Statement(
@@ -160,7 +164,7 @@ PUSH = (
     Statement("iam:PassRole", "roles, execution role", conditions=TO_ECS, only_with="containers"),
     Statement("logs:CreateLogGroup PutRetentionPolicy TagResource", "log groups"),
     Statement("logs:DescribeLogGroups", "*"),
-    # ECS has no ARNs for what is not registered yet, and reads definitions only for everybody.
+    # These ECS actions do not support permissions for single task definitions.
     Statement("ecs:RegisterTaskDefinition DescribeTaskDefinition", "*", only_with="containers"),
     Statement("ecr:GetAuthorizationToken", "*", only_with="containers"),
     Statement(
@@ -187,7 +191,7 @@ FUNCTIONS_COMMANDS = (
     Statement("dynamodb:Query", "table", (FUNCTION, VERSIONS, CRON)),
     Statement("dynamodb:BatchWriteItem", "table", (CRON,)),
     Statement("dynamodb:Query", "index"),
-    Statement("dynamodb:BatchGetItem", "table", ("R#*",)),  # which versions open runs are of
+    Statement("dynamodb:BatchGetItem", "table", ("R#*",)),  # the versions of open runs
     Statement("lambda:ListFunctions ListLayerVersions", "*"),
     Statement("lambda:ListTags GetFunctionConfiguration DeleteFunction", "lambdas"),
     Statement("lambda:DeleteLayerVersion", "layer versions"),
@@ -202,7 +206,7 @@ FUNCTIONS_COMMANDS = (
         "stack roles",
         conditions=OF_STEPS,
     ),
-    Statement("cloudformation:DescribeStackResources", "*"),  # asked by the name of a resource, not of a stack
+    Statement("cloudformation:DescribeStackResources", "*"),  # called with the name of a resource, not of a stack
     Statement("logs:DescribeLogGroups", "*"),
     Statement("logs:DescribeLogStreams ListTagsForResource DeleteLogGroup", "log groups"),
     Statement("ssm:DescribeParameters", "*"),
@@ -219,12 +223,12 @@ COMMANDS: dict[str, tuple[Statement, ...]] = {
     "functions": FUNCTIONS_COMMANDS,
     "signing-keys": SIGNING_KEYS,
 }
-"""The commands that change an environment without its HTTP API. All others need an API key instead, and
-`ssm:GetParameter` to find the API, which any of these has."""
+"""The commands that change an environment without the HTTP API. All others need an API key, and `ssm:GetParameter` to
+find the API. All of these policies include that."""
 
 
 def policy(environment: Environment, commands: Iterable[str] = ("push",)) -> Json:
-    """A policy document for whoever runs these commands. Raises UnknownCommand."""
+    """A policy document with the permissions for these commands. Raises UnknownCommand."""
     statements: dict[str, Json] = {}
     for command in commands:
         if command not in COMMANDS:
@@ -255,7 +259,7 @@ def _statement(statement: Statement, environment: Environment) -> Json | None:
 
 
 def _of_key(environment: Environment) -> list[Json]:
-    """What a key of the account's own must allow, to read and write through the services that it encrypts."""
+    """The permissions on a customer-managed KMS key, limited to the services that use it."""
     services = [f"{service}.{environment.region}.amazonaws.com" for service in ("dynamodb", "s3", "ssm")]
     return [
         {

@@ -1,7 +1,8 @@
-"""What CloudFormation leaves in the account and nothing needs any more: Lambdas and roles of steps that have left a
-stack (`stepwell.cdk.Functions`), and versions of the adapter's layers that newer ones have replaced.
+"""Finds resources that CloudFormation has retained in the account and that nothing needs any more.
 
-A Lambda that is still part of a stack is never listed: a stack that misses a resource cannot be updated.
+These are Lambdas and roles of steps that were removed from a stack (`stepwell.cdk.Functions`), and replaced versions of
+the adapter's layers. A Lambda that is still part of a stack is never listed: a stack without one of its resources
+cannot be updated.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 
 
 class Retained:
-    """`is_new`: whether a time, in ms since the epoch, is too young to remove what was changed then."""
+    """`is_new`: whether something that changed at a time (ms since the epoch) is too young to be removed."""
 
     def __init__(self, resources: Resources, account: Account, is_new: Callable[[float], bool]) -> None:
         self._resources, self._account, self._is_new = resources, account, is_new
@@ -29,13 +30,14 @@ class Retained:
         self._versions: list[Json] = [found for page in pages for found in page["Functions"]]
 
     def lambdas(self, needed: set[str]) -> list[str]:
-        """Names of the Lambdas that a stack made, no version needs, and no stack has. `needed`: targets of steps, names
-        or ARNs of Lambdas."""
-        kept = {lambda_of(target) for target in needed}
-        names = {version["FunctionName"]: version for version in self._versions if version["Version"] == "$LATEST"}
-        return [name for name, item in sorted(names.items()) if name not in kept and self._may_go(name, item)]
+        """The names of Lambdas that a stack made, but no stack contains and no version needs. `needed`: names or ARNs
+        of Lambdas, from the targets of steps."""
+        needed_names = {lambda_of(target) for target in needed}
+        latest = {version["FunctionName"]: version for version in self._versions if version["Version"] == "$LATEST"}
+        unneeded = [(name, fields) for name, fields in sorted(latest.items()) if name not in needed_names]
+        return [name for name, fields in unneeded if self._is_removable(name, fields)]
 
-    def _may_go(self, name: str, fields: Json) -> bool:
+    def _is_removable(self, name: str, fields: Json) -> bool:
         if not naming.is_function_name(self._resources.env, name) or self._is_new(_ms(fields["LastModified"])):
             return False
         tags = self._account.lambda_.list_tags(Resource=fields["FunctionArn"].removesuffix(":$LATEST"))["Tags"]
@@ -43,20 +45,23 @@ class Retained:
         return is_of_stack and tags.get(naming.ENV_TAG) == self._resources.env and not self._is_in_a_stack(name)
 
     def roles(self, gone: list[str]) -> list[str]:
-        """Names of the roles that only these Lambdas have, and no stack."""
+        """The names of roles that only these Lambdas have and no stack contains. `gone`: Lambdas to remove."""
         used = {version["Role"] for version in self._versions if version["FunctionName"] not in gone}
         only = {version["Role"] for version in self._versions if version["FunctionName"] in gone} - used
         names = sorted(arn.rpartition("/")[2] for arn in only)
-        return [name for name in names if self._is_our_role(name) and not self._is_in_a_stack(name)]
+        return [name for name in names if self._is_role_of_environment(name) and not self._is_in_a_stack(name)]
 
     def roles_with_networks(self, gone: list[str]) -> set[str]:
-        """Names of the roles of those of these Lambdas that are in a VPC. Lambda needs a role for up to 20 minutes
-        after its function is gone, to remove network interfaces. Without it they stay, so the next prune removes it:
-        https://github.com/awslabs/aws-support-tools/pull/174"""
+        """The names of roles of those Lambdas in `gone` that are in a VPC.
+
+        Lambda needs a role for up to 20 minutes after the function is deleted, to remove network interfaces. Otherwise
+        the interfaces stay. So this prune keeps such a role, and the next one removes it:
+        https://github.com/awslabs/aws-support-tools/pull/174
+        """
         in_vpc = [version for version in self._versions if (version.get("VpcConfig") or {}).get("SubnetIds")]
         return {item["Role"].rpartition("/")[2] for item in in_vpc if item["FunctionName"] in gone}
 
-    def _is_our_role(self, name: str) -> bool:
+    def _is_role_of_environment(self, name: str) -> bool:
         try:
             tags = self._account.iam.list_role_tags(RoleName=name)["Tags"]
         except self._account.iam.exceptions.NoSuchEntityException:
@@ -65,7 +70,7 @@ class Retained:
         return values.get(naming.ENV_TAG) == self._resources.env and naming.FUNCTION_TAG in values
 
     def _is_in_a_stack(self, name: str) -> bool:
-        """CloudFormation refuses the name of a resource that no stack has:
+        """Whether a stack contains this resource. CloudFormation answers ValidationError if none does:
         https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStackResources.html"""
         try:
             self._account.cloudformation.describe_stack_resources(PhysicalResourceId=name)
@@ -76,7 +81,7 @@ class Retained:
         return True
 
     def layers(self, gone: list[str]) -> Iterator[str]:
-        """ARNs of the layers' versions that were replaced and that no Lambda uses, but for those in `gone`."""
+        """The ARNs of replaced versions of the layers that no Lambda uses, except Lambdas in `gone`."""
         used = {
             layer["Arn"]
             for version in self._versions
@@ -96,7 +101,7 @@ class Retained:
 
 
 def lambda_of(target: str) -> str:
-    """The name of the Lambda in a step's target, which is a name or an ARN."""
+    """The Lambda's name in a step's target, which is a name or an ARN."""
     return target.split(":")[6] if target.startswith("arn:") else target
 
 

@@ -1,6 +1,6 @@
-"""Which of Lambda's runtimes a program needs, by what it is started with.
+"""Chooses the Lambda runtime and the processor architecture of a step, by the command that starts the step.
 
-One rule: what Lambda could not start is refused before anything is uploaded, with the cure.
+Programs that cannot start on Lambda are rejected before anything is uploaded. The error tells how to fix it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FOREIGN = {b"\xcf\xfa\xed\xfe": "macOS", b"\xca\xfe\xba\xbe": "macOS", b"MZ": "
 
 
 class PackagingError(Exception):
-    """A step cannot become a Lambda as it is; the message says why, and the cure."""
+    """A step cannot be packaged for AWS. The message gives the reason and the fix."""
 
 
 def program_runtime(command: Sequence[str], code: StepCode) -> str:
@@ -41,7 +41,7 @@ def program_runtime(command: Sequence[str], code: StepCode) -> str:
     if runtime is None:
         known = ", ".join(_INTERPRETERS)
         raise PackagingError(
-            f"Lambda has no program {name!r}: it has {known}; put it in the step's folder, or {_DOCKER}"
+            f"Lambda has no program {name!r}; it has {known}; put the program in the step's folder, or {_DOCKER}"
         )
     return runtime
 
@@ -51,23 +51,23 @@ def handler_runtime(file: Path) -> str:
 
 
 def check_interpreter(runtime: str, code: StepCode) -> None:
-    """Raises PackagingError if the code brings a virtual environment, which only works on the machine that made it."""
+    """Raises PackagingError if the code contains a virtual environment, which works only where it was created."""
     if runtime == PYTHON and any(file.path.startswith(".venv/") for file in code.files):
         raise PackagingError(
-            "a .venv works only on the machine that made it; install what the step needs with"
-            f" `pip install --target .`, and name .venv in .stepwellignore, or {_DOCKER}"
+            "a .venv works only on the machine that created it; install dependencies with"
+            f" `pip install --target .`, and exclude .venv in .stepwellignore, or {_DOCKER}"
         )
 
 
 def architecture(command: Sequence[str] | None, code: StepCode, wanted: str | None) -> str:
-    """The processor that a step needs: what it asks for, else what its binaries are for, else the cheaper one.
+    """The step's processor architecture: `wanted`, else that of the binaries in the code, else arm64, the cheaper one.
 
-    Raises PackagingError if its program is for another than it asks for.
+    Raises PackagingError if the program is built for another architecture than `wanted`.
     """
     if command and "/" in command[0] and command[0] not in _SYSTEM:
         own = _machine(code.folder / command[0])
         if own is not None and wanted is not None and own != wanted:
-            raise PackagingError(f"{command[0]} is built for {own}, and the step asks for {wanted}; change one of them")
+            raise PackagingError(f"{command[0]} is built for {own}, but the step requests {wanted}; change one of them")
     else:
         own = None
     if wanted or own:
@@ -77,10 +77,10 @@ def architecture(command: Sequence[str] | None, code: StepCode, wanted: str | No
 
 
 def _file_runtime(name: str, code: StepCode) -> str:
-    """Of a program that is a file of the step."""
+    """The runtime for a program in the step's code. Raises PackagingError."""
     relative = os.path.normpath(name)
     if relative not in {file.path for file in code.files}:
-        where = "is not in the step's folder" if name.startswith("/") else "is no file of the step's code"
+        where = "is not in the step's folder" if name.startswith("/") else "is not a file of the step's code"
         raise PackagingError(f"{name} {where}; correct the command, or {_DOCKER}")
     path = code.folder / relative
     if not path.stat().st_mode & stat.S_IXUSR:
@@ -88,13 +88,13 @@ def _file_runtime(name: str, code: StepCode) -> str:
     start = _start(path, 256)
     if start.startswith(b"\x7fELF"):
         if _machine(path) is None:
-            raise PackagingError(f"{name} is built for a processor that Lambda has not; build it for x86_64 or arm64")
+            raise PackagingError(f"{name} is built for an unsupported processor; build it for x86_64 or arm64")
         return NATIVE
     for magic, system in _FOREIGN.items():
         if start.startswith(magic):
             raise PackagingError(f"{name} is a program for {system}; build it for Linux")
     if not start.startswith(b"#!"):
-        raise PackagingError(f"{name} is neither a Linux program nor a script; give it a first line such as #!/bin/sh")
+        raise PackagingError(f"{name} is neither a Linux program nor a script; add a first line such as #!/bin/sh")
     return _script_runtime(name, start[2:].partition(b"\n")[0].decode(errors="replace").split())
 
 
@@ -109,12 +109,12 @@ def _script_runtime(name: str, shebang: list[str]) -> str:
             return runtime
     elif runtime := _INTERPRETERS.get(os.path.basename(interpreter)):  # noqa: PTH119
         short = "python3" if runtime == PYTHON else "node"
-        raise PackagingError(f"{name} begins with #!{interpreter}, which Lambda has not; write #!/usr/bin/env {short}")
-    raise PackagingError(f"{name} begins with #!{' '.join(shebang)}, and Lambda has no such interpreter; {_DOCKER}")
+        raise PackagingError(f"{name} begins with #!{interpreter}, which Lambda lacks; write #!/usr/bin/env {short}")
+    raise PackagingError(f"{name} begins with #!{' '.join(shebang)}, but Lambda has no such interpreter; {_DOCKER}")
 
 
 def _machine(path: Path) -> str | None:
-    """The processor that a binary is for; None if it is none for Lambda."""
+    """The processor that a binary is built for; None if the file is not a binary that Lambda can run."""
     start = _start(path, 20)
     if len(start) < 20 or not start.startswith(b"\x7fELF"):
         return None

@@ -1,6 +1,6 @@
-"""The Lambda of a step in the account: how it is, and making it how it should be.
+"""Reads a step's Lambda from the account, and creates or updates it.
 
-One rule: every change can be repeated, whatever became of it the last time; what is already so is left alone.
+Every change may be repeated after a failure. Settings that are already right are left alone.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from stepwell.aws.deploy.activity import FAILED, PENDING, Activity, Says, explained
+from stepwell.aws.deploy.activity import FAILED, PENDING, Activity, Log, explained
 from stepwell.aws.deploy.packaging import VALUES_HASH, StepLambda
 from stepwell.aws.naming import CODE_TAG, ENV_TAG, FUNCTION_TAG, HASH_TAG
 from stepwell.aws.resources import Resources
 
 Json = dict[str, Any]
 Sleep = Callable[[float], None]
-_PROPAGATION_S = 60.0  # IAM takes some 10 s until a new role works everywhere
+_PROPAGATION_S = 60.0  # a new role usually works everywhere after some 10 s
 
 CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION, ACTIVATION, CONCURRENCY = (
     "create", "configuration", "values", "destinations", "recursion", "activation", "concurrency",
 )  # fmt: skip
 _SMALLEST_STORAGE = 512  # MB of /tmp
-_UNLESS_SAID = {"EphemeralStorage": {"Size": _SMALLEST_STORAGE}, "TracingConfig": {"Mode": "PassThrough"}}
+_DEFAULTS = {"EphemeralStorage": {"Size": _SMALLEST_STORAGE}, "TracingConfig": {"Mode": "PassThrough"}}
 
 
 class NoLayer(Exception):
     """The environment has no adapter for this architecture."""
 
 
-class Taken(Exception):
-    """A Lambda that was given by its ARN sends its results elsewhere."""
+class DestinationInUse(Exception):
+    """A Lambda that a step names by ARN already sends its results somewhere else."""
 
 
 @dataclass(frozen=True, slots=True)
 class LambdaState:
-    """As AWS describes it; None: it is not there."""
+    """A Lambda as AWS describes it."""
 
     configuration: Json
-    destinations: Json | None
+    destinations: Json | None  # None: it has no configuration for asynchronous invocations
     recursion: str
-    concurrency: int = 0  # reserved; 0: none is
+    concurrency: int = 0  # reserved instances
 
 
 def configuration(step_lambda: StepLambda, resources: Resources, role: str) -> Json:
-    """All of its configuration but the hash of its values."""
+    """The Lambda's configuration, without the hash of the values in SSM. Raises NoLayer."""
     layer = resources.layers.get(step_lambda.architecture)
     if layer is None:
         raise NoLayer(f"this environment has no adapter for {step_lambda.architecture}; run `cdk deploy` again")
@@ -57,7 +57,7 @@ def configuration(step_lambda: StepLambda, resources: Resources, role: str) -> J
         "MemorySize": step_lambda.memory,
         "Timeout": step_lambda.timeout_s,
         "Role": role,
-        "Layers": [*step_lambda.layers, layer],  # a file of a later layer wins: nothing takes the place of the adapter
+        "Layers": [*step_lambda.layers, layer],  # files of later layers replace earlier ones, so the adapter is last
         "Environment": {"Variables": step_lambda.variables(resources.env)},
         "Description": f"Step {step_lambda.step_id} of {step_lambda.function_id}",
         "EphemeralStorage": {"Size": step_lambda.ephemeral_storage or _SMALLEST_STORAGE},
@@ -72,12 +72,12 @@ def configuration(step_lambda: StepLambda, resources: Resources, role: str) -> J
 
 
 def is_traced(step_lambda: StepLambda, resources: Resources) -> bool:
-    """Whether X-Ray traces it, as the step says, or else the environment."""
+    """Whether X-Ray traces the Lambda: the step's setting, or else the environment's."""
     return resources.tracing if step_lambda.tracing is None else step_lambda.tracing
 
 
 def destinations(resources: Resources) -> Json:
-    """The engine retries, and Lambda never does."""
+    """The configuration of asynchronous invocations. Lambda does not retry, as the engine does."""
     queue = {"Destination": resources.outcomes_queue_arn}
     return {
         "MaximumRetryAttempts": 0,
@@ -101,23 +101,28 @@ def read_lambda(client: Any, name: str, qualifier: str | None = None) -> LambdaS
 
 
 def _reserved(client: Any, name: str) -> int:
-    """Instances reserved for it. A Lambda of somebody else, which has an ARN here, keeps what it has."""
+    """The number of reserved instances. 0 for an ARN: Stepwell does not manage the concurrency of such a Lambda."""
     if name.startswith("arn:"):
         return 0
     reserved: int = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0)
     return reserved
 
 
-def changes(state: LambdaState | None, wanted: Json, values: str | None, resources: Resources) -> tuple[str, ...]:
-    """What has to be done. `values`: the hash of its values, `""` if that is not known yet, None if it has none. One
-    that failed while Lambda made it never becomes usable, and is made again:
-    https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html"""
+def lambda_changes(
+    state: LambdaState | None, wanted: Json, values: str | None, resources: Resources
+) -> tuple[str, ...]:
+    """The kinds of changes that the Lambda needs: CREATE, CONFIGURATION and so on; empty if it is right.
+
+    `values`: the hash of the values in SSM; `""` if it is not known yet, None if the Lambda has no values. A Lambda
+    whose creation failed never becomes usable, so it is created again:
+    https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
+    """
     if state is None or state.configuration.get("State") == FAILED:
         return (CREATE,)
     has = state.configuration
     variables = dict(has.get("Environment", {}).get("Variables", {}))
     hashed = variables.pop(VALUES_HASH, None)
-    is_now = {name: has.get(name, _UNLESS_SAID.get(name)) for name in wanted}
+    is_now = {name: has.get(name, _DEFAULTS.get(name)) for name in wanted}
     is_now["Layers"] = [layer["Arn"] for layer in has.get("Layers") or ()]
     is_now["Environment"] = {"Variables": variables}
     if "VpcConfig" in wanted:
@@ -126,7 +131,7 @@ def changes(state: LambdaState | None, wanted: Json, values: str | None, resourc
     found = []
     if is_now != wanted or has.get("LastUpdateStatus") == FAILED:
         found.append(CONFIGURATION)
-    elif has.get("State") == PENDING:  # a push that was interrupted did not wait for it
+    elif has.get("State") == PENDING:  # an interrupted push did not wait for it
         found.append(ACTIVATION)
     if hashed != values:
         found.append(VALUES)
@@ -136,7 +141,7 @@ def changes(state: LambdaState | None, wanted: Json, values: str | None, resourc
 
 
 def _ids(network: Json) -> Json:
-    """The ids of a network, in whatever order Lambda gives them."""
+    """The ids of a network, sorted: Lambda returns them in any order."""
     return {name: sorted(network.get(name, ())) for name in ("SubnetIds", "SecurityGroupIds")}
 
 
@@ -151,13 +156,14 @@ def invocation_changes(state: LambdaState, resources: Resources) -> tuple[str, .
 
 
 def check_free(arn: str, state: LambdaState, resources: Resources) -> None:
-    """Raises Taken if a Lambda that is not ours already sends its results somewhere else."""
+    """Raises DestinationInUse if the Lambda already sends its results somewhere else."""
     config = (state.destinations or {}).get("DestinationConfig", {})
-    others = {item["Destination"] for item in config.values() if item.get("Destination")} - {
+    in_use = {item["Destination"] for item in config.values() if item.get("Destination")} - {
         resources.outcomes_queue_arn
     }
-    if others:
-        raise Taken(f"{arn} sends its results to {', '.join(sorted(others))}; give Stepwell an alias of it")
+    if in_use:
+        targets = ", ".join(sorted(in_use))
+        raise DestinationInUse(f"{arn} already sends its results to {targets}; use the ARN of an alias for Stepwell")
 
 
 # --- changing it -----------------------------------------------------------------------------------------------------
@@ -168,45 +174,48 @@ class Changer:
     client: Any
     resources: Resources
     sleep: Sleep = time.sleep
-    says: Says = lambda line: None  # how far it is, for people who wait
+    log: Log = lambda line: None  # receives progress messages for people
 
-    def make(self, step_lambda: StepLambda, wanted: Json, values: str | None, todo: tuple[str, ...]) -> None:
+    def make(self, step_lambda: StepLambda, wanted: Json, values: str | None, changes: tuple[str, ...]) -> None:
         name = step_lambda.name(self.resources.env)
         full = _with_values(wanted, values)
-        activity = Activity(self.client, name, step_lambda.vpc, self.sleep, self.says)
-        if CREATE in todo:
+        activity = Activity(self.client, name, step_lambda.vpc, self.sleep, self.log)
+        if CREATE in changes:
             with explained(name, step_lambda.vpc):
                 self._create(name, step_lambda, full)
             activity.wait()
-        elif CONFIGURATION in todo or VALUES in todo:
+        elif CONFIGURATION in changes or VALUES in changes:
             activity.wait(also_failed=True)
             with explained(name, step_lambda.vpc):
                 self.client.update_function_configuration(FunctionName=name, **full)
             activity.wait()
-        elif ACTIVATION in todo:
+        elif ACTIVATION in changes:
             activity.wait()
-        if CONCURRENCY in todo or (CREATE in todo and self.resources.step_concurrency):
+        if CONCURRENCY in changes or (CREATE in changes and self.resources.step_concurrency):
             self._reserve(name)
-        self.invocation(name, None, todo)
+        self.invocation(name, None, changes)
 
     def _reserve(self, name: str) -> None:
-        """Reserve as many instances as each step may have, which is also their limit; or none, so that all share the
-        account's. https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html"""
+        """Reserves the environment's instances per step, which is also the step's limit; or removes the reservation.
+        https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html"""
         if most := self.resources.step_concurrency:
             self.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=most)
         else:
             self.client.delete_function_concurrency(FunctionName=name)
 
-    def invocation(self, name: str, qualifier: str | None, todo: tuple[str, ...], *, is_new: bool = True) -> None:
-        """`is_new`: its role may be new too, so that Lambda does not know yet what it allows."""
-        if CREATE in todo or DESTINATIONS in todo:
+    def invocation(self, name: str, qualifier: str | None, changes: tuple[str, ...], *, is_new: bool = True) -> None:
+        """Sets the destinations and allows recursion, where `changes` contains them.
+
+        `is_new`: the role may be new too, so Lambda may not know the permissions yet.
+        """
+        if CREATE in changes or DESTINATIONS in changes:
             which = {"FunctionName": name, **({"Qualifier": qualifier} if qualifier else {})}
             put = self.client.put_function_event_invoke_config
             if is_new:
-                self._patiently(put, **which, **destinations(self.resources))
+                self._retry_until_role_is_known(put, **which, **destinations(self.resources))
             else:
                 put(**which, **destinations(self.resources))
-        if CREATE in todo or RECURSION in todo:
+        if CREATE in changes or RECURSION in changes:
             self.client.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
 
     def _create(self, name: str, step_lambda: StepLambda, full: Json) -> None:
@@ -224,15 +233,15 @@ class Changer:
             **full,
         }
         try:
-            self._patiently(self.client.create_function, **whole)
+            self._retry_until_role_is_known(self.client.create_function, **whole)
         except self.client.exceptions.ResourceConflictException:
-            # Made by a request whose answer was lost, or by somebody who pushes the same; or it failed some time ago.
+            # A request whose answer was lost has created it, or another push has; or an earlier creation failed.
             if self.client.get_function_configuration(FunctionName=name).get("State") == FAILED:
                 self.client.delete_function(FunctionName=name)
-                self._patiently(self.client.create_function, **whole)
+                self._retry_until_role_is_known(self.client.create_function, **whole)
 
-    def _patiently(self, call: Callable[..., Any], **arguments: Any) -> None:
-        """Call again while IAM has not told Lambda of the role yet."""
+    def _retry_until_role_is_known(self, call: Callable[..., Any], **arguments: Any) -> None:
+        """Calls again as long as Lambda does not know a new role. Raises ClientError."""
         waited, pause = 0.0, 0.5
         while True:
             try:

@@ -1,6 +1,6 @@
-"""What the steps of a Stepwell function may do: the policy of their role, and the boundary of all such roles.
+"""The policy of a step's role, and the permissions boundary of all such roles.
 
-One rule: a policy allows what running a step takes, and nothing else.
+A policy allows only the actions that running a step needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEY_NEEDS = {
     "Values": ("ssm", ["kms:Decrypt"]),
     "Containers": ("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
 }
-# As in the managed policies AWSLambdaVPCAccessExecutionRole and AWSXRayDaemonWriteAccess, and no more:
+# The actions of the managed policies AWSLambdaVPCAccessExecutionRole and AWSXRayDaemonWriteAccess:
 # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSLambdaVPCAccessExecutionRole.html
 _INTERFACES = [
     "ec2:AssignPrivateIpAddresses",
@@ -33,9 +33,12 @@ Policy = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StepNeeds:
-    """What the steps of a Stepwell function need of their role. `lambdas`, `containers`: some of them are. `secrets`:
-    the names of those that Lambdas get; `dotenv`: some Lambda has a `.env`. To containers, ECS hands both. `vpc`: some
-    Lambda is in one; `tracing`: some Lambda is traced."""
+    """The needs of a Stepwell function's steps that decide the permissions of their role.
+
+    `lambdas`, `containers`: whether some steps are Lambdas or containers. `secrets`: the names of secrets that Lambdas
+    read; `dotenv`: whether a Lambda has a `.env`. (Containers receive both from ECS.) `vpc`: whether a Lambda is in a
+    VPC; `tracing`: whether a Lambda is traced.
+    """
 
     function_id: str
     lambdas: bool = False
@@ -47,13 +50,13 @@ class StepNeeds:
 
 
 def policy(resources: Resources, needs: StepNeeds) -> Policy:
-    """What the steps of this function may do."""
+    """The policy of the function's role."""
     pattern = functions_pattern(resources.env, needs.function_id)
     statements: list[Policy] = []
     if needs.lambdas:
         statements += _lambdas(resources, pattern)
     statements += _values(resources, needs)
-    if needs.containers:  # their inputs have keys that nobody can guess
+    if needs.containers:  # each input has a random key in the bucket
         inputs = f"arn:{_partition(resources)}:s3:::{resources.bucket}/inputs/*"
         statements.append(_allow("Containers", ["s3:GetObject", "s3:PutObject"], inputs))
     if needs.vpc:
@@ -93,8 +96,8 @@ def _partition(resources: Resources) -> str:
 
 
 def _network(functions: str) -> list[Policy]:
-    """Lambda makes network interfaces with the function's own role; the function's code gets no use of that. Both
-    statements are as AWS recommends them: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"""
+    """Lets Lambda manage network interfaces with the function's role, but not the function's code. AWS recommends both
+    statements: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"""
     return [
         {"Sid": "Network", "Effect": "Allow", "Action": _INTERFACES, "Resource": "*"},
         {
@@ -108,7 +111,7 @@ def _network(functions: str) -> list[Policy]:
 
 
 def _key(resources: Resources, sid: str) -> Policy:
-    """What the environment's KMS key must allow besides, so that a statement is of use."""
+    """The permissions on the environment's KMS key that the statement `sid` depends on."""
     service, actions = _KEY_NEEDS[sid]
     return {
         "Sid": f"{sid}Key",
@@ -120,7 +123,7 @@ def _key(resources: Resources, sid: str) -> Policy:
 
 
 def merged(new: Policy, old: Policy | None) -> Policy:
-    """`new`, and what `old` allows besides: versions that use it may still run."""
+    """`new`, plus the permissions that only `old` has: runs of older versions may still need them."""
     statements = {statement["Sid"]: statement for statement in new["Statement"]}
     for before in (old or {}).get("Statement", ()):
         value = statements.setdefault(before.get("Sid", ""), before)
@@ -130,9 +133,9 @@ def merged(new: Policy, old: Policy | None) -> Policy:
     return {**new, "Statement": list(statements.values())}
 
 
-def same(one: Policy | None, other: Policy) -> bool:
-    """Whether two policies say the same, in whatever order."""
-    return one is not None and _sorted(one) == _sorted(other)
+def is_equal(first: Policy | None, second: Policy) -> bool:
+    """Whether two policies are equal, apart from the order of statements and values."""
+    return first is not None and _sorted(first) == _sorted(second)
 
 
 def _sorted(policy: Policy) -> Any:
@@ -143,8 +146,8 @@ def _sorted(policy: Policy) -> Any:
 
 
 def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
-    """The most that the roles of steps may allow, whatever their policies say: what `policy` gives any function, and
-    `actions` on all resources but those of the engine."""
+    """The permissions boundary of steps' roles: everything that `policy` gives any function, and `actions` on all
+    resources except the engine's. No policy of such a role can allow more."""
     network = bool(resources.step_subnets)
     everything = StepNeeds("*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True)
     fields = policy(resources, everything)

@@ -1,9 +1,7 @@
-"""What ECS runs for a step: the user's image, with the step adapter beside it.
+"""The ECS task definition of a container step: the user's image, with the step adapter beside it.
 
-One rule: a definition is named by its content, so that an equal one is registered once.
-
-The container `adapter` copies the adapter's binary to a volume that both containers have, and ends; then the container
-`step` runs the user's program through it.
+The name contains a hash of the content, so equal definitions are registered once. The container `adapter` copies the
+adapter's binary to a shared volume, and ends. Then the container `step` runs the user's program through the adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from stepwell.aws.steps.container_names import ADAPTER, STEP
 VOLUME = "/stepwell"
 _RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 _ARCHITECTURES = {"x86_64": "X86_64", "arm64": "ARM64"}
-# CPU units (1,024 = one processor) and the MB of memory that Fargate gives with them:
+# CPU units (1,024 = one processor) -> the MB of memory that Fargate offers with them:
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
 _SIZES: dict[int, tuple[int, ...]] = {
     256: (512, 1024, 2048),
@@ -35,12 +33,12 @@ _SIZES: dict[int, tuple[int, ...]] = {
 
 
 class CannotRegister(Exception):
-    """ECS cannot run this container; the message says what can be."""
+    """ECS cannot run this container. The message gives the reason and the possible values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a step asks for. `secrets` and `dotenv` name SSM parameters; `command` is entrypoint and arguments."""
+    """The container of a step. `secrets` and `dotenv` name SSM parameters; `command`: entrypoint and arguments."""
 
     image: str
     command: tuple[str, ...]
@@ -57,9 +55,10 @@ class Container:
 def register_task_definition(
     ecs: Any, logs: Any, resources: Resources, prefix: str, container: Container
 ) -> dict[str, Any]:
-    """Register what runs this step, unless it is there; the step's target. Raises CannotRegister, ClientError.
+    """Registers the step's task definition, unless it exists, and returns the step's target.
 
-    `ecs`, `logs`: boto3's clients. `prefix`: of the definition's name, as in stepwell-dev-my-function-my-step.
+    `ecs`, `logs`: boto3 clients. `prefix`: the beginning of the definition's name, as in
+    stepwell-dev-my-function-my-step. Raises CannotRegister, ClientError.
     """
     if not resources.cluster:
         raise CannotRegister("this environment has no cluster for containers; deploy it with containers")
@@ -74,7 +73,7 @@ def register_task_definition(
 
 
 def fargate_size(cpu: float | None, memory: int | None) -> tuple[int, int]:
-    """The smallest CPU units and MB on Fargate that hold this many processors and MB. Raises CannotRegister."""
+    """The smallest size on Fargate, as CPU units and MB, with this many processors and MB. Raises CannotRegister."""
     wanted_cpu, wanted_memory = (cpu or 0) * 1024, memory or 0
     for units, memories in _SIZES.items():
         if units >= wanted_cpu:
@@ -95,7 +94,7 @@ def _registered(ecs: Any, family: str) -> str | None:
 
 
 def _make_log_group(logs: Any, name: str, days: int) -> None:
-    """A task whose log group is missing does not start."""
+    """Creates the log group if it is missing: ECS does not start a task without it."""
     try:
         logs.create_log_group(logGroupName=name)
     except logs.exceptions.ResourceAlreadyExistsException:
@@ -137,11 +136,11 @@ def _adapter(resources: Resources, container: Container) -> dict[str, Any]:
 
 
 def _step(resources: Resources, container: Container) -> dict[str, Any]:
-    # ECS refuses a name that is both; a secret counts more.
+    # ECS rejects a name that is both a variable and a secret; the secret takes precedence.
     env = {name: value for name, value in container.env.items() if name not in container.secrets}
     secrets = dict(container.secrets)
     if container.dotenv is not None:
-        # A JSON object, whose variables count more than the image's and less than those that the step declares.
+        # A JSON object of variables. They override the image's; those in STEPWELL_DECLARED override them.
         secrets["STEPWELL_DOTENV"] = container.dotenv
         env["STEPWELL_DECLARED"] = " ".join(sorted({*container.env, *container.secrets}))
     return {
@@ -155,12 +154,13 @@ def _step(resources: Resources, container: Container) -> dict[str, Any]:
         "dependsOn": [{"containerName": ADAPTER, "condition": "SUCCESS"}],
         "mountPoints": [{"sourceVolume": "stepwell", "containerPath": VOLUME}],
         "logConfiguration": _logs(resources, container),
-        "linuxParameters": {"initProcessEnabled": True},  # it reaps what a program leaves behind
+        "linuxParameters": {"initProcessEnabled": True},  # reaps zombie processes
     }
 
 
 def _logs(resources: Resources, container: Container) -> dict[str, Any]:
-    """Streams are named `stepwell/<container>/<task id>`. Logs never hold up a step: what cannot be sent is dropped."""
+    """The log configuration. Streams are named `stepwell/<container>/<task id>`. A full buffer drops logs, so that
+    logging never blocks a step."""
     return {
         "logDriver": "awslogs",
         "options": {

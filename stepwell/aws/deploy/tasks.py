@@ -1,4 +1,4 @@
-"""What a docker step is on ECS: its image, built if it has a Dockerfile, and the task definition that runs it."""
+"""Docker steps on ECS: builds the image if there is a Dockerfile, and registers the task definition."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class StepTask:
     function_id: str
     step: Step
     code: StepCode | None
-    dotenv: str | None  # the content of its parameter: JSON
+    dotenv: str | None  # JSON, the content of the SSM parameter
 
     @property
     def name(self) -> str:
         return f"{self.function_id}/{self.step.id}"
 
     def hash(self, resources: Resources) -> str:
-        """Of everything that its target is made of; an equal one is not made again."""
+        """A hash of everything that determines the step's target. A target with an equal hash is not made again."""
         runtime = self.step.runtime
         fields = {
             "function": self.function_id,
@@ -51,16 +51,16 @@ class StepTask:
 def step_task(
     function_id: str, step: Step, code: StepCode | None, dotenv: str | None, resources: Resources
 ) -> StepTask:
-    """Raises PackagingError if the environment runs no containers."""
+    """The task of a docker step. Raises PackagingError if the environment runs no containers, or there is no image."""
     if not resources.cluster:
         raise PackagingError("this environment runs no containers; deploy it with containers, or use runtime lambda")
     if step.runtime.image is None and code is None:
-        raise PackagingError("the step has neither an image nor a Dockerfile; give it one of them")
+        raise PackagingError("the step has neither an image nor a Dockerfile; add one of them")
     return StepTask(function_id, step, code, dotenv)
 
 
 def make_task(task: StepTask, account: Account, resources: Resources, log: Callable[[str], None]) -> dict[str, Any]:
-    """Build and push the image unless it is there, register what runs it; the step's target.
+    """Builds and pushes the image if it is missing, registers the task definition, and returns the step's target.
 
     Raises ImageError, CannotRegister, CodeError.
     """

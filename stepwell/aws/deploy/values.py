@@ -1,7 +1,7 @@
-"""Values that are no part of a version: what `.env` files and secrets hold, in SSM.
+"""The values of `.env` files and secrets, which are stored in SSM and are not part of a version.
 
-Neither a value nor a hash of one stands anywhere else. That a value has changed is seen by its parameter's version, so
-that commands never read a secret's value, and whoever runs them needs no right to.
+Nothing else stores a value or a hash of a value. Changes are detected by the version of the SSM parameter.
+So commands never read the value of a secret, and people who run them need no permission to read it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from stepwell.aws.deploy.packaging import VALUES_HASH
 from stepwell.aws.naming import function_prefix, secret_parameter, secrets_prefix
 from stepwell.aws.resources import Resources
 
-_PAGE = 10  # GetParameters takes no more
-_NAMES = 50  # a filter of DescribeParameters takes no more
+_PAGE = 10  # names in a request of GetParameters: the API's limit
+_NAMES = 50  # names in a filter of DescribeParameters: the API's limit
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`value`: None if it was not read."""
+    """An SSM parameter. `value`: None if it was not read."""
 
     name: str
     value: str | None
@@ -32,12 +32,13 @@ class Parameter:
 
     @property
     def stamp(self) -> str:
-        """Changes whenever the value is set; a parameter that was deleted and made again begins at version 1."""
+        """A text that changes whenever the value is set. It contains the time, since a parameter that was deleted and
+        created again begins at version 1."""
         return f"{self.name}:{self.version}:{self.changed_at}"
 
 
 def describe_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
-    """Those that exist, without their values."""
+    """The parameters with these names that exist, without values."""
     found: dict[str, Parameter] = {}
     for page in _pages(sorted(set(names)), _NAMES):
         for parameter in _described(ssm, "Equals", page):
@@ -46,7 +47,7 @@ def describe_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
 
 
 def parameters_below(ssm: Any, prefix: str) -> list[Parameter]:
-    """Those whose names begin so, without their values."""
+    """The parameters whose names begin with `prefix`, without values."""
     return _described(ssm, "BeginsWith", [prefix])
 
 
@@ -57,7 +58,7 @@ def _described(ssm: Any, option: str, names: list[str]) -> list[Parameter]:
 
 
 def read_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
-    """Those that exist, decrypted."""
+    """The parameters with these names that exist, with decrypted values."""
     found: dict[str, Parameter] = {}
     for page in _pages(sorted(set(names)), _PAGE):
         for raw in ssm.get_parameters(Names=page, WithDecryption=True)["Parameters"]:
@@ -71,7 +72,8 @@ def put_parameter(ssm: Any, resources: Resources, name: str, value: str) -> None
 
 
 def values_hash(names: Iterable[str], parameters: Mapping[str, Parameter]) -> str:
-    """What a Lambda with these values has in its environment, so that a changed one makes new sandboxes."""
+    """A hash of the parameters' stamps. It is a variable of each Lambda that uses them, so that a changed value starts
+    new sandboxes."""
     stamps = "\n".join(parameters[name].stamp for name in sorted(names))
     return hashlib.sha256(stamps.encode()).hexdigest()[:16]
 
@@ -80,7 +82,7 @@ def values_hash(names: Iterable[str], parameters: Mapping[str, Parameter]) -> st
 
 
 def list_secrets(ssm: Any, env: str) -> list[Parameter]:
-    """All of an environment, without their values."""
+    """All secrets of an environment by name, without values."""
     prefix = secrets_prefix(env)
     found = [
         replace(parameter, name=parameter.name.removeprefix(prefix)) for parameter in parameters_below(ssm, prefix)
@@ -89,7 +91,7 @@ def list_secrets(ssm: Any, env: str) -> list[Parameter]:
 
 
 def set_secret(ssm: Any, lambda_: Any, resources: Resources, name: str, value: str) -> list[str]:
-    """Set it, and make the Lambdas that have it begin anew; their names."""
+    """Sets the secret, restarts the sandboxes of the Lambdas that use it, and returns the names of these Lambdas."""
     parameter = secret_parameter(resources.env, name)
     put_parameter(ssm, resources, parameter, value)
     users = _users(lambda_, resources.env, parameter)
@@ -101,7 +103,7 @@ def set_secret(ssm: Any, lambda_: Any, resources: Resources, name: str, value: s
 
 
 def remove_secret(ssm: Any, env: str, name: str) -> bool:
-    """False if there is none."""
+    """Removes the secret; returns False if it does not exist."""
     try:
         ssm.delete_parameter(Name=secret_parameter(env, name))
     except ssm.exceptions.ParameterNotFound:
@@ -110,7 +112,7 @@ def remove_secret(ssm: Any, env: str, name: str) -> bool:
 
 
 def _users(lambda_: Any, env: str, parameter: str) -> dict[str, tuple[dict[str, str], list[str]]]:
-    """The Lambdas that have this parameter: their variables, and all their parameters."""
+    """The Lambdas that use this parameter: name -> (variables, names of all parameters that the Lambda uses)."""
     users = {}
     for page in lambda_.get_paginator("list_functions").paginate():
         for function in page["Functions"]:

@@ -1,4 +1,4 @@
-"""What functions need in an account: their Lambdas, containers and values. Pure."""
+"""Computes the resources that functions need in an account: Lambdas, containers and values. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stepwell.project.pushed import for_push
 
 
 class CannotPush(Exception):
-    """What is to be pushed cannot run on AWS; `problems` holds everything that is wrong, each with its place."""
+    """The functions cannot run on AWS. `problems`: all problems, each with a file and line."""
 
     def __init__(self, problems: list[PlacedProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -30,8 +30,10 @@ class CannotPush(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one Stepwell function needs. By step id: its Lambdas, containers and Lambdas given by ARN; and the `.env`,
-    as its parameter holds it, of steps that the engine's own Lambda runs."""
+    """The resources that one Stepwell function needs, by step id.
+
+    `arns`: Lambdas that steps name by ARN. `http`: the `.env` of `http` steps as JSON, or None if there is none.
+    """
 
     id: str
     file: Path
@@ -49,7 +51,7 @@ class Wanted:
 
     @property
     def lambda_secrets(self) -> set[str]:
-        """Those that its Lambdas read themselves."""
+        """The secrets that the step Lambdas read themselves."""
         return {name for one in self.lambdas.values() for name in one.secrets}
 
     @property
@@ -57,7 +59,7 @@ class Wanted:
         return bool(self.lambdas or self.tasks)
 
     def dotenv(self, env: str) -> dict[str, str]:
-        """The contents of its `.env` parameters, by name."""
+        """The contents of the function's `.env` parameters, by the parameter's name."""
         fields = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
         return {
             dotenv_parameter(env, self.id, step): content for step, content in fields.items() if content is not None
@@ -65,7 +67,7 @@ class Wanted:
 
 
 def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wanted]:
-    """What these functions need. Raises CannotPush."""
+    """The resources that these functions need. Raises CannotPush."""
     found, problems = [], []
     for function in map(for_push, functions):
         definition = function.normalised()
@@ -90,7 +92,7 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
     step = wanted.plan.steps[index]
     code = function.steps.get(step.id)
     if step.is_approval:
-        return  # people decide it: nothing is executed
+        return  # people decide; nothing is executed
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
         wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)
@@ -107,13 +109,13 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
 
 
 def targets(wanted: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
-    """What executes each step; `tasks`: the targets of its containers, by step."""
+    """The target of each step: the Lambda or task that executes it. `tasks`: the targets of containers, by step."""
     lambdas = {step: {"lambda": one.name(resources.env)} for step, one in wanted.lambdas.items()}
     return {**lambdas, **{step: {"lambda": arn} for step, arn in wanted.arns.items()}, **tasks}
 
 
 def known_tasks(wanted: Wanted, resources: Resources, live: Version | None) -> dict[str, Target]:
-    """Those of its containers' targets that the live version has already."""
+    """The targets of containers that the live version has already, by step."""
     before = live.targets if live else {}
     return {
         step: before[step]

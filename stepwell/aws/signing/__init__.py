@@ -1,1 +1,1 @@
-"""The environment's signing keys, and the tokens of attempts that are made with them."""
+"""The environment's signing keys, and the attempts' tokens signed with them."""

@@ -1,10 +1,11 @@
-"""Tokens of attempts: who can show one was given the attempt's input, so that its outcome may be believed. Nobody is
-given those of ticks, wakes and requests to cancel runs: only the engine can show one.
+"""The tokens that authenticate messages to the engine: outcomes of attempts, ticks, wake-ups and cancel requests.
 
-A token is a signature (`core.signing`) of run, step and attempt by the environment's signing keys. SSM answers 40
-requests a second in an account and region, so a process reads the keys once and again minutes later. One rule: a token
-is refused only if the keys were read after it can have been made; until then its message comes again.
-https://docs.aws.amazon.com/general/latest/gr/ssm.html
+A token is a signature (`core.signing`) of run, step and attempt by the environment's signing keys. An attempt's token
+is in the attempt's input, so whoever has the token has received the input. The other tokens never leave the engine.
+
+SSM allows 40 requests a second in an account and region, so a process caches the keys for some minutes
+(https://docs.aws.amazon.com/general/latest/gr/ssm.html). A token of an unknown key is not rejected before the keys are
+read again, since the key may be new. Until then the message is redelivered.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ log = logging.getLogger("stepwell.aws")
 
 
 class Tokens:
-    """Implements `core.signing.Signer`. May be used from several threads; `clock` counts seconds."""
+    """Implements `core.signing.Signer`. Thread-safe. `clock`: seconds."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._env, self._clock = resources.env, clock
         self._cache_s, self._again_s = resources.signing_keys_cache_s, resources.signing_keys_again_s
-        self._lock = threading.Lock()  # one thread reads for all
+        self._lock = threading.Lock()  # one thread reads the keys, the others wait for it
         self._keys: SigningKeys | None = None
         self._read_at = self._until = 0.0
 
@@ -39,11 +40,11 @@ class Tokens:
         return self.sign(_text(run_id, step_id, attempt))
 
     def is_valid(self, token: object, run_id: str, step_id: str, attempt: int) -> bool:
-        """Raises KeysUnreadable, UnknownKey: then the message that brought it must come again."""
+        """Whether the token is that of this attempt. Raises KeysUnreadable, UnknownKey: redeliver the message then."""
         return isinstance(token, str) and self.is_signature(token, _text(run_id, step_id, attempt))
 
     def require(self) -> None:
-        """Have the keys at hand before something is begun that cannot be ended without them. Raises KeysUnreadable."""
+        """Reads the keys if needed. For work that should not begin unless it can sign. Raises KeysUnreadable."""
         self._current()
 
     def sign(self, text: bytes, key: str | None = None) -> str:
@@ -56,7 +57,8 @@ class Tokens:
         return keys.is_signature(signature, text)
 
     def _current(self) -> SigningKeys:
-        """Those that are known stay in use while they cannot be read again: keys change rarely."""
+        """The keys, read again if the cache has expired. If that fails, the cached keys stay in use: they change
+        rarely. Raises KeysUnreadable if there are none."""
         with self._lock:
             if self._keys is None:
                 return self._read()
@@ -64,14 +66,18 @@ class Tokens:
                 try:
                     return self._read()
                 except KeysUnreadable as error:
-                    log.warning("the signing keys stay as they were: %s", error)
+                    log.warning("signing keys not refreshed, the cached keys stay in use: %s", error)
                     self._until = self._clock() + self._again_s
             return self._keys
 
     def _read_for(self, key: str) -> SigningKeys:
-        """The keys, read again for one that is not known here: at most once in a while, whatever signatures come."""
+        """The keys, read again because a signature names an unknown one.
+
+        Raises UnknownKey if the keys were read within the last `signing_keys_again_s`: forged signatures must not
+        cause requests to SSM.
+        """
         with self._lock:
-            if self._keys is not None and key in self._keys.secrets:  # another thread has read them meanwhile
+            if self._keys is not None and key in self._keys.secrets:  # another thread has just read them
                 return self._keys
             if self._clock() < self._read_at + self._again_s:
                 raise UnknownKey(key)
@@ -83,7 +89,7 @@ class Tokens:
             self._keys = read_keys(client("ssm"), self._env).signing_keys(time.time_ns() // 1_000_000)
         except (BotoCoreError, ClientError, NoKeys) as error:
             raise KeysUnreadable(f"the signing keys cannot be read: {error}") from error
-        self._until = self._read_at + self._cache_s * random.uniform(0.5, 1)  # many sandboxes began at one moment
+        self._until = self._read_at + self._cache_s * random.uniform(0.5, 1)  # many sandboxes start at the same time
         return self._keys
 
 

@@ -1,1 +1,1 @@
-"""Steps: how attempts are started, and how their outcomes come back."""
+"""Starts attempts of steps, and reads their outcomes."""

@@ -1,4 +1,4 @@
-"""How the two containers of a step's ECS task are called."""
+"""The names of the two containers of a step's ECS task."""
 
 STEP = "step"
 ADAPTER = "adapter"

@@ -1,12 +1,12 @@
-"""Steps that are containers: tasks of ECS on Fargate, which are started, stopped, and read once they have stopped.
+"""Starts and stops the ECS tasks of container steps, and reads the outcomes of stopped tasks.
 
-One rule: the same attempt asks for the same task, word for word, so that ECS recognises a repeated request by its
-client token, and a message that comes again starts nothing twice.
+Requests for the same attempt are identical and have the same client token. ECS recognises a repeated request by that,
+so a redelivered message does not start a second task.
 
-A container reads its input from S3 and writes its report there, at a key that nobody can guess without the attempt's
-token. It does so with the credentials of its task role, which ECS renews as long as the task runs. Presigned URLs
-would spare that role its rights on the bucket, but they end with the credentials that signed them: those of a Lambda
-last some hours, nobody says how many, while a step may run for days. They would also differ from request to request.
+A container reads the input from S3 and writes a report there, under a key that is derived from the attempt's token. It
+uses the credentials of the task role, which ECS renews while the task runs. Presigned URLs would need no permissions
+for that role, but they expire with the credentials that signed them. A Lambda's credentials last for some hours
+(AWS documents no number), and a step may run for days. Presigned URLs would also differ between requests.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from stepwell.aws.steps.container_names import STEP
 from stepwell.aws.steps.errors import Busy, NeverStarts
 from stepwell.aws.steps.stopped_tasks import STOPPED_BY_US, StoppedTask, TaskOutcome
 
-FOLDER = "inputs"  # in the bucket; its lifecycle deletes what is old
-_LARGEST_REPORT = 1024 * 1024  # the adapter's have at most 360 KiB
-_CLUSTER_LACKS = "this environment has no cluster for containers; deploy it with containers, or use runtime lambda"
+FOLDER = "inputs"  # a prefix in the bucket; a lifecycle rule deletes old objects
+_LARGEST_REPORT = 1024 * 1024  # bytes; the adapter writes at most 360 KiB
+_NO_CLUSTER = "this environment has no cluster for containers; deploy it with containers, or use runtime lambda"
 
 _FINAL_CODES = frozenset(
     {
@@ -39,11 +39,11 @@ _FINAL_CODES = frozenset(
     }
 )
 _BUSY_WORDS = ("limit", "capacity", "try again", "rate exceeded", "throttl")
-_PASSING_WORDS = (*_BUSY_WORDS, "unable to assume the role")  # while IAM propagates
+_TEMPORARY_WORDS = (*_BUSY_WORDS, "unable to assume the role")  # the role may be new: IAM takes time to propagate
 
 
 class NotStarted(Exception):
-    """Something is wrong with ECS or S3, or on the way there; it may be right when it is asked again."""
+    """A request to ECS or S3 failed, for a reason that may be temporary. The task may have started."""
 
 
 class Containers:
@@ -63,9 +63,12 @@ class Containers:
         target: dict[str, Any],
         timeout_ms: int,
     ) -> str:
-        """Start the attempt's task; its ARN. Asking again is harmless. Raises Busy, NotStarted, NeverStarts."""
+        """Starts the attempt's task; returns the ARN. Repeated calls start it once.
+
+        Raises Busy, NotStarted, NeverStarts.
+        """
         if not self._resources.cluster:
-            raise NeverStarts(_CLUSTER_LACKS)
+            raise NeverStarts(_NO_CLUSTER)
         key = f"{FOLDER}/{run_id}/{step_id}/{attempt}-{_digest('key', token)}"
         name = {"run": run_id, "step": step_id, "attempt": attempt, "token": token, "key": key}
         variables = {
@@ -78,8 +81,8 @@ class Containers:
             client("s3").put_object(Bucket=self._resources.bucket, Key=f"{key}.json", Body=input)
         except (ClientError, BotoCoreError) as error:
             raise NotStarted(f"the input cannot be stored: {error}") from error
-        token_of_request = _digest("task", f"{run_id}/{step_id}/{attempt}")
-        return self._run_task(run_id, token_of_request, target, variables)
+        client_token = _digest("task", f"{run_id}/{step_id}/{attempt}")
+        return self._run_task(run_id, client_token, target, variables)
 
     def _run_task(self, run_id: str, client_token: str, target: dict[str, Any], variables: dict[str, str]) -> str:
         try:
@@ -93,7 +96,7 @@ class Containers:
                 capacityProviderStrategy=[{"capacityProvider": self._resources.capacity, "weight": 1}],
             )
         except ClientError as error:
-            return _already_started(error) or _refuse(error)
+            return _already_started(error) or _raise_start_error(error)
         except BotoCoreError as error:
             raise NotStarted(f"ECS cannot be reached: {error}") from error
         if answer.get("failures"):
@@ -101,7 +104,7 @@ class Containers:
             reason = " ".join(filter(None, (failure.get("reason"), failure.get("detail"))))
             if failure.get("reason") in ("MISSING", "INACTIVE"):
                 raise NeverStarts(f"ECS cannot find {failure.get('arn')}: {reason}")
-            raise Busy(f"ECS has no room for the task: {reason}")
+            raise Busy(f"ECS has no capacity for the task: {reason}")
         arn: str = answer["tasks"][0]["taskArn"]
         return arn
 
@@ -110,7 +113,7 @@ class Containers:
             "awsvpcConfiguration": {
                 "subnets": list(self._resources.subnets),
                 "securityGroups": list(self._resources.security_groups),
-                # Without an address of its own a task in a public subnet reaches neither ECR nor S3.
+                # Without a public address, a task in a public subnet cannot reach ECR and S3.
                 "assignPublicIp": "ENABLED",
             }
         }
@@ -118,7 +121,7 @@ class Containers:
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     def stop(self, run_id: str, step_id: str | None = None, attempt: int | None = None) -> None:
-        """Stop all tasks of a run, or those of one attempt. Harmless if there are none; raises ClientError."""
+        """Stops the tasks of a run, of a step or of an attempt. Does nothing if there are none. Raises ClientError."""
         if not self._resources.cluster:
             return
         ecs, cluster = client("ecs"), self._resources.cluster
@@ -130,15 +133,15 @@ class Containers:
             for task in tasks:
                 try:
                     ecs.stop_task(cluster=cluster, task=task, reason=STOPPED_BY_US)
-                except ecs.exceptions.InvalidParameterException:  # it has ended, and is forgotten
+                except ecs.exceptions.InvalidParameterException:  # it ended some time ago
                     continue
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def outcome_of_stopped_task(self, event: dict[str, Any], now: int) -> TaskOutcome | None:
-        """How an attempt ended, by EventBridge's event that its task did. `now`: ms since the epoch.
+        """The outcome of the attempt that a stopped task ran. `event`: the event from ECS; `now`: ms since the epoch.
 
-        None if there is nothing to say: the task is not one of ours, still runs, or was stopped by us.
+        None if the task is not a step's, still runs, or was stopped by Stepwell.
         """
         task = StoppedTask(event["detail"])
         if task.name is None or not task.is_stopped:
@@ -146,7 +149,7 @@ class Containers:
         return task.outcome(self._report(task.name["key"]), now)
 
     def _report(self, key: str) -> Any:
-        """What the adapter wrote; None if it wrote nothing that can be read."""
+        """The adapter's report; None if there is none, or it is not JSON."""
         s3 = client("s3")
         try:
             found = s3.get_object(Bucket=self._resources.bucket, Key=f"{key}.out.json")
@@ -158,8 +161,8 @@ class Containers:
             return None
 
 
-def _digest(what: str, text: str) -> str:
-    return hashlib.blake2b(f"{what}/{text}".encode(), digest_size=16).hexdigest()
+def _digest(purpose: str, text: str) -> str:
+    return hashlib.blake2b(f"{purpose}/{text}".encode(), digest_size=16).hexdigest()
 
 
 def _started_by(run_id: str) -> str:
@@ -171,18 +174,21 @@ def _pairs(variables: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _already_started(error: ClientError) -> str | None:
-    """The task that an earlier request started; this one differs if the environment was deployed between them."""
+    """The ARN of the task that an earlier request started; None if the error has another cause.
+
+    ECS reports a conflict if the requests differ, because the environment was deployed between them.
+    """
     if error.response["Error"]["Code"] != "ConflictException":
         return None
     tasks: list[str] = error.response.get("resourceIds") or ["started before"]
     return tasks[0]
 
 
-def _refuse(error: ClientError) -> str:
+def _raise_start_error(error: ClientError) -> str:
     code, message = error.response["Error"]["Code"], str(error.response["Error"].get("Message", ""))
     text = f"{code} {message}".lower()
     if any(words in text for words in _BUSY_WORDS):
         raise Busy(f"{code}: {message}") from error
-    if code in _FINAL_CODES and not any(words in text for words in _PASSING_WORDS):
+    if code in _FINAL_CODES and not any(words in text for words in _TEMPORARY_WORDS):
         raise NeverStarts(f"ECS does not start the task: {message}") from error
     raise NotStarted(f"{code}: {message}") from error

@@ -1,8 +1,8 @@
-"""Starting attempts on AWS: asynchronous invocations of Lambdas, tasks on ECS.
+"""Starts attempts on AWS: as asynchronous invocations of Lambdas, or as tasks on ECS.
 
-Implements `platform.Dispatcher`. There are no slots: every attempt is claimed in the commit that queues it. What is
-started goes on in threads until `finish`. One rule: an attempt that could not be started gets a message of its own, and
-the others that its message had started are not started again for its sake.
+Implements `platform.Dispatcher`. There are no slots: every attempt is claimed in the commit that queues it. Attempts
+start in threads, and `finish` waits for them. An attempt that could not be started is retried by a message for this
+attempt alone, so that other attempts of the same batch are not started again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from stepwell.aws.steps.containers import Containers
 
 log = logging.getLogger("stepwell.dispatch")
-SOURCE = "stepwell.engine"  # of the engine's own events on the bus
+SOURCE = "stepwell.engine"  # the source of the engine's own events on the bus
 _PARALLEL = 32
 _NO_LIMIT = FreeSlots(1_000_000_000, 1_000_000_000)
-# Throttled, or without its network: Lambda takes away the network interfaces of a function in a VPC that was idle for
-# weeks, and makes them again when it is invoked: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html and
+# Throttled, or not ready: Lambda removes the network interfaces of a function in a VPC that was idle for weeks, and
+# creates them again at the next invocation. https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html and
 # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
-_NOT_NOW = frozenset(
+_BUSY_CODES = frozenset(
     {
         "TooManyRequestsException",
         "ResourceConflictException",
@@ -50,8 +50,8 @@ _NOT_NOW = frozenset(
         "SubnetIPAddressLimitReachedException",
     }
 )
-_FOUND_MS = 60_000  # after which a Lambda that is not found is not there: what Lambda tells of itself is told in time
-_SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
+_NEW_LAMBDA_MS = 60_000  # how long "not found" is retried: Lambda's API may not know a new function yet
+_SHORTEST_DELAY_MS, _LONGEST_DELAY_MS = 1000, 60_000  # until an attempt that could not be started is tried again
 
 
 class LambdaDispatcher:
@@ -60,19 +60,21 @@ class LambdaDispatcher:
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._started: list[tuple[Attempt, Future[None]]] = []
         self._events: list[Event] = []
-        self._stopped: set[str] = set()  # runs
+        self._stopped: set[str] = set()  # ids of runs
         self._own_containers: Containers | None = None
 
-    # --- what the engine asks for ----------------------------------------------------------------------------------
+    # --- called by the engine --------------------------------------------------------------------------------------
 
     def slots(self) -> FreeSlots:
-        """As many as anybody wants, so that nothing is ever queued."""
+        """More slots than there can be attempts, so that none is queued."""
         return _NO_LIMIT
 
     def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
-        """Attempts start in threads. Containers are stopped with all others of their run (`take_stopped`); a Lambda
-        cannot be stopped. All events go out on the bus; they are accepted here only if a function starts on or awaits
-        them."""
+        """Starts attempts in threads, and collects stops and events. Returns the events that the engine must accept.
+
+        Containers are stopped per run, by the caller (`take_stopped`); a Lambda cannot be stopped. All events are put
+        on the bus. The engine accepts only events that start or resume a function.
+        """
         self._started += [(attempt, self._pool.submit(self._start, attempt)) for attempt in effects.starts]
         self._stopped.update(run_id for run_id, _, _ in effects.stops)
         self._events += [incoming.event for incoming in effects.events]
@@ -88,10 +90,13 @@ class LambdaDispatcher:
     def outcomes_queue(self) -> str:
         return self._resources.outcomes_queue
 
-    # --- what the platform does with it ----------------------------------------------------------------------------
+    # --- called after each batch -----------------------------------------------------------------------------------
 
     def finish(self, now: int) -> None:
-        """Wait for what was started; what was not, or of which nobody knows, is started later. Raises NotSent."""
+        """Waits until the attempts have started, and sends messages for those that have not. Raises NotSent.
+
+        An attempt that may not have started is tried again later. One that can never start gets a failed outcome.
+        """
         started, self._started = self._started, []
         later: list[Attempt] = []
         refused: list[bytes] = []
@@ -100,37 +105,38 @@ class LambdaDispatcher:
             try:
                 future.result()
             except NeverStarts as reason:
-                if isinstance(reason, NotFound) and _waited(attempt, now) < _FOUND_MS:
+                if isinstance(reason, NotFound) and _waited(attempt, now) < _NEW_LAMBDA_MS:
                     later.append(attempt)
                     continue
                 refused.append(
                     outcome_message(*name, self._tokens.of(*name), failure("start", str(reason), retryable=False))
                 )
             except Busy as reason:
-                log.info("step %s of run %s, attempt %s, is started later: %s", name[1], name[0], name[2], reason)
+                log.info("start delayed: step %s of run %s, attempt %s: %s", name[1], name[0], name[2], reason)
                 later.append(attempt)
-            except Exception as error:  # no connection, a fault of AWS, no permission
-                log.warning("step %s of run %s, attempt %s, may not have started: %s", name[1], name[0], name[2], error)
+            except Exception as error:  # no connection, an error in AWS, no permission
+                log.warning("start uncertain: step %s of run %s, attempt %s: %s", name[1], name[0], name[2], error)
                 if _waited(attempt, now) < self._resources.event_age_s * 1000:
                     later.append(attempt)
                 else:
-                    outcome = failure("start", f"it could not be started for too long: {error}")
+                    outcome = failure("start", f"the attempt could not be started in time: {error}")
                     refused.append(outcome_message(*name, self._tokens.of(*name), outcome))
         send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
         self._start_later(later, now)
         self._put_events()
 
     def _start_later(self, attempts: Sequence[Attempt], now: int) -> None:
-        """Send each attempt a message that starts it: the later, the longer it has been waiting. Raises NotSent."""
+        """Sends, for each attempt, a delayed message that starts it. The delay grows with the time that the attempt has
+        waited. Raises NotSent."""
         messages = []
         for attempt in attempts:
             name, waited = _name(attempt), _waited(attempt, now)
-            due = now + round(min(_LATEST_MS, max(_SOONEST_MS, waited)) * random.uniform(0.5, 1))
+            due = now + round(min(_LONGEST_DELAY_MS, max(_SHORTEST_DELAY_MS, waited)) * random.uniform(0.5, 1))
             messages.append(entry(start_again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
         send_messages(self._resources.outcomes_queue, messages)
 
     def take_stopped(self) -> set[str]:
-        """The runs whose attempts are to be stopped."""
+        """The ids of runs whose containers must be stopped, since the last call."""
         stopped, self._stopped = self._stopped, set()
         return stopped
 
@@ -150,7 +156,7 @@ class LambdaDispatcher:
 
     @property
     def containers(self) -> Containers:
-        """Loaded when the first container is started: most Lambdas never start one."""
+        """Imported on first use: most Lambdas never start a container."""
         if self._own_containers is None:
             from stepwell.aws.steps.containers import Containers
 
@@ -185,7 +191,7 @@ class LambdaDispatcher:
     def _target(self, function_id: str, version: int, step_id: str) -> Target:
         target = self._registry.version(function_id, version).targets.get(step_id)
         if target is None:
-            raise NeverStarts(f"version {version} of {function_id} has nothing that runs step {step_id}; push it again")
+            raise NeverStarts(f"version {version} of {function_id} has no target for step {step_id}; push it again")
         return target
 
     def _invoke(self, function: str, payload: bytes) -> None:
@@ -194,11 +200,11 @@ class LambdaDispatcher:
         try:
             lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
         except errors.ResourceNotFoundException:
-            raise NotFound(f"there is no Lambda {function}; `stepwell push` makes it again") from None
+            raise NotFound(f"there is no Lambda {function}; create it with `stepwell push`") from None
         except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
-            raise NeverStarts(f"Lambda does not take the input: {error}") from None
+            raise NeverStarts(f"Lambda rejects the input: {error}") from None
         except errors.ClientError as error:
-            if error.response["Error"]["Code"] not in _NOT_NOW:
+            if error.response["Error"]["Code"] not in _BUSY_CODES:
                 raise
             raise Busy(str(error)) from None
 
@@ -209,10 +215,10 @@ def _name(attempt: Attempt) -> tuple[str, str, int]:
 
 
 def _waited(attempt: Attempt, now: int) -> int:
-    """Milliseconds since it was to be started first."""
+    """Milliseconds since the attempt was first due."""
     return now - attempt.record.run.steps[attempt.step].at
 
 
 def with_token(document: bytes, token: str) -> bytes:
-    """A step's input with the attempt's token in `ctx`, which stands last in it."""
+    """The step's input with the attempt's token in `ctx`, which is the last field of the input."""
     return b'%b,"token":"%b"}}' % (document[:-2], token.encode())

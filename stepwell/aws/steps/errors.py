@@ -1,15 +1,15 @@
-"""Why an attempt could not be started."""
+"""The reasons why an attempt could not be started."""
 
 from __future__ import annotations
 
 
 class NeverStarts(Exception):
-    """Trying again would not help; the message says why."""
+    """The attempt can never start. The message gives the reason."""
 
 
 class NotFound(NeverStarts):
-    """There is no such Lambda. One that was made a moment ago may be found later."""
+    """The step's Lambda was not found. A Lambda that was just created may be found later."""
 
 
 class Busy(Exception):
-    """Throttled, without capacity, or not ready: for certain nothing was started, and later it may be."""
+    """AWS throttles, has no capacity, or is not ready. Nothing was started; a later request may succeed."""

@@ -1,6 +1,7 @@
-"""Steps that are web addresses: the input is POSTed, and what came back is reported; the engine judges it.
+"""Runs `http` steps: POSTs the input to the step's URL and returns a report of the response.
 
-One rule: a call has no memory. No cookies, no redirects, no retries of its own, no connection that is used again.
+The engine turns the report into an outcome. Calls are independent: there are no cookies, redirects, retries or reused
+connections.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ Report = dict[str, Any]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PIECE = 64 * 1024
-_LARGEST = 1024 * 1024  # of a text that may be an output: JSON shrinks when it is stored, by its spaces and escapes
+_LARGEST = 1024 * 1024  # bytes of a text that may be an output; more than an output, as storing it drops white space
 _MOST_LOG = 4 * 1024 * 1024
 _CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
-_REPORTED = 270 * 1024  # bytes of an answer that are reported as they came
+_REPORTED = 270 * 1024  # bytes; a larger response is reported as the output only
 _SPARE_MS = 1000  # for the report, before Lambda ends the invocation
 _CACHE_S = 60.0
-_PATIENCE_S = 8.0  # with SSM, of what an attempt has
+_SSM_RETRIES_S = 8.0  # how long throttled requests to SSM are retried, out of the attempt's time
 
 
 class _CannotRun(Exception):
-    """The call cannot be made; the message says why, and shows no secret."""
+    """The call cannot be made. The message gives the reason, and contains no secret."""
 
     def __init__(self, message: str, *, kind: str = "start", retryable: bool = False) -> None:
         super().__init__(message)
@@ -46,13 +47,13 @@ class _CannotRun(Exception):
 class HttpSteps:
     def __init__(self, resources: Resources) -> None:
         self._env = resources.env
-        self._parameters: dict[str, tuple[str | None, float]] = {}  # with the time until which it counts
+        self._parameters: dict[str, tuple[str | None, float]] = {}  # name -> (value, monotonic time of expiry)
 
     def call(self, order: Mapping[str, Any], remaining_ms: int) -> Report:
-        """Execute one attempt, as the dispatcher orders it; answers its report."""
+        """Executes one attempt and returns the report. `order`: the payload that `LambdaDispatcher` sends."""
         url, timeout_ms = order["url"], order["timeout_ms"]
         document = order["input"]
-        document["ctx"].pop("token", None)  # it is between us and the engine
+        document["ctx"].pop("token", None)  # for the engine only
         try:
             headers = self._headers(order)
             within = min(timeout_ms, remaining_ms - _SPARE_MS) / 1000
@@ -72,10 +73,13 @@ class HttpSteps:
             return _error("http", f"no answer from {url}: {why}")
 
     def _headers(self, order: Mapping[str, Any]) -> dict[str, str]:
-        """The configured headers, in which `${NAME}` is the variable or secret of that name. Raises _CannotRun."""
+        """The request's headers. `${NAME}` in the step's headers is replaced with the variable or secret NAME.
+
+        Raises _CannotRun.
+        """
         headers = {
             "content-type": "application/json",
-            "accept-encoding": "identity",  # an answer cannot unpack to more than was sent
+            "accept-encoding": "identity",  # a small compressed response could unpack to a huge one
             "idempotency-key": order["input"]["ctx"]["idempotency_key"],
         }
         templates: dict[str, str] = order["headers"]
@@ -89,13 +93,13 @@ class HttpSteps:
             for unknown in wanted[name] - values.keys():
                 _log(f"the header {name} names ${{{unknown}}}, which is neither in env nor in secrets\n")
             value = _VARIABLE.sub(fill, template)
-            if not value.isprintable() or not value.isascii():  # the message must not show a secret
+            if not value.isprintable() or not value.isascii():  # the message must not contain the value, a secret
                 raise _CannotRun(f"the header {name} gets a value that is not one line of ASCII characters")
             headers[name.lower()] = value
         return headers
 
     def _values(self, order: Mapping[str, Any]) -> dict[str, str]:
-        """The step's variables: `.env` < `env` < `secrets`."""
+        """The step's variables and secrets. Secrets override `env`, and `env` overrides `.env`."""
         ctx = order["input"]["ctx"]
         dotenv = dotenv_parameter(self._env, ctx["function_id"], ctx["step_id"])
         secrets = {name: secret_parameter(self._env, name) for name in order.get("secrets", ())}
@@ -105,27 +109,27 @@ class HttpSteps:
         return values | {name: found[text] for name, text in secrets.items() if text in found}
 
     def _read(self, names: Sequence[str]) -> dict[str, str]:
-        """Those of these SSM parameters that exist, as they were at most a minute ago."""
+        """The values of the SSM parameters that exist, cached for a minute. Raises _CannotRun."""
         now = time.monotonic()
-        asked = [name for name in names if self._parameters.get(name, (None, 0.0))[1] <= now]
-        for start in range(0, len(asked), 10):
-            some = asked[start : start + 10]
-            answer = self._ask(some)
+        expired = [name for name in names if self._parameters.get(name, (None, 0.0))[1] <= now]
+        for start in range(0, len(expired), 10):
+            page = expired[start : start + 10]
+            answer = self._get_parameters(page)
             read = {parameter["Name"]: parameter["Value"] for parameter in answer["Parameters"]}
-            self._parameters.update({name: (read.get(name), now + _CACHE_S) for name in some})
+            self._parameters.update({name: (read.get(name), now + _CACHE_S) for name in page})
         return {name: value for name in names if (value := self._parameters[name][0]) is not None}
 
-    def _ask(self, names: Sequence[str]) -> Any:
-        """GetParameters, of which an account has 40 a second unless its throughput was raised: asked for some seconds
-        where there are too many. https://docs.aws.amazon.com/general/latest/gr/ssm.html"""
-        until, longest = time.monotonic() + _PATIENCE_S, 0.5
+    def _get_parameters(self, names: Sequence[str]) -> Any:
+        """The response of GetParameters. Throttled requests are retried for some seconds: the default limit is 40 a
+        second for an account. Raises _CannotRun. https://docs.aws.amazon.com/general/latest/gr/ssm.html"""
+        until, longest = time.monotonic() + _SSM_RETRIES_S, 0.5
         while True:
             try:
                 return client("ssm").get_parameters(Names=names, WithDecryption=True)
             except Exception as error:
                 pause = random.uniform(0, longest)
                 if not _is_throttled(error) or time.monotonic() + pause > until:
-                    why = f"its variables and secrets cannot be read from SSM: {error}"
+                    why = f"the step's variables and secrets cannot be read from SSM: {error}"
                     raise _CannotRun(why, kind="values_unavailable", retryable=True) from None
             time.sleep(pause)
             longest = min(2 * longest, 4)
@@ -149,7 +153,7 @@ async def _post(url: str, headers: Mapping[str, str], content: bytes, within_s: 
 
 
 class _Body:
-    """An answer, of which no more is held than an output can be: what comes before the last of it goes to the log."""
+    """The body of a response. Holds at most twice `_LARGEST` bytes; the beginning of a longer body goes to the log."""
 
     def __init__(self) -> None:
         self._text = bytearray()
@@ -206,6 +210,6 @@ def _error(kind: str, message: str, *, retryable: bool = True) -> Report:
 
 
 def _log(text: str) -> None:
-    """Into the invocation's log, which is the attempt's."""
+    """Writes to the invocation's log, which is also the attempt's log."""
     if text:
         print(text, end="" if text.endswith("\n") else "\n", flush=True)

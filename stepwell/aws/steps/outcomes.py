@@ -1,6 +1,6 @@
-"""What came back from an attempt: from Lambda's destination records and the adapter's reports to an `Outcome`.
+"""Reads the `Outcome` of an attempt from a record of Lambda's destinations, or from a report of the adapter.
 
-One rule: whatever a step makes of its answer, the result is an `Outcome`; the rules are those of `core.run.outcome`.
+Invalid records and reports give failed outcomes, not exceptions. `core.run.outcome` has the rules for outputs.
 """
 
 from __future__ import annotations
@@ -33,21 +33,24 @@ from stepwell.core.run.outcome import (
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _MEMBER = re.compile(r'\s*[{,]\s*"([^"]*)"\s*:\s*')
 _EXIT_STATUS = re.compile(r"exit status (\d+)")
-_TOO_LARGE = ("Stepwell.OutputTooLarge", "Function.ResponseSizeTooLarge")  # says the adapter; says Lambda, above 6 MB
-_UNAVAILABLE = "Stepwell.Unavailable"  # the adapter's word for values that SSM does not answer now
+_TOO_LARGE = ("Stepwell.OutputTooLarge", "Function.ResponseSizeTooLarge")  # from the adapter; from Lambda, above 6 MB
+_UNAVAILABLE = "Stepwell.Unavailable"  # from the adapter: the values in SSM cannot be read now
 _NO_HANDLER = ("Runtime.HandlerNotFound", "Runtime.MalformedHandlerName", "Runtime.InvalidEntrypoint")
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _STRICT = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def read_body(body: bytes) -> Any:
-    """The JSON of a message. Raises ValueError. If orjson does not take it, or would make floats of its integers, the
-    text of its `responsePayload` is in `said`; the payload itself is left out if nobody can read it."""
+    """The JSON of a message. Raises ValueError.
+
+    If orjson rejects the message, or would turn large integers into floats, the result has an additional member
+    `payload_text`: the text of `responsePayload`. `responsePayload` is missing if it cannot be parsed at all.
+    """
     if not _LONG_NUMBER.search(body):
         with suppress(ValueError):
             return orjson.loads(body)
@@ -55,8 +58,11 @@ def read_body(body: bytes) -> Any:
 
 
 def _read_members(text: str) -> dict[str, Any]:
-    """Handlers may return what is no JSON (Python's NaN), half of a character, or what is nested deeper than anyone
-    reads."""
+    """The members of a JSON object, parsed one by one.
+
+    A handler may return a `responsePayload` that is not JSON (Python's NaN), has half a surrogate pair, or is nested
+    too deeply. The other members are read all the same.
+    """
     members: dict[str, Any] = {}
     at = 0
     while member := _MEMBER.match(text, at):
@@ -66,32 +72,33 @@ def _read_members(text: str) -> dict[str, Any]:
         except (ValueError, RecursionError):
             if name != "responsePayload":
                 raise ValueError(f"{name} cannot be read") from None
-            return members | {"said": text[start:].rstrip()[:-1]}
+            return members | {"payload_text": text[start:].rstrip()[:-1]}
         if name == "responsePayload":
-            members["said"] = text[start:at]
+            members["payload_text"] = text[start:at]
     if not members or text[at:].strip() != "}":
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return members
 
 
 def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outcome:
-    """The outcome that a record of Lambda's destinations tells of. `now`: ms since the epoch."""
+    """The outcome in a record of Lambda's destinations. `now`: ms since the epoch."""
     payload, context = record.get("responsePayload"), record.get("responseContext", {})
     condition = record.get("requestContext", {}).get("condition", "Success")
     if context.get("functionError"):
         return _of_function_error(payload if isinstance(payload, dict) else {}, step)
     if condition != "Success":
-        return failure("crash", f"Lambda did not run it to its end, and did not say why: {condition}")
+        return failure("crash", f"Lambda did not complete the invocation and gave no reason: {condition}")
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
-        report = read_json(record["said"].encode()) if "said" in record else read_value(payload)
+        has_text = "payload_text" in record
+        report = read_json(record["payload_text"].encode()) if has_text else read_value(payload)
         return from_said(report, now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
 
 def outcome_of_report(report: Any, now: int, timeout_ms: int) -> Outcome:
-    """The outcome of what the adapter, or the Lambda that calls web addresses, reports."""
+    """The outcome in a report of the adapter, or of the Lambda `step_http`."""
     if not isinstance(report, dict) or report.get("stepwell") != 1:
-        return failure("crash", "the step's runtime gave no report; was its Lambda changed by hand?")
+        return failure("crash", "the step's runtime returned no report; was the step's Lambda changed by hand?")
     try:
         return _of_http(report, now) if "http" in report else _of_program(report, now, timeout_ms)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -110,18 +117,18 @@ def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
         return timed_out(timeout_ms)
     code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
     tail = printable(str(report.get("tail", ""))[-500:]).strip()
-    return from_exit(code, _said(report, "stdout"), tail, now)
+    return from_exit(code, _output(report, "stdout"), tail, now)
 
 
 def _of_http(report: dict[str, Any], now: int) -> Outcome:
     if report.get("error"):
         error = report["error"]
         return failure(str(error["kind"]), str(error["message"]), retryable=bool(error.get("retryable", True)))
-    value, fields = _said(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
+    value, fields = _output(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
     return from_http(int(report["http"]), value, now, **fields)
 
 
-def _said(report: dict[str, Any], field: str) -> Said:
+def _output(report: dict[str, Any], field: str) -> Said:
     text = base64.b64decode(report.get(field, ""))
     if not report.get("long"):
         return read_stdout(text)
@@ -140,7 +147,7 @@ def _of_function_error(error: dict[str, Any], step: Step) -> Outcome:
         return failure("values_unavailable", message)
     if kind in _NO_HANDLER:
         return failure("start", message, retryable=False)
-    return failure("exception", f"{kind}: {message}" if kind else message or "the function failed, and did not say why")
+    return failure("exception", f"{kind}: {message}" if kind else message or "the function failed without a message")
 
 
 def _crash(message: str) -> str:
@@ -149,7 +156,7 @@ def _crash(message: str) -> str:
         return f"the handler's process ended with exit code {status[1]} before the handler returned"
     if "signal: killed" in message:
         return "killed by SIGKILL: did it need more memory than the step's `memory`?"
-    return message.partition("Error: ")[2] or message or "the step's process ended before it answered"
+    return message.partition("Error: ")[2] or message or "the step's process ended before it returned a result"
 
 
 def _number(message: str) -> int:

@@ -1,7 +1,7 @@
-"""What the end of an ECS task says about the attempt that it ran.
+"""Reads the outcome of an attempt from the ECS task that ran it.
 
-One rule: what the adapter reported decides; only where it could report nothing, ECS's own words are read.
-The event: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html
+The adapter's report decides. If there is none, the outcome follows from the reasons that ECS gives in the event:
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
 
 STOPPED_BY_US = "stepwell: the attempt is over"
-_TAKEN_AWAY = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
+_LOST_WITH_HOST = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
 _START_ERRORS = ("CannotPull", "CannotStartContainer", "CannotCreateContainer", "ResourceInitialization")
-# A start error that says so will say so again.
-_FOR_GOOD = (
+# Start errors with these words are permanent: a retry would fail again.
+_PERMANENT = (
     "manifest unknown",
     "not found",
     "does not exist",
@@ -37,18 +37,18 @@ _FOR_GOOD = (
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """`outcome` is None if the attempt was lost with the machine that it ran on."""
+    """The end of an attempt. `outcome` is None if the attempt was lost together with the machine that it ran on."""
 
     run_id: str
     step: str
     attempt: int
     token: str
     outcome: Outcome | None
-    task: str  # its id, which also names its log stream
+    task: str  # the task's id, which is also in the name of the log stream
 
 
 class StoppedTask:
-    """A task as ECS describes it, in its events and in DescribeTasks."""
+    """A task as ECS describes it, in events and in DescribeTasks."""
 
     def __init__(self, detail: dict[str, Any]) -> None:
         self._detail = detail
@@ -59,7 +59,7 @@ class StoppedTask:
 
     @cached_property
     def name(self) -> dict[str, Any] | None:
-        """Run, step, attempt, token and key; None if it is not one of ours."""
+        """Run, step, attempt, token and key of the attempt. None if the task does not belong to Stepwell."""
         name = self._variables.get("STEPWELL_ATTEMPT")
         return None if name is None else orjson.loads(name)
 
@@ -78,7 +78,7 @@ class StoppedTask:
         return name is not None and name["step"] == step_id and attempt in (None, name["attempt"])
 
     def outcome(self, report: Any, now: int) -> TaskOutcome | None:
-        """`report`: the adapter's, None if there is none. None: we stopped it, so nobody waits for its outcome."""
+        """The attempt's outcome. `report`: the adapter's, or None. Returns None if Stepwell stopped the task."""
         name, timeout_ms = self.name, int(self._variables["STEPWELL_TIMEOUT_MS"])
         assert name is not None
         if report is not None:
@@ -90,7 +90,7 @@ class StoppedTask:
         task_id = str(self._detail.get("taskArn", "")).rpartition("/")[2]
         return TaskOutcome(name["run"], name["step"], name["attempt"], name["token"], outcome, task_id)
 
-    # --- what ECS says -----------------------------------------------------------------------------------------------
+    # --- ECS's description -------------------------------------------------------------------------------------------
 
     @property
     def _stop_code(self) -> str:
@@ -106,7 +106,7 @@ class StoppedTask:
 
     @cached_property
     def _reason(self) -> str:
-        """Why a container did not start or end well, in ECS's words, else why the task stopped."""
+        """ECS's reason why a container failed, or else why the task stopped."""
         reasons = [str(self._container(name).get("reason", "")) for name in (STEP, ADAPTER)]
         return next(filter(None, reasons), self._stopped_reason)
 
@@ -115,13 +115,13 @@ class StoppedTask:
         return "OutOfMemory" in str(self._container(STEP).get("reason", ""))
 
     def _reported(self, outcome: Outcome) -> Outcome:
-        """A program that was killed for its memory does not know why; ECS does."""
+        """`outcome`, or "out of memory" if ECS gives that as the reason: the adapter sees only a killed program."""
         if self._was_out_of_memory and outcome.error is not None and outcome.error.kind == "crash":
             return self._out_of_memory()
         return outcome
 
     def _unreported(self) -> Outcome | None:
-        if self._stop_code in _TAKEN_AWAY:
+        if self._stop_code in _LOST_WITH_HOST:
             return None
         if self._was_out_of_memory:
             return self._out_of_memory()
@@ -131,17 +131,17 @@ class StoppedTask:
         if self._stop_code == "TaskFailedToStart" or any(word in self._reason for word in _START_ERRORS):
             return _start_error(self._reason)
         if step_code is None and adapter_code:
-            return _start_error(f"the step adapter could not be put beside the container (exit code {adapter_code})")
+            return _start_error(f"the step adapter could not be installed (exit code {adapter_code})")
         if step_code is None:
-            return _start_error(self._reason or "the task ended before its container began")
-        return failure("crash", f"the container ended with exit code {step_code} and reported nothing; see its log")
+            return _start_error(self._reason or "the task ended before the container started")
+        return failure("crash", f"the container ended with exit code {step_code} and without a report; see the log")
 
     def _out_of_memory(self) -> Outcome:
-        had = self._detail.get("memory")
-        room = f" of {had} MB" if had else ""
-        return failure("crash", f"out of memory: it needed more than its limit{room}; raise `memory` in the runtime")
+        memory = self._detail.get("memory")
+        limit = f" of {memory} MB" if memory else ""
+        return failure("crash", f"out of memory: the task exceeded the limit{limit}; raise `memory` in the runtime")
 
 
 def _start_error(reason: str) -> Outcome:
-    is_final = any(words in reason.lower() for words in _FOR_GOOD)
+    is_final = any(words in reason.lower() for words in _PERMANENT)
     return failure("start", f"the container could not be started: {reason}", retryable=not is_final)

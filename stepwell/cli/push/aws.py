@@ -100,7 +100,7 @@ def _refusals() -> Iterator[None]:
 
     refusals = (
         *(CannotPush, CodeError, ImageError, MissingSecrets, NotPossible, NotUsable, push.NoLambda),
-        *(step_lambdas.NoLayer, step_lambdas.Taken, task_definitions.CannotRegister),
+        *(step_lambdas.NoLayer, step_lambdas.DestinationInUse, task_definitions.CannotRegister),
     )
     try:
         yield

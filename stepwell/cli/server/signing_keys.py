@@ -112,7 +112,7 @@ def _show(keys: Keys, as_json: bool) -> None:
             "signs": key is keys.current,
             "made_at": time_text(key.made_at),
             "retired_at": None if key.retired_at is None else time_text(key.retired_at),
-            "counts_until": None if (until := key.counts_until) is None else time_text(until),
+            "counts_until": None if (until := key.valid_until) is None else time_text(until),
         }
         for key in keys.all
     ]

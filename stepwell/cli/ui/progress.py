@@ -45,7 +45,7 @@ class Bars:
     def sent(self, action: Action, size: int, total: int) -> None:
         self._progress.update(self._running[action.kind, action.name], advance=size, total=total)
 
-    def says(self, action: Action, line: str) -> None:
+    def log(self, action: Action, line: str) -> None:
         self._progress.console.print(f"[dim]{shown(action.name)}[/] ", end="")
         self._progress.console.print(line, markup=False, style="dim")
 

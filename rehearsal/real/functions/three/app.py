@@ -1,5 +1,5 @@
 def price(event, context):
-    print("the price was asked for")
+    print("computing the price")
     if event["event"]["data"].get("flaky") and event["ctx"]["attempt"] == 1:
         return {"status": 503}
     return {"cents": 100 * event["event"]["data"].get("n", 1)}
