@@ -48,7 +48,7 @@ class State(Construct):
         )
 
     def _adopted(self, name: str, key: kms.IKey | None) -> dynamodb.ITable:
-        """An existing table, which the stack does not create, change or delete. docs/operate/restore-aws.md has the details."""
+        """An existing table, which the stack does not create, change or delete: see docs/operate/restore-aws.md."""
         return dynamodb.Table.from_table_attributes(
             self, "Adopted", table_name=name, global_indexes=[STATUS_INDEX], encryption_key=key
         )

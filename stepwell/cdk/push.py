@@ -86,8 +86,8 @@ class PushRole(iam.Role):
     """A role with a `PushPolicy`, assumed by `assumed_by` or by GitHub Actions. `options`: those of `PushPolicy`.
 
     `github`: a repository as owner/name. The repository's workflows may assume the role on `branch`, or in the GitHub
-    environment `environment`. The account must have GitHub's identity provider: docs/guides/deploy-from-ci.md shows how to
-    create it. Raises BadTrust, UnknownCommand.
+    environment `environment`. The account must have GitHub's identity provider; docs/guides/deploy-from-ci.md
+    creates it. Raises BadTrust, UnknownCommand.
     """
 
     def __init__(
