@@ -1,4 +1,4 @@
-"""The adapter's binary as Lambda runs it: a Runtime API server, and the process that asks it for work.
+"""Runs the adapter's binary as Lambda does: with a server for the Runtime API, and the adapter as a process.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The adapter may be killed while it asks."""
+        """Ignores errors: the adapter may be killed during a request."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -66,12 +66,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class RuntimeAPI:
-    """Work goes in, and comes back as (path, body): `response`, `error` or `init/error`."""
+    """A Runtime API. It hands out work, and collects results as (path, body): `response`, `error` or `init/error`."""
 
     def __init__(self) -> None:
         self.work: queue.SimpleQueue[tuple[str, bytes, int]] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.waiting = threading.Semaphore(0)  # how often it was asked for work
+        self.waiting = threading.Semaphore(0)  # number of requests for work
         api = self
 
         class Requests(Handler):
@@ -95,7 +95,7 @@ class RuntimeAPI:
 
 
 class Lambda:
-    """One sandbox, in `folder`, with the step's code in `folder`/step."""
+    """One sandbox in `folder`, with the step's code in `folder`/step."""
 
     def __init__(self, binary: Path, folder: Path) -> None:
         self.binary, self.folder = binary, folder
@@ -109,7 +109,7 @@ class Lambda:
         self._log = (folder / "log").open("w+b")
 
     def script(self, text: str, name: str = "main.sh") -> Sequence[str]:
-        """A program of the step; the command that runs it."""
+        """Writes a program into the step's code, and returns the command that runs it."""
         file = self.code / name
         file.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
         file.chmod(0o755)
@@ -140,7 +140,7 @@ class Lambda:
         return request_id
 
     def invoke(self, body: bytes = b"{}", left_ms: int = 120_000) -> dict[str, Any]:
-        """What the adapter reports of one invocation, with its stdout as bytes."""
+        """The adapter's report of one invocation, with stdout as bytes."""
         request_id = self.send(body, left_ms)
         path, report = self.api.answers.get(timeout=PATIENCE_S)
         assert path == f"invocation/{request_id}/response", (path, report)
@@ -152,7 +152,7 @@ class Lambda:
         return self.invoke(body, left_ms)
 
     def wait_until_clean(self) -> None:
-        """Until it asks for work again after all that it was sent."""
+        """Waits until the adapter requests work again after all invocations."""
         for _ in range(self._number + 1):
             assert self.api.waiting.acquire(timeout=PATIENCE_S)
 

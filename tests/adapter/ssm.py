@@ -1,4 +1,4 @@
-"""A Parameter Store that the adapter asks; it checks each request's signature with botocore's own."""
+"""A fake Parameter Store for the adapter. It checks the signature of each request with botocore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.adapter.lambda_service import Handler, Server
 
 
 def is_signed(request: Handler, body: bytes, service: str, region: str = "eu-central-1") -> bool:
-    """Whether botocore, with the same key, clock and headers, signs it equally."""
+    """Whether botocore computes the same signature with the same key, time and headers."""
     credentials = Credentials("AKIDEXAMPLE", "secret", "session")
     given = request.headers["Authorization"]
     names = given.partition("SignedHeaders=")[2].partition(",")[0].split(";")
@@ -33,7 +33,7 @@ class ParameterStore:
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
-        self.refusals: list[tuple[int, bytes]] = []  # answers to the next requests
+        self.refusals: list[tuple[int, bytes]] = []  # responses to the next requests
         store = self
 
         class Requests(Handler):

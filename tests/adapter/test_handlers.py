@@ -1,4 +1,4 @@
-"""Native handlers: the adapter starts Lambda's own runtime, and stands between it and the Runtime API."""
+"""Native handlers: the adapter starts Lambda's own runtime, and is a proxy between it and the Runtime API."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 while True:
     api.request("GET", "/2018-06-01/runtime/invocation/next")
     answer = api.getresponse()
-    its = answer.getheader("Lambda-Runtime-Aws-Request-Id")
+    request_id = answer.getheader("Lambda-Runtime-Aws-Request-Id")
     kind, body = eval(answer.read())
     headers = {"Lambda-Runtime-Function-Error-Type": "E" * 60_000} if kind == "error" else {}
-    api.request("POST", f"/2018-06-01/runtime/invocation/{its}/{kind}", body.encode(), headers)
+    api.request("POST", f"/2018-06-01/runtime/invocation/{request_id}/{kind}", body.encode(), headers)
     assert api.getresponse().read()
 """
 MOST = 256 * 1024
@@ -42,7 +42,7 @@ def start(sandbox: Lambda, script: str, env: dict[str, Any]) -> None:
 
 
 def say(sandbox: Lambda, kind: str, body: str) -> tuple[str, Any]:
-    """What reaches Lambda if the runtime says this; `body`: an expression, since a request is not that large."""
+    """The request that reaches Lambda if the runtime sends this. `body`: a Python expression for the content."""
     if sandbox.process is None:
         (sandbox.code / "runtime.py").write_text(RUNTIME)
         sandbox.start(None, sys.executable, "-I", "-S", str(sandbox.code / "runtime.py"))
@@ -52,7 +52,7 @@ def say(sandbox: Lambda, kind: str, body: str) -> tuple[str, Any]:
     return path.rpartition("/")[2], answer
 
 
-def test_what_a_handler_answers_passes_as_it_is(sandbox: Lambda) -> None:
+def test_a_handler_s_result_passes_unchanged(sandbox: Lambda) -> None:
     for value in ({"n": 1, "text": "ü\ud83d"}, None, "x" * (MOST - 2)):
         assert say(sandbox, "response", repr(json.dumps(value))) == ("response", value)
 
@@ -66,19 +66,17 @@ def test_what_a_handler_answers_passes_as_it_is(sandbox: Lambda) -> None:
         ("'[' + '1, ' * 200_000 + '1]'", "400003 bytes"),
     ],
 )
-def test_an_answer_that_is_too_large_is_an_error_that_says_how_large_it_is(
-    sandbox: Lambda, body: str, size: str
-) -> None:
+def test_a_result_that_is_too_large_becomes_an_error_with_the_size(sandbox: Lambda, body: str, size: str) -> None:
     kind, error = say(sandbox, "response", body)
     assert (kind, error["errorType"], error["errorMessage"]) == ("error", "Stepwell.OutputTooLarge", size)
     assert say(sandbox, "response", "'1'") == ("response", 1)
 
 
-def test_spaces_in_an_answer_do_not_count(sandbox: Lambda) -> None:
+def test_white_space_in_a_result_does_not_count(sandbox: Lambda) -> None:
     assert say(sandbox, "response", "'[' + '1, ' * 130_000 + '1]'") == ("response", [1] * 130_001)
 
 
-def test_an_exception_passes_as_it_is_unless_it_says_too_much(sandbox: Lambda) -> None:
+def test_an_exception_passes_unchanged_unless_it_is_too_long(sandbox: Lambda) -> None:
     short = {"errorType": "E", "errorMessage": "no", "stackTrace": ["one"]}
     assert say(sandbox, "error", repr(json.dumps(short))) == ("error", short)
     for size in (100_000, 3_000_000):
@@ -89,21 +87,21 @@ def test_an_exception_passes_as_it_is_unless_it_says_too_much(sandbox: Lambda) -
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_the_adapter_ends_as_the_runtime_does(sandbox: Lambda, code: int) -> None:
+def test_the_adapter_ends_with_the_runtime_s_exit_code(sandbox: Lambda, code: int) -> None:
     start(sandbox, f"exit {code}", {})
     assert sandbox.process is not None
     assert sandbox.process.wait(PATIENCE_S) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM])
-def test_a_runtime_that_is_killed_takes_the_adapter_with_it(sandbox: Lambda, number: int) -> None:
+def test_the_adapter_ends_with_the_signal_that_killed_the_runtime(sandbox: Lambda, number: int) -> None:
     start(sandbox, f"kill -{int(number)} $$", {})
     assert sandbox.process is not None
     assert sandbox.process.wait(PATIENCE_S) == -number
     assert sandbox.log() == b""
 
 
-def test_a_native_handlers_runtime_gets_the_values(sandbox: Lambda, store: ParameterStore) -> None:
+def test_the_runtime_of_a_native_handler_gets_the_values(sandbox: Lambda, store: ParameterStore) -> None:
     store.values = {DOTENV: '{"A": "dotenv"}', secret("C"): "secret"}
     script = 'echo "$A $C $1 ${STEPWELL_VALUES-none}"'
     start(sandbox, script, values(store, "C", dotenv=DOTENV))
@@ -129,9 +127,7 @@ def test_a_native_handler_without_its_secret_fails_until_it_is_set(sandbox: Lamb
     assert sandbox.log() == b"started with value\n"
 
 
-def test_a_native_handler_whose_values_cannot_be_read_now_is_tried_again(
-    sandbox: Lambda, store: ParameterStore
-) -> None:
+def test_a_native_handler_whose_values_cannot_be_read_now_is_retried(sandbox: Lambda, store: ParameterStore) -> None:
     store.values = {secret("A"): "value"}
     store.refusals = [(400, b'{"__type": "ThrottlingException"}')] * 1000
     start(sandbox, "echo started with $A", values(store, "A"))
@@ -145,7 +141,7 @@ def test_a_native_handler_whose_values_cannot_be_read_now_is_tried_again(
     assert sandbox.log() == b"started with value\n"
 
 
-def test_a_runtime_that_is_not_there_is_told_to_lambda(sandbox: Lambda, store: ParameterStore) -> None:
+def test_a_missing_runtime_is_reported_to_lambda(sandbox: Lambda, store: ParameterStore) -> None:
     sandbox.start(None, "/no/such/runtime")
     path, error = sandbox.api.answers.get(timeout=PATIENCE_S)
     assert (path, error["errorType"]) == ("init/error", "Stepwell.StartError")

@@ -1,4 +1,4 @@
-"""Programs that behave badly: every one ends in a report in time, and leaves nothing behind."""
+"""Programs that misbehave: each ends with a report in time, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.adapter.lambda_service import Lambda
 
 FOREVER = 1000
-SOON_S = 10.0  # far below FOREVER, far above what any of it takes
+SOON_S = 10.0  # seconds; far below FOREVER, and far above the normal duration
 
 
 def is_alive(pid: str | bytes) -> bool:
@@ -20,7 +20,7 @@ def is_alive(pid: str | bytes) -> bool:
 
 
 def running(script: str) -> list[str]:
-    """Processes that run this script; one that ends while it is looked at is none."""
+    """The ids of the processes that run this script."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -50,21 +50,21 @@ def pids(sandbox: Lambda) -> list[str]:
         f"exec >&- 2>&- <&-; sleep {FOREVER}",
     ],
 )
-def test_at_its_timeout_a_program_is_killed_whatever_it_does(sandbox: Lambda, script: str) -> None:
+def test_a_program_is_killed_at_the_timeout_whatever_it_does(sandbox: Lambda, script: str) -> None:
     started = time.monotonic()
     report = sandbox.run(script, timeout_ms=300)
     assert report["timed_out"] is True
     assert 0.3 <= time.monotonic() - started < SOON_S
 
 
-def test_it_is_killed_a_second_before_lambdas_deadline_in_any_case(sandbox: Lambda) -> None:
+def test_a_program_is_killed_a_second_before_lambda_s_deadline(sandbox: Lambda) -> None:
     started = time.monotonic()
     report = sandbox.run(f"sleep {FOREVER}", left_ms=1500)
     assert report["timed_out"] is True
     assert 0.3 <= time.monotonic() - started < 1.5
 
 
-def test_after_a_timeout_all_that_was_printed_is_log(sandbox: Lambda) -> None:
+def test_after_a_timeout_all_output_goes_to_the_log(sandbox: Lambda) -> None:
     report = sandbox.run(f"echo '{{\"a\": 1}}'; sleep {FOREVER}", timeout_ms=300)
     assert report["timed_out"] is True
     assert sandbox.log() == b'{"a": 1}\n'
@@ -95,7 +95,7 @@ STAY = {
 
 
 @pytest.mark.parametrize("how", STAY)
-def test_what_it_leaves_running_is_killed_and_not_waited_for(sandbox: Lambda, how: str) -> None:
+def test_processes_left_behind_are_killed_without_waiting(sandbox: Lambda, how: str) -> None:
     started = time.monotonic()
     report = sandbox.run(f"{STAY[how]}; echo '[1]'", PIDS=str(sandbox.folder / "pids"))
     assert time.monotonic() - started < SOON_S
@@ -104,8 +104,8 @@ def test_what_it_leaves_running_is_killed_and_not_waited_for(sandbox: Lambda, ho
     assert not any(is_alive(pid) for pid in pids(sandbox))
 
 
-def test_a_process_that_forks_away_all_the_time_is_caught(sandbox: Lambda) -> None:
-    """Its children leave the session, and each lives but for a moment."""
+def test_a_process_that_forks_continuously_is_killed(sandbox: Lambda) -> None:
+    """The children leave the session, and each lives only for a moment."""
     runner = (
         f"#!{sys.executable} -S\n"
         "import os, sys\n"
@@ -126,7 +126,7 @@ def test_a_program_that_kills_its_own_group_is_reported_as_killed(sandbox: Lambd
     assert sandbox.run("kill -9 0")["signal"] == 9
 
 
-def test_an_orphan_that_ends_is_not_mistaken_for_the_program(sandbox: Lambda) -> None:
+def test_the_end_of_an_orphan_is_not_the_end_of_the_program(sandbox: Lambda) -> None:
     report = sandbox.run("(setsid sh -c 'exit 7' &); sleep 0.2; echo '[1]'; exit 3")
     assert (report["exit"], report["stdout"]) == (3, b"[1]\n")
 
@@ -141,7 +141,7 @@ def test_a_program_need_not_read_its_input(sandbox: Lambda) -> None:
     assert sandbox.run("echo '[1]'", b'"%b"' % (b"x" * 600_000))["stdout"] == b"[1]\n"
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
+# --- between invocations ---------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_kept_between_invocations(sandbox: Lambda) -> None:
@@ -154,11 +154,11 @@ def test_nothing_is_kept_between_invocations(sandbox: Lambda) -> None:
     assert Path("/bin/sh").exists()
 
 
-def test_an_invocation_after_a_timeout_is_as_any_other(sandbox: Lambda) -> None:
+def test_an_invocation_after_a_timeout_is_normal(sandbox: Lambda) -> None:
     sandbox.start(sandbox.script(f'read x; [ "$x" = wait ] && sleep {FOREVER}; echo "$x"'), timeout_ms=500)
     assert sandbox.invoke(b"wait\n")["timed_out"] is True
     assert sandbox.invoke(b"go\n")["stdout"] == b"go\n"
 
 
-def test_a_full_place_for_temporary_files_is_no_end_if_there_is_another(sandbox: Lambda) -> None:
+def test_another_temporary_folder_is_used_if_the_first_is_full(sandbox: Lambda) -> None:
     assert sandbox.run("echo $TMPDIR", TMPDIR="/no/such/folder")["stdout"].startswith(b"/tmp/stepwell-")

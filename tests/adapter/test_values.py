@@ -1,4 +1,4 @@
-"""`.env` and secrets, which are read from SSM when a sandbox starts."""
+"""`.env` and secrets: the adapter reads them from SSM when a sandbox starts."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def values(store: ParameterStore, *secrets: str, dotenv: str | None = None) -> d
     return {"AWS_ENDPOINT_URL_SSM": store.server.url, "STEPWELL_VALUES": json.dumps(names)}
 
 
-def test_env_counts_more_than_dotenv_and_secrets_count_most(sandbox: Lambda, store: ParameterStore) -> None:
+def test_secrets_override_env_and_env_overrides_dotenv(sandbox: Lambda, store: ParameterStore) -> None:
     store.values = {DOTENV: '{"A": "dotenv", "B": "dotenv", "C": "dotenv"}', secret("C"): "secret"}
     report = sandbox.run(SHOW, **values(store, "C", dotenv=DOTENV), B="env", C="env")
     assert report["stdout"] == b"dotenv env secret\n"
 
 
-def test_dotenv_counts_more_than_what_lambda_sets_itself(sandbox: Lambda, store: ParameterStore) -> None:
+def test_dotenv_overrides_lambda_s_own_variables(sandbox: Lambda, store: ParameterStore) -> None:
     store.values = {DOTENV: '{"LANG": "de_DE.UTF-8", "AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "theirs"}'}
     script = 'echo "$LANG $AWS_ACCESS_KEY_ID ${AWS_SESSION_TOKEN-none}"'
     report = sandbox.run(script, **values(store, dotenv=DOTENV), LANG="en_US.UTF-8")
     assert report["stdout"] == b"de_DE.UTF-8 theirs none\n"
 
 
-def test_values_are_read_decrypted_once_and_in_tens(sandbox: Lambda, store: ParameterStore) -> None:
+def test_values_are_read_once_in_pages_of_ten(sandbox: Lambda, store: ParameterStore) -> None:
     names = [f"S{number:02}" for number in range(25)]
     store.values = {secret(name): name.lower() for name in names}
     sandbox.start(sandbox.script("echo $S00 $S24"), **values(store, *names))
@@ -63,7 +63,7 @@ def test_a_missing_secret_is_named_with_the_command_that_sets_it(sandbox: Lambda
     }
 
 
-def test_a_secret_that_is_set_later_is_found_by_the_next_attempt(sandbox: Lambda, store: ParameterStore) -> None:
+def test_the_next_attempt_finds_a_secret_that_was_set_later(sandbox: Lambda, store: ParameterStore) -> None:
     sandbox.start(sandbox.script(SHOW), **values(store, "A"))
     assert sandbox.invoke()["start_error"] is not None
     store.values = {secret("A"): "now"}
@@ -74,36 +74,34 @@ def test_a_secret_that_is_set_later_is_found_by_the_next_attempt(sandbox: Lambda
     "refusal",
     [(500, b""), (400, b'{"__type": "ThrottlingException"}'), (400, b'{"__type": "AccessDeniedException"}')],
 )
-def test_what_may_pass_is_asked_again(sandbox: Lambda, store: ParameterStore, refusal: tuple[int, bytes]) -> None:
+def test_temporary_errors_are_retried(sandbox: Lambda, store: ParameterStore, refusal: tuple[int, bytes]) -> None:
     store.values = {secret("A"): "value"}
     store.refusals = [refusal, refusal]
     assert sandbox.run(SHOW, **values(store, "A"))["stdout"] == b"value\n"
 
 
-def test_what_does_not_pass_is_worth_another_attempt(sandbox: Lambda, store: ParameterStore) -> None:
-    store.refusals = [(400, b'{"__type": "InvalidKeyId"}')] * 2  # at the start, and for the attempt
+def test_an_unexpected_error_from_ssm_is_retryable(sandbox: Lambda, store: ParameterStore) -> None:
+    store.refusals = [(400, b'{"__type": "InvalidKeyId"}')] * 2  # at the start, and during the attempt
     error = sandbox.run(SHOW, **values(store, "A"))["start_error"]
     assert "InvalidKeyId" in error["message"]
     assert error["retryable"] is True
 
 
-def test_sandboxes_that_start_together_wait_for_their_turn(sandbox: Lambda, store: ParameterStore) -> None:
-    """A burst of cold starts is refused for some seconds."""
+def test_throttled_sandboxes_retry_for_some_seconds(sandbox: Lambda, store: ParameterStore) -> None:
+    """SSM throttles a burst of cold starts for some seconds."""
     store.values = {secret("A"): "value"}
     store.refusals = [(400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}')] * 6
     assert sandbox.run(SHOW, **values(store, "A"))["stdout"] == b"value\n"
 
 
-def test_an_attempt_whose_values_cannot_be_read_now_says_so_and_is_tried_again(
-    sandbox: Lambda, store: ParameterStore
-) -> None:
+def test_values_that_cannot_be_read_now_fail_the_attempt_as_retryable(sandbox: Lambda, store: ParameterStore) -> None:
     store.refusals = [(400, b'{"__type": "ThrottlingException"}')] * 1000
     error = sandbox.run(SHOW, **values(store, "A"), left_ms=2_000)["start_error"]
     assert "ThrottlingException" in error["message"]
     assert (error["kind"], error["retryable"]) == ("values_unavailable", True)
 
 
-def test_a_parameter_store_that_does_not_answer_is_not_waited_for(sandbox: Lambda) -> None:
+def test_a_parameter_store_that_does_not_respond_fails_the_attempt(sandbox: Lambda) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         names = json.dumps({"dotenv": DOTENV, "secrets": {}})
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""The stack, synthesised once: what is asked of it is asked of its template."""
+"""Fixtures: stacks with several settings, synthesised once. Tests read their templates."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ SETTINGS = {settings.env: settings for settings in (Settings(), EVERYTHING, NOTH
 
 
 def synthesise(folder: Path) -> None:
-    """Write the stacks under several settings, and what cdk-nag says of them."""
-    import aws_cdk as cdk  # it needs Node, and who has none can still test the settings
+    """Synthesises the stacks with several settings, and writes the templates and cdk-nag's findings."""
+    import aws_cdk as cdk  # it needs Node; the tests of settings do not
     import cdk_nag
 
     from infra.stack import StepwellStack
@@ -78,7 +78,7 @@ class Synth:
 
 @pytest.fixture(scope="session")
 def synth(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    """Written once, by the first of pytest's processes that needs it."""
+    """Synthesised once, by the first pytest process that needs it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cdk"
     folder.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
-"""Which metrics services report, under which dimensions: from their documentation, and for our own by running the code.
+"""The metrics that services report, and their dimensions.
 
-One rule: an alarm on anything else never sees data. CloudWatch takes it nevertheless.
+For AWS services they are copied from the documentation; for Stepwell's own metrics the code is run. CloudWatch accepts
+alarms on any other metric too, but such an alarm never has data.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ handler({}, SimpleNamespace(aws_request_id="1"))
 
 @dataclass(frozen=True)
 class Emitted:
-    """`statistics`: those that say something for this metric."""
+    """A metric that a service reports. `statistics`: the statistics that are useful for this metric."""
 
     dimensions: tuple[frozenset[str], ...]
     statistics: frozenset[str]
@@ -54,15 +55,15 @@ def _emitted(*dimensions: str, by: str = "Sum") -> Emitted:
 
 PERCENTILES = "p50 p95 p99 Average Maximum"
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-monitoring.html: "RuleName" alone is a rule on the default
-# bus, both are one on a bus of one's own.
+# bus, both are a rule on a custom bus.
 _RULE = _emitted("RuleName", "EventBusName RuleName")
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 _QUEUE = _emitted("QueueName", by="Maximum")
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html and .../monitoring-metrics-view.html. Those
-# without a dimension are said to be there, but not of which metrics: only the name of the function is relied upon.
+# without a dimension are documented, but not for which metrics. So only the dimension FunctionName is used.
 _LAMBDA = _emitted("FunctionName")
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/metrics-dimensions.html: the table's numbers do not
-# have those of its indexes in them.
+# include those of the indexes.
 _TABLE = _emitted("TableName", "TableName GlobalSecondaryIndexName")
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
 _API = _emitted("ApiId", "ApiId Stage")
@@ -90,7 +91,7 @@ OF_SERVICES: dict[tuple[str, str], Emitted] = {
 
 @dataclass(frozen=True)
 class OwnMetrics:
-    """What the engine's Lambdas report: names, and the namespace and dimensions of them all."""
+    """The metrics of the engine's Lambdas: names, and their common namespace and dimensions."""
 
     names: frozenset[str]
     namespace: str
@@ -99,7 +100,8 @@ class OwnMetrics:
 
 @functools.cache
 def own_metrics(env: str) -> OwnMetrics:
-    """The names stand in the code; how they are written is seen by writing them, in a process of its own."""
+    """Stepwell's own metrics: the names are read from the source code; the format from metrics that a separate process
+    writes."""
     names = frozenset(_names())
     done = subprocess.run(
         [sys.executable, "-c", WRITE, *sorted(names)],

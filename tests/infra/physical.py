@@ -1,6 +1,6 @@
-"""What a template's references become once CloudFormation has made its resources: names, ARNs and texts made of them.
+"""Resolves the references of a template to names, ARNs and texts, as CloudFormation does at deployment.
 
-One rule: `Ref` and `Fn::GetAtt` answer as each resource type's documentation says, and fail for what is not here.
+`Ref` and `Fn::GetAtt` follow the documentation of each resource type, and fail for types that are not listed here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMED_BY_REF = (  # `Ref` is the name
 
 
 class Physical:
-    """The resources of one template as they are in an account: `value` evaluates what stands in the template."""
+    """The deployed resources of one template. `value` resolves an expression in the template."""
 
     def __init__(self, template: dict[str, Any]) -> None:
         self.resources: dict[str, Any] = template["Resources"]

@@ -1,4 +1,4 @@
-"""A stack that uses a table which it did not make, such as one that was restored from a point in time."""
+"""A stack with an existing table, such as one that was restored from a point in time."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def test_commands_lambdas_alarms_and_the_dashboard_know_that_table(resources: di
     assert NAME in json.dumps(of(resources, "AWS::CloudWatch::Dashboard"))
 
 
-def test_a_secret_that_the_restored_table_brings_back_is_deleted(resources: dict[str, Any]) -> None:
-    """The custom resource is called again because its table is another."""
+def test_a_signing_key_in_a_restored_table_is_deleted(resources: dict[str, Any]) -> None:
+    """The custom resource is called again because the property `Table` changes."""
     assert [item["Table"] for item in of(resources, "Custom::StepwellSecretInTable")] == [NAME]
 
 
-def test_only_a_name_of_a_table_is_taken() -> None:
+def test_an_invalid_table_name_is_refused() -> None:
     with pytest.raises(BadSetting, match="the name of a DynamoDB table"):
         replace(Settings(), table="arn:aws:dynamodb:us-east-1:123456789012:table/a")
 
 
 def _ending(resource: Any) -> str:
-    """What follows on the account in an ARN that a template joins."""
+    """The part after the account in an ARN that a template joins."""
     (parts,) = [resource["Fn::Join"][1]]
     return str(parts[-1])

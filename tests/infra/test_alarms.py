@@ -1,4 +1,4 @@
-"""Nothing is lost, late or refused without somebody being told."""
+"""Alarms cover everything that can be lost, late or rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ watched = pytest.mark.parametrize("env", ["dev", "all"])
 
 
 def watches(synth: Synth, env: str, metric: str) -> set[str]:
-    """The logical ids of what has an alarm on a metric; `everything` for one over all Lambdas."""
+    """The logical ids of resources with an alarm on a metric; `everything` for an alarm over all Lambdas."""
     found: set[str] = set()
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
         if alarm.get("MetricName") == metric:
@@ -46,10 +46,10 @@ def test_every_queue_is_watched(synth: Synth, env: str) -> None:
 
 @watched
 def test_every_lambda_is_watched(synth: Synth, env: str) -> None:
-    ours = logical_ids(synth, env, {f"lambdas.{function.name}.handler" for function in FUNCTIONS})
-    assert len(ours) == len(FUNCTIONS)
-    assert watches(synth, env, "Errors") == ours
-    assert watches(synth, env, "Throttles") == ours
+    of_engine = logical_ids(synth, env, {f"lambdas.{function.name}.handler" for function in FUNCTIONS})
+    assert len(of_engine) == len(FUNCTIONS)
+    assert watches(synth, env, "Errors") == of_engine
+    assert watches(synth, env, "Throttles") == of_engine
     assert watches(synth, env, "Invocations") == logical_ids(synth, env, {"lambdas.tick.handler"})
 
 
@@ -65,7 +65,7 @@ def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
 
 
 @watched
-def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
+def test_throttling_of_the_table_raises_an_alarm(synth: Synth, env: str) -> None:
     table = set(synth.resources(env, "AWS::DynamoDB::Table"))
     assert watches(synth, env, "ReadThrottleEvents") == watches(synth, env, "WriteThrottleEvents") == table
     alarms = synth.resources(env, "AWS::CloudWatch::Alarm").values()
@@ -75,7 +75,7 @@ def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
 
 
 @watched
-def test_a_message_that_fails_again_and_again_is_noticed_long_before_it_is_dead(synth: Synth, env: str) -> None:
+def test_repeatedly_failing_messages_raise_an_alarm_long_before_they_are_dead_letters(synth: Synth, env: str) -> None:
     (alarm,) = [
         resource
         for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
@@ -86,7 +86,7 @@ def test_a_message_that_fails_again_and_again_is_noticed_long_before_it_is_dead(
 
 
 @watched
-def test_events_that_are_not_as_their_types_say_are_noticed(synth: Synth, env: str) -> None:
+def test_invalid_events_raise_an_alarm(synth: Synth, env: str) -> None:
     (alarm,) = [
         resource
         for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
@@ -99,7 +99,7 @@ def test_events_that_are_not_as_their_types_say_are_noticed(synth: Synth, env: s
 
 
 @watched
-def test_every_alarm_is_sent_and_says_what_is_wrong(synth: Synth, env: str) -> None:
+def test_every_alarm_is_sent_to_the_topic_and_has_a_description(synth: Synth, env: str) -> None:
     (topic,) = synth.resources(env, "AWS::SNS::Topic")
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
         assert references(alarm["AlarmActions"]) == {topic}
@@ -108,7 +108,7 @@ def test_every_alarm_is_sent_and_says_what_is_wrong(synth: Synth, env: str) -> N
     assert subscriptions == ([synth.settings[env].alarm_email] if synth.settings[env].alarm_email else [])
 
 
-def test_alarms_and_the_dashboard_can_be_left_out(synth: Synth) -> None:
+def test_alarms_and_the_dashboard_can_be_turned_off(synth: Synth) -> None:
     for kind in ("AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::CloudWatch::Dashboard"):
         assert synth.resources("bare", kind) == {}
         assert synth.resources("dev", kind) != {}
@@ -127,7 +127,7 @@ def test_the_dashboard_shows_metrics_that_the_engine_writes(synth: Synth) -> Non
     }
 
 
-def test_the_dashboard_s_expressions_use_what_they_name(synth: Synth) -> None:
+def test_the_dashboard_s_expressions_use_exactly_their_metrics(synth: Synth) -> None:
     (dashboard,) = synth.resources("dev", "AWS::CloudWatch::Dashboard").values()
     body = json.loads(
         "".join(part if isinstance(part, str) else "x" for part in dashboard["DashboardBody"]["Fn::Join"][1])

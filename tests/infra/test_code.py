@@ -1,4 +1,4 @@
-"""What is deployed suffices: the engine's Lambdas start with their layers and nothing else."""
+"""The deployed code is complete: the engine's Lambdas start with only their layers."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3",
 
 
 def code_of(synth: Synth) -> Path:
-    """The engine's code as it is in the cloud assembly."""
+    """The folder with the engine's code in the cloud assembly."""
     (code,) = [folder for folder in synth.folder.glob("asset.*") if (folder / "lambdas").is_dir()]
     return code
 
 
 def on_lambda(synth: Synth, function: Function, script: str) -> str:
-    """What a script prints in a process that has a Lambda's code, layers and runtime, and nothing else."""
+    """The output of a script in a process with only the Lambda's code, layers and runtime."""
     layers = [str(layer(name, MACHINE)) for name in function.layers]
     site = next(path for path in sys.path if path.endswith("site-packages"))
     prepare = ISOLATED.format(runtime=RUNTIME, site=site)
@@ -93,7 +93,7 @@ def test_a_lambda_starts_with_its_layers_alone(synth: Synth, function: Function)
 
 
 @linux_only
-def test_the_layer_of_traces_needs_nothing_but_the_runtime(synth: Synth) -> None:
+def test_the_tracing_layer_needs_only_the_runtime(synth: Synth) -> None:
     ingest = next(function for function in FUNCTIONS if function.name == "ingest")
     traced = replace(ingest, layers=(*ingest.layers, TRACER))
     assert "aws_xray_sdk" in on_lambda(synth, traced, "import aws_xray_sdk.core;" + LOADED).split()

@@ -1,4 +1,4 @@
-"""A deployed environment in a stack of somebody's own."""
+"""References to a deployed environment from other stacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_role_may_send_to_the_environment_s_bus_and_nowhere_else() -> None:
     )
 
 
-def test_a_rule_can_hand_events_on_to_the_environment() -> None:
+def test_a_rule_on_another_bus_can_send_to_the_environment() -> None:
     stack = cdk.Stack()
     rule = events.Rule(stack, "Rule", event_pattern=events.EventPattern(source=["shop"]))
     rule.add_target(Environment(stack, "Stepwell", "prod").as_target())
@@ -59,7 +59,7 @@ def test_the_environment_writes_what_steps_in_stacks_read(synth: Synth) -> None:
         "retention-days", "event-age-s",
     }  # fmt: skip
     assert kinds["dev"].keys() == {step_parameter("dev", name) for name in names}
-    assert kinds["dev"][step_parameter("dev", "kms-key")] == ("String", "-")  # SSM takes no empty value
+    assert kinds["dev"][step_parameter("dev", "kms-key")] == ("String", "-")  # SSM accepts no empty value
     assert kinds["dev"][step_parameter("dev", "tracing")] == ("String", "false")
     assert kinds["all"].keys() == {step_parameter("all", name) for name in {*names, "subnets", "security-groups"}}
     assert kinds["all"][step_parameter("all", "subnets")] == ("StringList", "subnet-0123abcd,subnet-0123abce")
@@ -68,7 +68,7 @@ def test_the_environment_writes_what_steps_in_stacks_read(synth: Synth) -> None:
     assert kinds["dev"][step_parameter("dev", "outcomes-queue")][1] == {"Fn::GetAtt": [queue, "QueueName"]}
 
 
-def test_the_registrar_has_time_for_routers_to_learn_of_new_waits(synth: Synth) -> None:
+def test_the_registrar_s_timeout_exceeds_the_routers_cache_time(synth: Synth) -> None:
     (value,) = [
         resource
         for resource in synth.resources("dev", "AWS::Lambda::Function").values()

@@ -1,4 +1,4 @@
-"""CDK's feature flags: cdk.json sets those that change anything here, and an app of somebody's own may set any."""
+"""CDK's feature flags: cdk.json sets those that change the templates; users' apps may set any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.infra.conftest import EVERYTHING, FLAGS, Synth
 
 
 def recommended() -> dict[str, Any]:
-    """What CDK recommends for new apps, from its package."""
+    """The flags that CDK recommends for new apps, from the CDK package."""
     (package,) = (Path(cdk.__file__).parent / "_jsii").glob("aws-cdk-lib@*.tgz")
     with tarfile.open(package) as files:
         file = files.extractfile("package/recommended-feature-flags.json")
@@ -35,7 +35,7 @@ def synthesised(folder: Path, settings: Settings, flags: Mapping[str, Any]) -> A
 
 @pytest.fixture(scope="module")
 def with_all(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """With every recommended flag, as in an app that `cdk init` makes."""
+    """A template with every recommended flag, as in an app from `cdk init`."""
     return synthesised(tmp_path_factory.mktemp("flags"), EVERYTHING, recommended())
 
 
@@ -43,8 +43,8 @@ def test_the_flags_of_cdk_json_are_recommended_ones() -> None:
     assert FLAGS.items() <= recommended().items()
 
 
-def test_no_flag_that_cdk_json_leaves_out_would_change_anything(synth: Synth, with_all: Any) -> None:
-    """If one would, after an upgrade of CDK: look at what it changes, and set it in cdk.json."""
+def test_flags_that_cdk_json_does_not_set_change_nothing(synth: Synth, with_all: Any) -> None:
+    """If this fails after an upgrade of CDK, check what the flag changes, and set it in cdk.json."""
     assert synth.templates["all"].to_json() == with_all
 
 

@@ -1,4 +1,4 @@
-"""What protects an environment from too much at once: reserved instances, a warm table, and CloudFormation's limits."""
+"""Protection against overload: reserved instances, a warm table; and CloudFormation's limit of resources."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_instances_are_reserved_for_each_lambda_by_its_own_setting(synth: Synth)
 
 
 @every_environment
-def test_push_hears_how_many_instances_a_step_may_have(synth: Synth, env: str) -> None:
+def test_the_resources_contain_the_concurrency_of_steps(synth: Synth, env: str) -> None:
     parameters = {
         resource["Name"]: resource["Value"] for resource in synth.resources(env, "AWS::SSM::Parameter").values()
     }
@@ -46,7 +46,7 @@ def test_push_hears_how_many_instances_a_step_may_have(synth: Synth, env: str) -
 
 
 @every_environment
-def test_the_table_and_its_index_are_warm_if_that_is_asked_for(synth: Synth, env: str) -> None:
+def test_the_table_and_the_index_have_the_warm_throughput_setting(synth: Synth, env: str) -> None:
     (table,) = synth.resources(env, "AWS::DynamoDB::Table").values()
     (index,) = table["GlobalSecondaryIndexes"]
     warm = None
@@ -55,8 +55,8 @@ def test_the_table_and_its_index_are_warm_if_that_is_asked_for(synth: Synth, env
     assert table.get("WarmThroughput") == index.get("WarmThroughput") == warm
 
 
-def test_a_stack_with_everything_is_far_from_the_most_resources(synth: Synth) -> None:
-    """A third of the limit leaves room for years; whoever comes near it thinks of nested stacks first."""
+def test_a_stack_with_everything_is_below_a_third_of_the_resource_limit(synth: Synth) -> None:
+    """A third of the limit leaves room for growth. Before raising this number, consider nested stacks."""
     counts = {env: len(template.to_json()["Resources"]) for env, template in synth.templates.items()}
     print(counts)
     assert max(counts.values()) == counts["all"] < MOST_RESOURCES / 3

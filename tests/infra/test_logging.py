@@ -1,4 +1,4 @@
-"""What Lambda writes into logs: our lines and metrics, and of its own only what is wrong."""
+"""The logs of Lambdas: Stepwell's lines and metrics, and only warnings of Lambda itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ handler({}, SimpleNamespace(aws_request_id="1"))
 
 
 @every_environment
-def test_lambda_writes_json_and_of_its_own_lines_only_warnings(synth: Synth, env: str) -> None:
+def test_lambdas_log_json_and_only_warnings_of_lambda_itself(synth: Synth, env: str) -> None:
     level = application_log_level(synth.settings[env].log_level)
     wanted = {"LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": level}
     found = {name: item.get("LoggingConfig") for name, item in functions(synth, env).items()}
@@ -50,8 +50,8 @@ def test_metrics_are_written_unless_they_are_turned_off(synth: Synth, env: str) 
 
 
 def lines(level: str, **variables: str) -> list[dict[str, object]]:
-    """What is kept of the lines that a Lambda writes, where Lambda filters them as it documents: those of a lower level
-    than the application's go, and a line without a level counts as INFO."""
+    """The lines that remain after Lambda's filter, as documented: lines below the application's log level are dropped,
+    and a line without a level counts as INFO."""
     least = application_log_level(level)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WRITE],
@@ -66,7 +66,7 @@ def lines(level: str, **variables: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_log_level_decides_over_lines_and_never_over_metrics(level: str) -> None:
+def test_the_log_level_applies_to_lines_and_not_to_metrics(level: str) -> None:
     found = lines(level)
     assert [line["level"] for line in found if "level" in line] == [
         level for level in LEVELS[LEVELS.index(level) :] for _ in range(2)
@@ -74,5 +74,5 @@ def test_the_log_level_decides_over_lines_and_never_over_metrics(level: str) -> 
     assert [line["EventsAccepted"] for line in found if "_aws" in line] == [[1.0]]
 
 
-def test_no_metric_is_written_where_they_are_turned_off() -> None:
+def test_no_metric_is_written_if_metrics_are_off() -> None:
     assert not [line for line in lines("INFO", STEPWELL_METRICS="false") if "_aws" in line]

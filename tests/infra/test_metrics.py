@@ -1,4 +1,4 @@
-"""Every alarm and every graph watches what a service really reports, and every alarm reaches somebody."""
+"""Every alarm and graph uses a metric that a service reports, and every alarm is sent to the topic."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def of_widgets(account: Physical) -> Iterator[Watched]:
 
 
 def problem(watched: Watched, account: Physical, own: OwnMetrics) -> str | None:
-    """Why this metric has no data, or not the one that is meant."""
+    """The reason why this metric has no data, or the wrong data; empty if it is right."""
     if watched.namespace == own.namespace:
         if watched.name not in own.names:
             return "no Lambda of the engine writes it"
@@ -77,7 +77,7 @@ def problem(watched: Watched, account: Physical, own: OwnMetrics) -> str | None:
 
 
 def named(account: Physical) -> dict[str, set[str]]:
-    """The values that a dimension can have, by its name: the names of the resources there are."""
+    """The possible values of a dimension: the names of the resources in the template."""
     (table,) = account.of_type("AWS::DynamoDB::Table").values()
     return {
         "FunctionName": set(account.of_type("AWS::Lambda::Function")),
@@ -112,7 +112,7 @@ def test_every_graph_shows_a_metric_that_is_reported(synth: Synth, env: str) -> 
 
 
 @watched
-def test_a_rule_is_watched_on_the_bus_on_which_it_is(synth: Synth, env: str) -> None:
+def test_the_alarm_of_a_rule_has_the_dimension_of_the_bus(synth: Synth, env: str) -> None:
     there = account(synth, env)
     on_bus = {id: there.value(rule.get("EventBusName", "")) for id, rule in there.of_type("AWS::Events::Rule").items()}
     watched_rules = [alarm.dimensions for alarm in of_alarms(there) if alarm.namespace == "AWS/Events"]
@@ -123,7 +123,7 @@ def test_a_rule_is_watched_on_the_bus_on_which_it_is(synth: Synth, env: str) -> 
         assert dimensions.get("EventBusName", "") == on_bus[rule]
 
 
-def test_the_reference_to_a_rule_on_a_bus_of_one_s_own_is_not_its_name(synth: Synth) -> None:
+def test_the_reference_to_a_rule_on_a_custom_bus_is_not_the_rule_s_name(synth: Synth) -> None:
     there = account(synth, "dev")
     (rule,) = [id for id, item in there.of_type("AWS::Events::Rule").items() if "EventBusName" in item]
     (bus,) = there.of_type("AWS::Events::EventBus")
@@ -136,17 +136,17 @@ def test_the_reference_to_a_rule_on_a_bus_of_one_s_own_is_not_its_name(synth: Sy
 
 
 @watched
-def test_silence_is_an_alarm_only_where_something_must_happen(synth: Synth, env: str) -> None:
+def test_missing_data_is_an_alarm_only_for_tick(synth: Synth, env: str) -> None:
     silent = {
         alarm["MetricName"]
         for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values()
         if alarm["TreatMissingData"] != "notBreaching"
     }
-    assert silent == {"Invocations"}  # tick's, which runs every minute
+    assert silent == {"Invocations"}  # of tick, which runs every minute
 
 
 @watched
-def test_an_alarm_of_silence_waits_until_there_can_have_been_data(synth: Synth, env: str) -> None:
+def test_the_alarm_on_missing_data_waits_for_the_first_possible_data(synth: Synth, env: str) -> None:
     (alarm,) = [
         resource
         for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
@@ -176,7 +176,7 @@ def test_every_alarm_reaches_a_topic_that_cloudwatch_may_publish_to(synth: Synth
     assert {there.value(item["TopicArn"]) for item in there.of_type("AWS::SNS::Subscription").values()} <= {topic}
 
 
-def test_who_gives_no_address_hears_that_nobody_is_told_of_alarms(synth: Synth) -> None:
+def test_the_synthesis_warns_if_no_address_for_alarms_is_set(synth: Synth) -> None:
     def warnings(env: str) -> str:
         metadata = json.loads((synth.folder / f"Stepwell-{env}.metadata.json").read_text())
         return json.dumps(
@@ -188,8 +188,8 @@ def test_who_gives_no_address_hears_that_nobody_is_told_of_alarms(synth: Synth) 
     assert "Alarms are sent to nobody" not in warnings("bare")
 
 
-def test_the_names_of_metrics_in_dashboards_are_plain_rows(synth: Synth) -> None:
-    """CloudWatch's shorthand `.` for "as above" would need reading of its own."""
+def test_dashboards_do_not_use_the_shorthand_for_metrics(synth: Synth) -> None:
+    """These tests do not support CloudWatch's shorthand `.` for "as above"."""
     rows: list[Any] = [
         row for widget in account(synth, "dev").dashboard() for row in widget["properties"].get("metrics", ())
     ]

@@ -1,4 +1,5 @@
-"""Who may use each topic, queue, bus, bucket and key: all who must, under the narrowest conditions, and nobody else."""
+"""Resource policies of topics, queues, the bus, the bucket and the key: they allow only what is needed, under the
+narrowest conditions."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def account(synth: Synth, env: str) -> Physical:
 
 
 def statements(there: Physical, kind: str) -> dict[str, list[Statement]]:
-    """All statements about each resource of this kind, by its logical id; those that there are none about are in it."""
+    """The statements about each resource of this type, by logical id. Resources without statements are included."""
     found: dict[str, list[Statement]] = {id: [] for id in there.of_type(kind)}
     for policy_kind, (about, name) in POLICIES.items():
         if about != kind:
@@ -64,8 +65,8 @@ def of_rule(there: Physical, id: str) -> Allowed:
 
 
 @every_environment
-def test_a_queue_takes_messages_from_the_rules_that_send_to_it_and_from_nothing_else(synth: Synth, env: str) -> None:
-    """Lambdas and steps send as their roles, so that no policy of a queue names them."""
+def test_a_queue_s_policy_allows_exactly_the_rules_that_send_to_it(synth: Synth, env: str) -> None:
+    """Lambdas and steps send with their roles, so no queue policy names them."""
     there = account(synth, env)
     expected: dict[str, set[Allowed]] = {there.arn(id): set() for id in there.of_type("AWS::SQS::Queue")}
     for id, rule in there.of_type("AWS::Events::Rule").items():
@@ -79,7 +80,7 @@ def test_a_queue_takes_messages_from_the_rules_that_send_to_it_and_from_nothing_
 
 
 @every_environment
-def test_the_topic_of_alarms_takes_messages_from_alarms_of_this_account_alone(synth: Synth, env: str) -> None:
+def test_the_topic_s_policy_allows_only_alarms_of_this_account(synth: Synth, env: str) -> None:
     there = account(synth, env)
     conditions = {
         "StringEquals": {"aws:SourceAccount": ACCOUNT},
@@ -93,7 +94,7 @@ def test_the_topic_of_alarms_takes_messages_from_alarms_of_this_account_alone(sy
 
 
 @every_environment
-def test_nothing_is_taken_without_tls(synth: Synth, env: str) -> None:
+def test_requests_without_tls_are_denied(synth: Synth, env: str) -> None:
     there = account(synth, env)
     for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
         for id, found in statements(there, kind).items():
@@ -104,8 +105,8 @@ def test_nothing_is_taken_without_tls(synth: Synth, env: str) -> None:
 
 
 @every_environment
-def test_the_bus_takes_events_of_this_account_alone(synth: Synth, env: str) -> None:
-    """A bus without a policy is open to the roles of its own account that IAM allows to send, and to nobody else."""
+def test_the_bus_accepts_events_of_this_account_only(synth: Synth, env: str) -> None:
+    """A bus without a policy accepts events only from roles of the same account that IAM allows to send."""
     there = account(synth, env)
     assert len(there.of_type("AWS::Events::EventBus")) == 1
     assert not there.of_type("AWS::Events::EventBusPolicy")
@@ -113,7 +114,7 @@ def test_the_bus_takes_events_of_this_account_alone(synth: Synth, env: str) -> N
 
 
 @every_environment
-def test_nobody_but_the_emptying_of_the_bucket_is_let_into_the_bucket(synth: Synth, env: str) -> None:
+def test_the_bucket_s_policy_allows_only_the_lambda_that_empties_it(synth: Synth, env: str) -> None:
     there = account(synth, env)
     ((_, found),) = statements(there, "AWS::S3::Bucket").items()
     principals = [statement["Principal"] for statement in found if statement["Effect"] == "Allow"]
@@ -125,7 +126,7 @@ def test_nobody_but_the_emptying_of_the_bucket_is_let_into_the_bucket(synth: Syn
 
 
 @every_environment
-def test_a_lambda_is_invoked_by_what_starts_it_and_by_nothing_else(synth: Synth, env: str) -> None:
+def test_a_lambda_s_policy_allows_only_the_triggers(synth: Synth, env: str) -> None:
     there = account(synth, env)
     tick = next(
         id for id, item in there.of_type("AWS::Lambda::Function").items() if item["Handler"] == "lambdas.tick.handler"
@@ -142,7 +143,7 @@ def test_a_lambda_is_invoked_by_what_starts_it_and_by_nothing_else(synth: Synth,
 
 
 @every_environment
-def test_no_policy_of_a_resource_is_left_out_here(synth: Synth, env: str) -> None:
+def test_these_tests_cover_all_resource_policies(synth: Synth, env: str) -> None:
     kinds = {
         resource["Type"] for resource in account(synth, env).resources.values() if resource["Type"].endswith("Policy")
     }
@@ -150,7 +151,7 @@ def test_no_policy_of_a_resource_is_left_out_here(synth: Synth, env: str) -> Non
 
 
 @every_environment
-def test_no_wildcard_lets_anybody_in(synth: Synth, env: str) -> None:
+def test_no_policy_has_a_wildcard_principal(synth: Synth, env: str) -> None:
     there = account(synth, env)
     for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
         for found in statements(there, kind).values():
@@ -165,7 +166,7 @@ def test_no_wildcard_lets_anybody_in(synth: Synth, env: str) -> None:
 
 
 @pytest.mark.parametrize("flag", [None, True, False])
-def test_queues_with_a_key_know_their_rules_whatever_feature_flags_an_app_has(flag: bool | None) -> None:
+def test_policies_of_encrypted_queues_name_the_rules_under_any_feature_flags(flag: bool | None) -> None:
     app = cdk.App(context={} if flag is None else {"@aws-cdk/aws-events:eventsTargetQueueSameAccount": flag})
     stack = cdk.Stack(app, "Stack")
     Bus(stack, Settings(kms_key=EVERYTHING.kms_key), Queues(stack, Settings(kms_key=EVERYTHING.kms_key)))
@@ -173,11 +174,11 @@ def test_queues_with_a_key_know_their_rules_whatever_feature_flags_an_app_has(fl
     (rule,) = there.of_type("AWS::Events::Rule")
     assert {item["KmsMasterKeyId"] for item in there.of_type("AWS::SQS::Queue").values()} == {EVERYTHING.kms_key}
     found = [allowed(items, there.arn(id)) for id, items in statements(there, "AWS::SQS::Queue").items()]
-    assert [one for one in found if one] == [{of_rule(there, rule)}] * 2  # the queue and its dead letters
+    assert [one for one in found if one] == [{of_rule(there, rule)}] * 2  # the queue and the dead-letter queue
 
 
-def test_the_owner_of_a_key_is_told_all_services_that_must_use_it(synth: Synth) -> None:
-    """EventBridge for the queues, CloudWatch for the topic, and CloudWatch Logs. All others use it as a role."""
+def test_the_key_policy_statements_cover_all_services_that_use_the_key(synth: Synth) -> None:
+    """EventBridge for the queues, CloudWatch for the topic, and CloudWatch Logs. All others use the key with a role."""
     there = account(synth, "all")
     services = {"events.amazonaws.com"} if there.of_type("AWS::SQS::QueuePolicy") else set()
     services |= {"cloudwatch.amazonaws.com"} if there.of_type("AWS::SNS::Topic") else set()
@@ -195,13 +196,13 @@ def test_the_owner_of_a_key_is_told_all_services_that_must_use_it(synth: Synth) 
         assert ACCOUNT in value
 
 
-def test_an_environment_of_another_account_than_the_key_s_is_named_by_its_own() -> None:
+def test_the_environment_s_account_can_differ_from_the_key_s() -> None:
     for statement in key_policy.statements(EVERYTHING.kms_key, account="999999999999"):
         assert "999999999999" in json.dumps(statement["Condition"])
         assert ACCOUNT not in json.dumps(statement["Condition"])
 
 
-def test_what_a_key_s_policy_lacks_is_found() -> None:
+def test_missing_statements_of_a_key_s_policy_are_found() -> None:
     first, *rest = key_policy.statements(EVERYTHING.kms_key)
     reordered = {**first, "Sid": "Other", "Action": first["Action"][::-1]}
     assert key_policy.missing({"Statement": [reordered, *rest]}, [first, *rest]) == []
@@ -209,14 +210,14 @@ def test_what_a_key_s_policy_lacks_is_found() -> None:
     assert key_policy.missing({"Statement": [wider, *rest]}, [first, *rest]) == [first]
 
 
-def test_the_statements_are_printed_for_a_key_and_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_statements_are_printed_only_for_the_arn_of_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert key_policy.main([EVERYTHING.kms_key]) == 0
     assert json.loads(capsys.readouterr().out) == key_policy.statements(EVERYTHING.kms_key)
     with pytest.raises(SystemExit, match=r"kms_key: 'alias/mine' is not the ARN of a key"):
         key_policy.main(["alias/mine"])
 
 
-def test_the_statements_are_a_policy_that_cdk_takes() -> None:
+def test_cdk_accepts_the_statements() -> None:
     stack = cdk.Stack()
     key = kms.Key(stack, "Key")
     for statement in key_policy.statements(EVERYTHING.kms_key):

@@ -1,4 +1,4 @@
-"""What the stack has for those who push: a boundary for the roles of steps, and the names that their policy needs."""
+"""Resources of the stack for pushes: a boundary for the roles of steps, and the names that a push policy needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_roles_of_steps_are_bounded_by_a_policy_of_the_stack(synth: Synth) -> No
         assert policy in references(written[name])
 
 
-def test_a_boundary_of_the_account_s_own_takes_its_place(synth: Synth) -> None:
+def test_the_setting_permissions_boundary_replaces_the_stack_s_boundary(synth: Synth) -> None:
     assert synth.resources("all", "AWS::IAM::ManagedPolicy") == {}
     written = {
         resource["Name"]: resource["Value"] for resource in synth.resources("all", "AWS::SSM::Parameter").values()

@@ -1,4 +1,4 @@
-"""The roles of the engine's Lambdas: what stands in the table, and nothing besides."""
+"""The roles of the engine's Lambdas have exactly the statements in the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DELETE = "ssm:DeleteParameter"
 
 
 def policies(synth: Synth, env: str, name: str) -> list[dict[str, Any]]:
-    """All statements that the role of a Lambda has, from whatever policy."""
+    """All statements of a Lambda's role, from all policies."""
     (role,) = references(functions(synth, env)[name]["Role"])
     resource = synth.resources(env, "AWS::IAM::Role")[role]
     assert "ManagedPolicyArns" not in resource
@@ -37,7 +37,7 @@ def test_every_lambda_has_statements() -> None:
 
 @pytest.mark.parametrize("env", ["dev", "all", "bare"])
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_role_is_what_the_table_says(synth: Synth, env: str, name: str) -> None:
+def test_a_role_has_the_statements_in_the_table(synth: Synth, env: str, name: str) -> None:
     expected = {action for statement in statements(name, synth.settings[env]) for action in statement.names}
     found = {action for policy in policies(synth, env, name) for action in actions(policy)}
     assert found == expected | {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -54,7 +54,7 @@ def test_no_role_may_do_anything_to_everything(synth: Synth, env: str, name: str
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda value: str(value.name))
-def test_a_lambda_may_call_what_the_topology_says(function: Function, synth: Synth) -> None:
+def test_a_lambda_s_permissions_match_the_topology(function: Function, synth: Synth) -> None:
     calls = {
         ("lambda:InvokeFunction", "step lambdas"): STEPS,
         ("events:PutEvents", "bus"): BUS,
@@ -72,7 +72,7 @@ def test_a_lambda_may_call_what_the_topology_says(function: Function, synth: Syn
 
 
 @pytest.mark.parametrize("env", ["dev", "all"])
-def test_every_role_is_assumed_for_its_own_account_only(synth: Synth, env: str) -> None:
+def test_every_role_can_be_assumed_for_this_account_only(synth: Synth, env: str) -> None:
     for id, role in synth.resources(env, "AWS::IAM::Role").items():
         if id.startswith("CustomS3AutoDeleteObjects"):
             continue  # CDK makes this role, and offers no way to add a condition
@@ -82,28 +82,28 @@ def test_every_role_is_assumed_for_its_own_account_only(synth: Synth, env: str) 
                 assert statement["Condition"] == wanted, role
 
 
-def test_roles_are_passed_to_ecs_alone(synth: Synth) -> None:
+def test_roles_can_be_passed_to_ecs_only(synth: Synth) -> None:
     found = [policy for policy in policies(synth, "all", "advance") if "iam:PassRole" in actions(policy)]
     assert [item["Condition"] for item in found] == [
         {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     ]
 
 
-def test_containers_are_allowed_only_where_there_are_containers(synth: Synth) -> None:
+def test_permissions_for_containers_exist_only_with_containers(synth: Synth) -> None:
     for name in STATEMENTS:
         assert not [
             policy for policy in policies(synth, "dev", name) for action in actions(policy) if action.startswith("ecs:")
         ]
 
 
-def test_an_api_without_a_bus_needs_no_right_to_it(synth: Synth) -> None:
+def test_ingest_has_permission_only_for_the_configured_target(synth: Synth) -> None:
     found = {action for policy in policies(synth, "all", "ingest") for action in actions(policy)}
     assert "events:PutEvents" not in found
     assert "sqs:SendMessage" in found
 
 
 @pytest.mark.parametrize("env", ["dev", "all"])
-def test_signing_keys_are_read_only_by_who_signs_or_checks_and_made_by_one(synth: Synth, env: str) -> None:
+def test_only_lambdas_that_sign_or_check_may_read_the_signing_keys(synth: Synth, env: str) -> None:
     def may(name: str) -> set[str]:
         return {
             action
@@ -136,7 +136,7 @@ def test_the_key_decrypts_for_a_lambda_only_the_parameters_that_it_may_read(synt
     }
 
 
-def test_ingest_reads_keys_types_and_webhooks_and_nothing_else_of_the_table(synth: Synth) -> None:
+def test_ingest_may_read_only_keys_types_and_webhooks_in_the_table(synth: Synth) -> None:
     (statement,) = [policy for policy in policies(synth, "dev", "ingest") if "dynamodb:GetItem" in actions(policy)]
-    assert actions(statement) == ["dynamodb:GetItem"]  # Scan names no partition, and would be allowed all of them
+    assert actions(statement) == ["dynamodb:GetItem"]  # Scan names no partition, so the condition would not limit it
     assert statement["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["KEY", "META", "Y#*", "H"]}}

@@ -1,4 +1,4 @@
-"""The role of ECS exists before the first cluster, whoever made it."""
+"""The service-linked role of ECS exists before the first cluster, whether the stack or somebody else created it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_INLINE = 4096
 
 
 class Answers(ModuleType):
-    """What Lambda puts beside inline code; it keeps what would be sent to CloudFormation."""
+    """A stand-in for `cfnresponse`, which Lambda adds to inline code. It records the responses."""
 
     SUCCESS, FAILED = "SUCCESS", "FAILED"
 
@@ -61,7 +61,7 @@ def iam(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def roles(iam: Any) -> list[str]:
-    """moto writes the service into the name as it is in the request."""
+    """The names of roles. moto includes the service as it is in the request."""
     return [role["RoleName"].replace("Forecs", "ForECS") for role in iam.list_roles()["Roles"]]
 
 
@@ -71,7 +71,7 @@ def test_the_role_is_made_in_a_new_account(code: Any, iam: Any, answers: Answers
     assert answers.sent == [("SUCCESS", ROLE, None)]
 
 
-def test_a_role_that_is_there_is_left_alone(code: Any, iam: Any, answers: Answers) -> None:
+def test_an_existing_role_is_left_alone(code: Any, iam: Any, answers: Answers) -> None:
     iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument="{}")
     before = iam.get_role(RoleName=ROLE)["Role"]["RoleId"]
     code.handler({"RequestType": "Create"}, None)
@@ -80,7 +80,7 @@ def test_a_role_that_is_there_is_left_alone(code: Any, iam: Any, answers: Answer
     assert answers.sent == [("SUCCESS", ROLE, None)] * 2
 
 
-def test_the_role_stays_when_the_stack_goes(code: Any, iam: Any, answers: Answers) -> None:
+def test_the_role_stays_when_the_stack_is_deleted(code: Any, iam: Any, answers: Answers) -> None:
     code.handler({"RequestType": "Create"}, None)
     code.handler({"RequestType": "Delete"}, None)
     assert roles(iam) == [ROLE]
@@ -94,7 +94,7 @@ class InvalidInputError(Exception): ...
 
 
 class Iam:
-    """An account where another deployment makes the role between the look and the making, or where it is forbidden."""
+    """An account where another deployment creates the role after the check, or where the creation is denied."""
 
     exceptions = SimpleNamespace(NoSuchEntityException=NoSuchEntityError, InvalidInputException=InvalidInputError)
 
@@ -110,11 +110,11 @@ class Iam:
         raise self.error
 
 
-def test_a_role_that_somebody_makes_meanwhile_is_as_good(code: Any) -> None:
+def test_a_role_created_by_another_deployment_meanwhile_is_accepted(code: Any) -> None:
     code.ensure(Iam(InvalidInputError("has been taken in this account")))
 
 
-def test_a_deployment_that_may_not_make_the_role_says_what_to_do(
+def test_a_deployment_without_permission_for_the_role_names_the_command(
     code: Any, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "a boundary"}}, "CreateServiceLinkedRole")
@@ -142,7 +142,7 @@ def test_nothing_is_made_for_ecs_without_containers(synth: Synth, env: str) -> N
     assert "AWSServiceRoleForECS" not in str(synth.templates[env].to_json())
 
 
-def test_its_lambda_may_make_that_role_and_no_other(synth: Synth) -> None:
+def test_the_lambda_may_create_only_that_role(synth: Synth) -> None:
     (function,) = [
         resource
         for resource in synth.resources("all", "AWS::Lambda::Function").values()

@@ -1,4 +1,4 @@
-"""Settings: documented as they are, and refused with what to write instead."""
+"""Settings: the README lists them, and errors tell what to write instead."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def from_context(values: Mapping[str, Any]) -> Settings:
     return Settings.from_context(values.get, values)
 
 
-def test_the_table_in_the_readme_is_the_code_s() -> None:
+def test_the_table_in_the_readme_is_up_to_date() -> None:
     readme = Path(__file__).parents[2] / "infra" / "README.md"
     assert table() in readme.read_text()
 
 
-def test_texts_of_the_command_line_become_what_they_mean() -> None:
+def test_texts_of_the_command_line_are_converted_to_types() -> None:
     settings = from_context({"env": "prod", "batch_size": "5", "keep_data": "false", "alarms": True})
     assert settings == Settings(env="prod", batch_size=5, keep_data=False, alarms=True)
 
 
-def test_cdk_s_own_context_is_let_through() -> None:
+def test_cdk_s_own_context_is_ignored() -> None:
     names = ("aws:cdk:enable-path-metadata", "@aws-cdk/core:x", "vpc-provider:account=1:region=x", "cdk-migrate")
     assert from_context(dict.fromkeys(names, True)) == Settings()
 
@@ -57,13 +57,13 @@ def test_cdk_s_own_context_is_let_through() -> None:
         ({"batching_window": "301"}, "batching_window: 301 is not from 0 to 300"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused(values: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(BadSetting) as refused:
         from_context(values)
     assert str(refused.value).startswith(message)
 
 
-def test_the_profile_dev_leaves_out_what_costs_while_nothing_happens() -> None:
+def test_the_profile_dev_turns_off_what_costs_while_idle() -> None:
     settings = from_context({"profile": "dev"})
     off = ("alarms", "dashboard", "metrics", "point_in_time_recovery")
     assert [getattr(settings, name) for name in off] == [False] * len(off)
@@ -73,12 +73,12 @@ def test_the_profile_dev_leaves_out_what_costs_while_nothing_happens() -> None:
     assert same == set(Settings.__dataclass_fields__) - changed
 
 
-def test_what_is_given_beside_a_profile_wins() -> None:
+def test_settings_override_the_profile() -> None:
     given = {"profile": "dev", "alarms": "true", "alarm_email": "a@b.org", "log_days": "7"}
     settings = from_context(given)
     assert (settings.alarms, settings.alarm_email, settings.log_days) == (True, "a@b.org", 7)
     assert (settings.dashboard, settings.metrics) == (False, False)
 
 
-def test_the_profile_standard_is_what_is_there_without_one() -> None:
+def test_the_profile_standard_is_the_default() -> None:
     assert from_context({"profile": "standard"}) == from_context({}) == Settings() == Settings.of_profile()

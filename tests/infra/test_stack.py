@@ -1,4 +1,4 @@
-"""What holds for the infrastructure, whatever is set."""
+"""Properties of the infrastructure that hold for all settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ every_environment = pytest.mark.parametrize("env", ENVIRONMENTS)
 
 
 def functions(synth: Synth, env: str) -> dict[str, dict[str, Any]]:
-    """The engine's Lambdas by name; others are CDK's own."""
+    """The engine's Lambdas by name, without CDK's own."""
     found = synth.resources(env, "AWS::Lambda::Function").values()
     handlers = {function.name: f"lambdas.{function.name}.handler" for function in FUNCTIONS}
     return {name: item for name, handler in handlers.items() for item in found if item["Handler"] == handler}
@@ -48,7 +48,7 @@ def references(value: Any) -> set[str]:
     return set()
 
 
-# --- rules of others --------------------------------------------------------------------------------------------------
+# --- linters ----------------------------------------------------------------------------------------------------------
 
 
 def test_cdk_nag_finds_nothing(synth: Synth) -> None:
@@ -65,7 +65,7 @@ def test_cdk_nag_would_find_something(tmp_path: Path) -> None:
 
 @every_environment
 def test_cfn_lint_finds_nothing(synth: Synth, env: str) -> None:
-    from cfnlint.api import ManualArgs, lint  # a second that only this test needs
+    from cfnlint.api import ManualArgs, lint  # a slow import that only this test needs
 
     template = (synth.folder / f"Stepwell-{env}.template.json").read_text()
     # W3005: a DependsOn that CDK writes though a reference implies it.
@@ -96,7 +96,7 @@ def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, e
 
 
 @every_environment
-def test_every_queue_and_bucket_takes_tls_only(synth: Synth, env: str) -> None:
+def test_queues_and_buckets_require_tls(synth: Synth, env: str) -> None:
     def refused_without_tls(kind: str) -> set[str]:
         return {
             name
@@ -111,19 +111,19 @@ def test_every_queue_and_bucket_takes_tls_only(synth: Synth, env: str) -> None:
 
 
 @every_environment
-def test_buses_hand_over_to_queues_and_never_to_lambdas(synth: Synth, env: str) -> None:
+def test_rules_send_to_queues_and_never_to_lambdas(synth: Synth, env: str) -> None:
     queues = set(synth.resources(env, "AWS::SQS::Queue"))
     rules = [resource for resource in synth.resources(env, "AWS::Events::Rule").values() if "EventPattern" in resource]
     archive = [rule for rule in rules if "replay-name" in text(rule["EventPattern"])]  # CDK's own, for its archive
-    ours = [rule for rule in rules if rule not in archive]
-    assert len(ours) == (2 if synth.settings[env].has_containers else 1)
-    for rule in ours:
+    own_rules = [rule for rule in rules if rule not in archive]
+    assert len(own_rules) == (2 if synth.settings[env].has_containers else 1)
+    for rule in own_rules:
         for target in rule["Targets"]:
             assert references(target["Arn"]) <= queues
             assert references(target["DeadLetterConfig"]["Arn"]) <= queues
 
 
-def test_only_stopped_tasks_of_the_own_cluster_reach_the_outcomes(synth: Synth) -> None:
+def test_only_stopped_tasks_of_the_environment_s_cluster_reach_outcomes(synth: Synth) -> None:
     (pattern,) = [
         resource["EventPattern"]
         for resource in synth.resources("all", "AWS::Events::Rule").values()
@@ -144,7 +144,7 @@ def test_lambda_does_not_stop_the_engine_s_loop(synth: Synth, env: str) -> None:
 
 
 @every_environment
-def test_every_lambda_is_started_by_what_the_topology_says(synth: Synth, env: str) -> None:
+def test_triggers_match_the_topology(synth: Synth, env: str) -> None:
     def ids(kind: str, name: str) -> dict[str, set[str]]:
         return {id: references(item[name]) for id, item in synth.resources(env, kind).items() if name in item}
 
@@ -174,7 +174,7 @@ def test_every_lambda_is_started_by_what_the_topology_says(synth: Synth, env: st
     assert (queues, schedules) == ({}, {})
 
 
-def test_every_request_has_one_lambda_that_answers_it() -> None:
+def test_each_request_is_routed_to_one_lambda() -> None:
     asked = [
         ("POST", "/e"),
         ("POST", "/e/key"),
@@ -194,7 +194,7 @@ def test_every_request_has_one_lambda_that_answers_it() -> None:
 
 
 @every_environment
-def test_a_batch_may_fail_in_part_and_has_a_limit_of_instances(synth: Synth, env: str) -> None:
+def test_event_source_mappings_allow_partial_failures_and_limit_instances(synth: Synth, env: str) -> None:
     mappings = synth.resources(env, "AWS::Lambda::EventSourceMapping").values()
     assert len(mappings) == 2
     for mapping in mappings:
@@ -218,13 +218,13 @@ def test_an_http_step_is_retried_by_the_engine_alone(synth: Synth, env: str) -> 
 
 
 @every_environment
-def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) -> None:
+def test_every_lambda_receives_the_environment_s_resources(synth: Synth, env: str) -> None:
     for name, item in functions(synth, env).items():
         known = resources(item["Environment"]["Variables"][VARIABLE])
         assert known.env == env
         assert known.table.startswith("<")
         assert bool(known.step_http) is (name != "step_http")
-        assert known.api_url  # where links to approvals lead
+        assert known.api_url  # the base of approval links
 
 
 @every_environment
@@ -240,7 +240,7 @@ def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> No
     missing = {name for name in Resources.__dataclass_fields__ if not getattr(known, name)}
     without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_images", "repository"}
     if env == "all":
-        assert missing == {"step_boundary"}  # the account has one of its own
+        assert missing == {"step_boundary"}  # the account has a boundary
     else:
         unset = {
             "permissions_boundary",
@@ -253,7 +253,7 @@ def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> No
         assert missing == {*without_containers, *unset}
 
 
-def test_containers_have_an_adapter_for_either_processor_and_run_on_spot_if_asked_to(synth: Synth) -> None:
+def test_containers_have_adapters_for_both_processors_and_can_run_on_spot(synth: Synth) -> None:
     found = {}
     for env in ("dev", "all"):
         parameters = {
@@ -267,7 +267,7 @@ def test_containers_have_an_adapter_for_either_processor_and_run_on_spot_if_aske
 
 
 def resources(value: Any) -> Resources:
-    """Those that a template writes, with references as `<name>`."""
+    """The `Resources` in a template, with references as `<name>`."""
     if isinstance(value, dict):
         parts = value["Fn::Join"][1]
         value = "".join(part if isinstance(part, str) else f"<{'.'.join(references(part))}>" for part in parts)
@@ -275,7 +275,7 @@ def resources(value: Any) -> Resources:
 
 
 @every_environment
-def test_nothing_has_a_name_that_two_environments_could_share(synth: Synth, env: str) -> None:
+def test_names_differ_between_environments(synth: Synth, env: str) -> None:
     named = {
         "AWS::DynamoDB::Table": "TableName",
         "AWS::S3::Bucket": "BucketName",
@@ -330,7 +330,7 @@ def test_no_key_can_reach_the_access_log(synth: Synth, env: str) -> None:
 
 
 @every_environment
-def test_all_that_is_stored_is_encrypted_with_the_key_that_is_given(synth: Synth, env: str) -> None:
+def test_all_stored_data_is_encrypted_with_the_kms_key(synth: Synth, env: str) -> None:
     names = {
         "AWS::DynamoDB::Table": "KMSMasterKeyId",
         "AWS::S3::Bucket": "KMSMasterKeyID",
@@ -345,11 +345,11 @@ def test_all_that_is_stored_is_encrypted_with_the_key_that_is_given(synth: Synth
             assert f'"{name}": "{key}"' in text(resource) if key else name not in text(resource), kind
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
 @every_environment
-def test_what_is_asked_to_stay_stays_and_nothing_else(synth: Synth, env: str) -> None:
+def test_keep_data_retains_the_data_and_nothing_else(synth: Synth, env: str) -> None:
     kept = {
         resource["Type"]
         for resource in synth.templates[env].to_json()["Resources"].values()
@@ -362,8 +362,8 @@ def test_what_is_asked_to_stay_stays_and_nothing_else(synth: Synth, env: str) ->
 
 
 @every_environment
-def test_signing_keys_are_made_before_who_needs_them_and_the_old_secret_goes_after_them(synth: Synth, env: str) -> None:
-    """The order in which CloudFormation makes and changes things, and the other way round deletes them."""
+def test_signing_keys_are_created_before_their_users_and_the_old_key_is_deleted_after(synth: Synth, env: str) -> None:
+    """Checks the order in which CloudFormation creates and updates resources. It deletes them in reverse order."""
     template = synth.templates[env].to_json()["Resources"]
     (keys,) = synth.resources(env, "Custom::StepwellSigningKeys")
     (secret,) = synth.resources(env, "Custom::StepwellSecretInTable")
@@ -375,7 +375,7 @@ def test_signing_keys_are_made_before_who_needs_them_and_the_old_secret_goes_aft
     signing = {lambdas[name] for name in READ_KEYS}
     before = {name: set(item.get("DependsOn", [])) for name, item in template.items()}
     register = {name for name in template if name.startswith("StepwellFunctionsregister")}
-    assert register == before[keys]  # the Lambda, its role and that role's policies
+    assert register == before[keys]  # the Lambda, the role and the role's policies
     assert {name for name, needs in before.items() if keys in needs and name in lambdas.values()} == signing
     assert before[secret] >= signing
     assert template[keys]["Properties"] == {
@@ -398,7 +398,7 @@ def test_the_table_is_what_the_engine_expects(synth: Synth, env: str) -> None:
 
 
 @every_environment
-def test_inputs_of_containers_do_not_pile_up(synth: Synth, env: str) -> None:
+def test_inputs_of_containers_expire(synth: Synth, env: str) -> None:
     (bucket,) = synth.resources(env, "AWS::S3::Bucket").values()
     assert f"{FOLDER}/" == INPUTS
     assert any(
@@ -422,8 +422,8 @@ def test_a_permissions_boundary_bounds_every_role(synth: Synth) -> None:
     assert {item.get("PermissionsBoundary") for item in own.values()} == {boundary}
 
 
-def test_a_layer_that_a_newer_one_replaces_stays_for_the_steps_that_use_it(synth: Synth) -> None:
-    """The newest goes with the stack; layers of the engine, which nobody else uses, go when they are replaced."""
+def test_replaced_versions_of_step_layers_are_retained(synth: Synth) -> None:
+    """The newest version is deleted with the stack. The engine's own layers are deleted when they are replaced."""
     layers = synth.templates["dev"].find_resources("AWS::Lambda::LayerVersion")
     kept = {name for name, item in layers.items() if item.get("UpdateReplacePolicy") == "Retain"}
     used = {
@@ -433,8 +433,8 @@ def test_a_layer_that_a_newer_one_replaces_stays_for_the_steps_that_use_it(synth
     assert all(layer.get("DeletionPolicy", "Delete") == "Delete" for layer in layers.values())
 
 
-def test_the_adapter_s_images_are_assets_that_no_deploy_removes(synth: Synth) -> None:
-    """Task definitions of open runs use those of earlier deploys, and ECS may pull any of them."""
+def test_the_adapter_s_images_are_assets_that_deployments_keep(synth: Synth) -> None:
+    """Task definitions of open runs use images of earlier deployments, and ECS may still pull them."""
     policies = synth.resources("all", "AWS::IAM::Policy").values()
     pulls = [
         statement

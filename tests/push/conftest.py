@@ -1,4 +1,4 @@
-"""An AWS account for pushes: moto, with what it lacks."""
+"""An emulated AWS account for pushes: moto, with additions that it lacks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 class Body:
-    """What botocore reads an answer from."""
+    """The body of a response, as botocore reads it."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -45,7 +45,7 @@ class Body:
 
 @dataclass
 class Aws:
-    """The account, and what was asked of it."""
+    """The account, with a record of the requests."""
 
     resources: Resources
     session: Any
@@ -56,16 +56,16 @@ class Aws:
 
     @property
     def writes(self) -> Counter[str]:
-        """The requests that change something, by name."""
+        """The number of requests that change something, by operation."""
         names = {name: n for name, n in self.calls.items() if not name.startswith(READS)}
         return Counter({name: n for name, n in names.items() if name not in ("AssumeRole", "GetCallerIdentity")})
 
     def fail_once(self, operation: str, error: Exception, *, after: int = 0) -> None:
-        """The next such request, but for the first `after`, is refused before it gets anywhere."""
+        """Lets one request of this operation fail without effect: the next one, or the one after `after` others."""
         self.failures.append((operation, error, self.calls[operation] + after))
 
     def account(self) -> Account:
-        """New clients, which know what the session's events have been given by now."""
+        """An `Account` with new clients, which have all event handlers registered so far."""
         return Account(self.session)
 
     def push(
@@ -74,7 +74,7 @@ class Aws:
         functions, errors = load_all(paths)
         assert not errors, errors
         items = wanted(functions, self.resources)
-        pushing = Push(self.resources, self.account(), watcher or Nobody(), sleep=self.slept.append)
+        pushing = Push(self.resources, self.account(), watcher or Silent(), sleep=self.slept.append)
         found, actions = pushing.plan(items)
         return actions, [] if dry_run else pushing.apply(items, found, actions)
 
@@ -88,7 +88,7 @@ class Aws:
                 raise error
 
     def answer_recursion(self, request: Any, **_: Any) -> AWSResponse:
-        """moto has no recursion config."""
+        """Emulates the recursion configuration, which moto lacks."""
         name = request.url.rpartition("/functions/")[2].partition("/")[0]
         if request.method == "PUT":
             self.recursion[name] = json.loads(request.body)["RecursiveLoop"]
@@ -96,8 +96,8 @@ class Aws:
         return AWSResponse(request.url, 200, {}, Body(body))
 
 
-class Nobody:
-    """Watches no push."""
+class Silent:
+    """A watcher that ignores all progress."""
 
     def begin(self, action: Action) -> None: ...
 
@@ -129,7 +129,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         with lock:
             return call(self, *arguments, **named)
 
-    monkeypatch.setattr(BotocoreStubber, "__call__", one_at_a_time)  # moto is not made for threads
+    monkeypatch.setattr(BotocoreStubber, "__call__", one_at_a_time)  # moto is not thread-safe
     clients.reset()
     with faster_moto(), mock_aws():
         boto3.setup_default_session()
@@ -175,7 +175,7 @@ def _resources(session: Any) -> Resources:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a function: its definition's fields, and the files of its folder."""
+    """Writes a function: the fields of the definition, and the files of the folder."""
 
     def write(id: str = "f", files: dict[str, str] | None = None, **fields: Any) -> Path:
         folder = tmp_path / id

@@ -1,6 +1,6 @@
-"""What AWS asks IAM before it does what a command requests, and what a policy answers.
+"""The permissions that AWS requires for requests, and an evaluation of IAM policies.
 
-What is not known here raises, so that no request goes unproven.
+Requests that are not known here raise an error, so that no request remains untested.
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
 
@@ -17,7 +17,7 @@ ACCOUNT, REGION = "123456789012", "eu-central-1"
 
 @dataclass(frozen=True)
 class Access:
-    """One thing that a request needs. `context`: the values of condition keys, in no order."""
+    """One permission that a request needs. `context`: the values of condition keys."""
 
     action: str
     resource: str
@@ -25,7 +25,7 @@ class Access:
 
 
 def access(action: str, resource: str, **context: str | tuple[str, ...]) -> Access:
-    """`context`: by condition key, with `__` for its colon."""
+    """`context`: condition key -> value, with `__` in place of the colon."""
     values = {key.replace("__", ":"): (item,) if isinstance(item, str) else item for key, item in context.items()}
     return Access(action, resource, tuple(sorted(values.items())))
 
@@ -34,15 +34,15 @@ def access(action: str, resource: str, **context: str | tuple[str, ...]) -> Acce
 
 
 def is_allowed(policy: Json, access: Access) -> bool:
-    """An explicit denial counts more than what is allowed."""
+    """Whether the policy allows the access. An explicit denial overrides."""
     effects = {statement["Effect"] for statement in policy["Statement"] if _applies(statement, access)}
     return effects == {"Allow"}
 
 
 def _applies(statement: Json, access: Access) -> bool:
     actions, resources = _list(statement["Action"]), _list(statement["Resource"])
-    is_meant = any(_like(action, access.action) for action in actions)
-    return is_meant and any(_like(pattern, access.resource) for pattern in resources) and _holds(statement, access)
+    has_action = any(_like(action, access.action) for action in actions)
+    return has_action and any(_like(pattern, access.resource) for pattern in resources) and _holds(statement, access)
 
 
 def _holds(statement: Json, access: Access) -> bool:
@@ -65,7 +65,7 @@ def _holds(statement: Json, access: Access) -> bool:
 
 
 def single(policy: Json) -> Iterator[Json]:
-    """A policy for each action, resource and value of a policy's statements: each must be needed by something."""
+    """The policy split into one policy for each action, resource and value, so that each can be tested."""
     for statement in policy["Statement"]:
         for action in _list(statement["Action"]):
             for resource in _list(statement["Resource"]):
@@ -105,7 +105,7 @@ def role_arn(name: str) -> str:
 
 @dataclass
 class Account:
-    """What condition keys say depends on what requests before have made."""
+    """The state from earlier requests that decides the values of condition keys."""
 
     boundaries: dict[str, str] = field(default_factory=dict)  # by role
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Account:
                 repository = fields.get("repositoryName")
                 yield access(f"{service}:{operation}", arn("ecr", f"repository/{repository}") if repository else "*")
             case "sts" if operation == "GetCallerIdentity":
-                return  # nobody needs a permission for it
+                return  # it needs no permission
             case _:
                 raise NotImplementedError(f"what does {service}:{operation} need?")
 
@@ -208,7 +208,7 @@ class Account:
         if operation == "ListObjectsV2":
             yield access("s3:ListBucket", bucket)
             return
-        if operation == "HeadObject":  # whoever may not list the bucket is told "forbidden" of what is not there
+        if operation == "HeadObject":  # without s3:ListBucket, S3 answers 403 instead of 404 for a missing object
             yield access("s3:ListBucket", bucket)
         actions = {"HeadObject": "GetObject", "CreateMultipartUpload": "PutObject", "UploadPart": "PutObject"}
         yield access(f"s3:{actions.get(operation, operation)}", f"{bucket}/{fields['Key']}")

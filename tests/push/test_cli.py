@@ -1,4 +1,4 @@
-"""The commands that work on an environment, as somebody at a terminal, or a script, meets them."""
+"""The commands for environments, as users and scripts run them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refused(*arguments: object, code: int = 1, **options: Any) -> str:
 # --- push ------------------------------------------------------------------------------------------------------------
 
 
-def test_push_says_what_is_live(aws: Aws, write: Write) -> None:
+def test_push_prints_the_live_versions(aws: Aws, write: Write) -> None:
     folder = write()
     assert "live f v1" in ok("push", folder, "--env", "dev", "-m", "first")
     assert "nothing has changed" in ok("push", folder, STEPWELL_ENV="dev")
@@ -61,7 +61,7 @@ def test_push_says_what_is_live(aws: Aws, write: Write) -> None:
     assert answer == {"env": "dev", "dry_run": False, "functions": {"f": 1}, **nothing}
 
 
-def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
+def test_a_dry_run_prints_the_actions_of_a_push(aws: Aws, write: Write) -> None:
     folder = write()
     text = ok("push", folder, "--env", "dev", "--dry-run")
     assert "would create role stepwell-dev-step-f" in text
@@ -77,7 +77,7 @@ def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
     assert not aws.writes
 
 
-def test_a_push_brings_the_webhooks_too(aws: Aws, write: Write) -> None:
+def test_a_push_registers_webhooks(aws: Aws, write: Write) -> None:
     folder = write()
     file = folder / "webhooks" / "github.json"
     file.parent.mkdir()
@@ -89,7 +89,7 @@ def test_a_push_brings_the_webhooks_too(aws: Aws, write: Write) -> None:
     assert "github.json:1:17: id: `.` cannot stand here" in refused("push", folder, "--env", "dev")
 
 
-def test_a_push_registers_types_and_refuses_what_would_break_one(aws: Aws, write: Write) -> None:
+def test_a_push_registers_types_and_refuses_breaking_changes(aws: Aws, write: Write) -> None:
     folder = write()
     schema = {"type": "object", "properties": {"amount": {"type": "number"}}}
     file = folder / "schemas" / "go.1.schema.json"
@@ -139,7 +139,7 @@ def test_no_value_of_an_env_file_is_printed(aws: Aws, write: Write) -> None:
         assert "sesame" not in run("push", folder, "--env", "dev", *options).output
 
 
-def test_what_cannot_run_on_aws_is_refused_with_its_place(aws: Aws, write: Write) -> None:
+def test_steps_that_cannot_run_on_aws_are_refused_with_file_and_line(aws: Aws, write: Write) -> None:
     steps = {
         "a": {"path": "file://.", "timeout": "1h"},
         "b": {"path": "file://.", "runtime": {"type": "lambda", "command": ["ruby", "x"]}},
@@ -159,7 +159,7 @@ def test_nothing_is_pushed_if_one_definition_is_wrong(aws: Aws, write: Write, tm
     assert not aws.calls
 
 
-def test_an_environment_that_is_not_there_says_how_to_make_it(aws: Aws, write: Write) -> None:
+def test_a_missing_environment_is_reported_with_the_command_that_creates_it(aws: Aws, write: Write) -> None:
     text = refused("push", write(), "--env", "prod")
     assert "no environment 'prod' in eu-central-1" in text
     assert "cdk deploy" in text
@@ -181,13 +181,11 @@ def test_without_an_environment_push_goes_to_a_server(aws: Aws, write: Write, mo
 @pytest.mark.parametrize(
     "options", [("--guard",), ("--sticky", "user.id"), ("--canary", "0%"), ("--canary", "100%"), ("--canary", "ten")]
 )
-def test_a_canary_that_makes_no_sense_is_refused_before_anything_is_read(
-    aws: Aws, write: Write, options: tuple[str, ...]
-) -> None:
+def test_an_invalid_canary_is_refused_before_any_request(aws: Aws, write: Write, options: tuple[str, ...]) -> None:
     assert "10%" in refused("push", write(), "--env", "dev", *options, code=2)
 
 
-def test_an_environment_has_a_name_that_aws_takes(aws: Aws, write: Write) -> None:
+def test_invalid_names_of_environments_are_refused(aws: Aws, write: Write) -> None:
     assert "a-z" in refused("push", write(), "--env", "../prod", code=2)
 
 
@@ -210,9 +208,7 @@ def test_an_environment_has_a_name_that_aws_takes(aws: Aws, write: Write) -> Non
         ("GetRole", refusal("Weird", "Something else", "GetRole"), "GetRole: Something else"),
     ],
 )
-def test_what_aws_refuses_is_told_in_words(
-    aws: Aws, write: Write, operation: str, error: Exception, words: str
-) -> None:
+def test_errors_from_aws_are_explained(aws: Aws, write: Write, operation: str, error: Exception, words: str) -> None:
     aws.fail_once(operation, error)
     assert words in refused("push", write(), "--env", "dev")
 
@@ -250,7 +246,7 @@ def test_a_secret_is_set_listed_and_removed_and_never_shown(aws: Aws) -> None:
     assert "secrets list" in refused("secrets", "remove", "KEY", "--env", "dev")
 
 
-def test_a_new_value_of_a_secret_makes_the_lambdas_that_have_it_begin_anew(aws: Aws, write: Write) -> None:
+def test_a_new_value_of_a_secret_restarts_the_lambdas_that_use_it(aws: Aws, write: Write) -> None:
     ok("secrets", "set", "KEY", "--env", "dev", input="one")
     steps = {"a": {"path": "file://.", "secrets": ["KEY"]}, "b": {"path": "file://."}}
     folder = write(steps=steps)
@@ -263,7 +259,7 @@ def test_a_new_value_of_a_secret_makes_the_lambdas_that_have_it_begin_anew(aws: 
     assert "nothing has changed" in ok("push", folder, "--env", "dev")
 
 
-def test_a_value_is_not_empty_and_a_name_is_one_of_a_variable(aws: Aws) -> None:
+def test_empty_values_and_invalid_names_of_secrets_are_refused(aws: Aws) -> None:
     assert "empty" in refused("secrets", "set", "KEY", "--env", "dev", input="\n", code=2)
     assert "letters" in refused("secrets", "set", "../KEY", "--env", "dev", input="x", code=2)
 
@@ -278,10 +274,10 @@ def test_keys_of_an_environment_are_in_its_table(aws: Aws, tmp_path: Path) -> No
     ok("keys", "revoke", made["id"], STEPWELL_ENV="dev")
     assert KeyStore(aws.resources).scope_of(made["key"]) is None
     assert data("keys", "create", "--db", tmp_path / "db", STEPWELL_ENV="dev")["scope"] == "send"
-    assert len(data("keys", "list", "--env", "dev")) == 1  # a database that is named counts more
+    assert len(data("keys", "list", "--env", "dev")) == 1  # --db overrides the environment
 
 
-def test_a_function_is_taken_out_of_service_until_it_is_pushed_again(aws: Aws, write: Write) -> None:
+def test_a_retired_function_is_not_live_until_it_is_pushed_again(aws: Aws, write: Write) -> None:
     folder = write()
     ok("push", folder, "--env", "dev")
     assert ok("functions", "retire", "f", "--env", "dev") == "retired f\n"
@@ -297,13 +293,13 @@ def test_all_functions_are_retired_or_none(aws: Aws, write: Write) -> None:
     assert data("functions", "retire", "f", "--env", "dev") == {"env": "dev", "functions": ["f"]}
 
 
-def test_prune_says_what_it_removes(aws: Aws, write: Write) -> None:
+def test_prune_prints_what_it_removes(aws: Aws, write: Write) -> None:
     ok("push", write(), "--env", "dev")
     assert "nothing to remove" in ok("functions", "prune", "--env", "dev")
     assert data("functions", "prune", "--env", "dev", "--dry-run") == {"env": "dev", "dry_run": True, "actions": []}
 
 
-def test_what_has_to_be_granted_is_said_before_the_push_fails_for_want_of_it(aws: Aws, write: Write) -> None:
+def test_permissions_to_grant_by_hand_are_printed_before_a_push_fails(aws: Aws, write: Write) -> None:
     role = aws.session.client("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     arn = aws.session.client("lambda").create_function(
         FunctionName="crm", Runtime="python3.13", Role=role, Handler="a.b", Code={"ZipFile": b"x"}
@@ -315,7 +311,7 @@ def test_what_has_to_be_granted_is_said_before_the_push_fails_for_want_of_it(aws
     text = refused("push", folder, "--env", "dev")
     assert f"{role} must be allowed sqs:SendMessage on {aws.resources.outcomes_queue_arn}" in text.replace("\n", " ")
     assert "does not have permissions" in text
-    assert aws.slept == []  # that role is not ours to wait for
+    assert aws.slept == []  # no retries: the role does not belong to Stepwell
     ok("push", folder, "--env", "dev")
     assert "must be allowed" not in ok("push", folder, "--env", "dev")
 
@@ -324,12 +320,12 @@ def test_what_has_to_be_granted_is_said_before_the_push_fails_for_want_of_it(aws
 
 
 class _Api(BaseHTTPRequestHandler):
-    """Answers every request with an empty list, and keeps what was asked."""
+    """Answers every request with an empty list, and records the requests."""
 
-    asked: list[tuple[str, str | None]]
+    requests: list[tuple[str, str | None]]
 
     def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers.get("authorization")))
+        self.requests.append((self.path, self.headers.get("authorization")))
         body = b'{"data": [], "next": null}'
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -340,16 +336,16 @@ class _Api(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def asked(aws: Aws) -> Iterator[list[tuple[str, str | None]]]:
-    """What the environment's API was asked."""
-    handler = type("Handler", (_Api,), {"asked": []})
+def requests(aws: Aws) -> Iterator[list[tuple[str, str | None]]]:
+    """The requests to the environment's API, as (path, authorization)."""
+    handler = type("Handler", (_Api,), {"requests": []})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     fields = {**json.loads(aws.resources.to_json()), "api_url": f"http://127.0.0.1:{server.server_port}/"}
     text = Resources.from_json(json.dumps(fields)).to_json()
     aws.session.client("ssm").put_parameter(Name=parameter("dev"), Value=text, Type="String", Overwrite=True)
-    yield handler.asked  # type: ignore[attr-defined]
+    yield handler.requests  # type: ignore[attr-defined]
     server.shutdown()
     thread.join(10)
     server.server_close()
@@ -364,23 +360,23 @@ def asked(aws: Aws) -> Iterator[list[tuple[str, str | None]]]:
     ],
 )
 def test_commands_find_the_api_of_an_environment(
-    asked: list[tuple[str, str | None]], arguments: tuple[str, ...], env: dict[str, str]
+    requests: list[tuple[str, str | None]], arguments: tuple[str, ...], env: dict[str, str]
 ) -> None:
     assert data(*arguments, STEPWELL_KEY="sw_x", **env) == []
-    assert asked == [("/v1/runs?limit=20", "Bearer sw_x")]
+    assert requests == [("/v1/runs?limit=20", "Bearer sw_x")]
 
 
-def test_the_environment_may_stand_before_or_after_the_subcommand(asked: list[tuple[str, str | None]]) -> None:
+def test_the_environment_may_stand_before_or_after_the_subcommand(requests: list[tuple[str, str | None]]) -> None:
     data("functions", "show", "f", "--env", "dev")
     data("functions", "--env", "dev", "show", "f")
-    assert asked == [("/v1/functions/f", None)] * 2
+    assert requests == [("/v1/functions/f", None)] * 2
 
 
 # --- signing keys ----------------------------------------------------------------------------------------------------
 
 
 def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
-    assert "`stepwell signing-keys rotate --env dev` makes it" in refused("signing-keys", "list", "--env", "dev")
+    assert "create it with `stepwell signing-keys rotate --env dev`" in refused("signing-keys", "list", "--env", "dev")
     (first,) = data("signing-keys", "rotate", "--env", "dev")
     assert (first["signs"], first["retired_at"], first["counts_until"]) == (True, None, None)
     second, older = data("signing-keys", "rotate", STEPWELL_ENV="dev")
@@ -393,7 +389,7 @@ def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
     assert [item["id"] for item in data("signing-keys", "drop", first["id"], "-y", "--env", "dev")] == [second["id"]]
 
 
-def test_a_rotation_says_what_stays_valid(aws: Aws) -> None:
+def test_a_rotation_prints_how_long_old_signatures_stay_valid(aws: Aws) -> None:
     ok("signing-keys", "rotate", "--env", "dev")
     assert "of the older keys stay valid" in ok("signing-keys", "rotate", "--env", "dev")
     assert "All older keys are dropped" in ok("signing-keys", "rotate", "--drop-older", "--yes", "--env", "dev")
@@ -401,11 +397,11 @@ def test_a_rotation_says_what_stays_valid(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("words", [("rotate", "--drop-older"), ("drop", "abc")])
-def test_keys_are_dropped_only_after_a_question_that_says_what_breaks(aws: Aws, words: tuple[str, ...]) -> None:
+def test_dropping_keys_asks_for_confirmation_and_describes_the_effect(aws: Aws, words: tuple[str, ...]) -> None:
     ok("signing-keys", "rotate", "--env", "dev")
     before = data("signing-keys", "list", "--env", "dev")
-    asked = run("signing-keys", *words, "--env", "dev", input="n\n")
-    assert asked.exit_code == 1
-    assert "approval links" in asked.stderr
-    assert "made again" in asked.stderr
+    result = run("signing-keys", *words, "--env", "dev", input="n\n")
+    assert result.exit_code == 1
+    assert "approval links" in result.stderr
+    assert "made again" in result.stderr
     assert data("signing-keys", "list", "--env", "dev") == before

@@ -1,4 +1,4 @@
-"""`stepwell dead-letters`: what a queue gave up is listed, and sent to its queue again."""
+"""`stepwell dead-letters`: dead letters are listed, and sent to their queue again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVENT = {"version": "0", "id": "1", "detail-type": "paid", "source": "shop", "de
 
 
 class Letters:
-    """The environment's queues, and how SQS moves messages: moto does not know it."""
+    """The environment's queues, and an emulation of SQS's message move tasks, which moto lacks."""
 
     def __init__(self, aws: Aws) -> None:
         self.sqs = boto3.client("sqs")
@@ -44,7 +44,7 @@ class Letters:
         events.register("before-call.sqs.ListMessageMoveTasks", self._list)
 
     def give_up(self, queue: str, body: Json | str, **attributes: str) -> str:
-        """A message that is received too often, or that a rule sends to the dead letters itself."""
+        """Sends a message to the dead letters: by too many receives, or, with attributes, directly as a rule does."""
         text = body if isinstance(body, str) else json.dumps(body)
         named = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
         if attributes:
@@ -59,7 +59,7 @@ class Letters:
         return sent
 
     def waiting(self, queue: str) -> list[str]:
-        """Bodies of the messages that stand in a queue, and can be received."""
+        """The bodies of the messages in a queue that can be received."""
         found = self.sqs.receive_message(
             QueueUrl=getattr(self.resources, f"{queue}_queue"), MaxNumberOfMessages=10, VisibilityTimeout=0
         )
@@ -74,7 +74,7 @@ class Letters:
         return _answered({"TaskHandle": "handle"})
 
     def _list(self, **_: Any) -> tuple[AWSResponse, Json]:
-        """The first look finds it running, the next one that it has ended."""
+        """The first request finds the task running, the next one finds it ended."""
         if not self.tasks[-1].setdefault("looked", False):
             self.tasks[-1]["looked"] = True
             return _answered({"Results": [{"Status": "RUNNING", "ApproximateNumberOfMessagesToMove": 3}]})
@@ -90,7 +90,7 @@ def letters(aws: Aws) -> Letters:
     return Letters(aws)
 
 
-def test_every_queue_of_the_engine_says_where_its_dead_letters_are(letters: Letters) -> None:
+def test_every_queue_of_the_engine_has_a_dead_letter_queue(letters: Letters) -> None:
     found = queues(letters.sqs, letters.resources)
     assert {dead_letter_queue.queue: dead_letter_queue.url for dead_letter_queue in found} == letters.dead
     assert [queue.back_url for queue in queues(letters.sqs, letters.resources, "events")] == [
@@ -98,7 +98,7 @@ def test_every_queue_of_the_engine_says_where_its_dead_letters_are(letters: Lett
     ]
 
 
-def test_a_list_says_what_each_message_is_about_and_leaves_it_where_it_is(letters: Letters) -> None:
+def test_a_list_describes_each_message_and_leaves_it_in_the_queue(letters: Letters) -> None:
     tick = {"stepwell": "tick", "function": "f", "at": 5, "token": "secret"}
     ids = [
         letters.give_up("outcomes", OUTCOME),
@@ -119,7 +119,7 @@ def test_a_list_says_what_each_message_is_about_and_leaves_it_where_it_is(letter
         assert all(item["receives"] >= 1 for item in listed.values())
 
 
-def test_a_list_is_of_one_queue_or_so_many_of_each(letters: Letters) -> None:
+def test_a_list_can_be_limited_to_a_queue_and_a_number(letters: Letters) -> None:
     for n in range(12):
         letters.give_up("outcomes", {"stepwell": "timer", "run": str(n)})
     letters.give_up("events", EVENT)
@@ -133,7 +133,7 @@ def test_a_list_is_of_one_queue_or_so_many_of_each(letters: Letters) -> None:
     )
 
 
-def test_some_are_sent_again_by_their_ids(letters: Letters) -> None:
+def test_chosen_dead_letters_are_sent_again_by_id(letters: Letters) -> None:
     first, second = (letters.give_up("outcomes", {"stepwell": "timer", "run": run}) for run in ("one", "two"))
     assert data("dead-letters", "redrive", first, "--yes", "--env", "dev") == {"moved": {"events": 0, "outcomes": 1}}
     assert [json.loads(body)["run"] for body in letters.waiting("outcomes")] == ["one"]
@@ -141,17 +141,17 @@ def test_some_are_sent_again_by_their_ids(letters: Letters) -> None:
     assert "there are no dead letters none" in refused("dead-letters", "redrive", "none", "--yes", "--env", "dev")
 
 
-def test_all_of_a_queue_are_moved_by_sqs_itself_to_the_queue_that_they_were_for(letters: Letters) -> None:
-    letters.give_up("events", EVENT, ERROR_CODE="NO_PERMISSIONS")  # it came from no queue
+def test_all_dead_letters_of_a_queue_are_moved_by_sqs(letters: Letters) -> None:
+    letters.give_up("events", EVENT, ERROR_CODE="NO_PERMISSIONS")  # it was not in a queue before
     text = ok("dead-letters", "redrive", "--yes", "--env", "dev")
     assert "moved 3 of events" in text
-    (task,) = letters.tasks  # and none for the queue that has none
+    (task,) = letters.tasks  # no task for a queue without dead letters
     account = letters.resources.account
     assert task["SourceArn"].endswith(":dead-of-events")
     assert task["DestinationArn"] == f"arn:aws:sqs:{letters.resources.region}:{account}:events"
 
 
-def test_a_move_that_sqs_ends_early_says_why(letters: Letters) -> None:
+def test_a_move_that_sqs_aborts_is_reported_with_the_reason(letters: Letters) -> None:
     (queue,) = queues(letters.sqs, letters.resources, "events")
     letters.ends_as = {"Status": "FAILED", "FailureReason": "AccessDenied"}
     shown: list[tuple[int, int | None]] = []
@@ -165,9 +165,9 @@ def test_a_move_that_sqs_ends_early_says_why(letters: Letters) -> None:
     assert shown == [(0, 3), (3, None)]
 
 
-def test_nothing_is_moved_without_a_yes(letters: Letters) -> None:
+def test_nothing_is_moved_without_confirmation(letters: Letters) -> None:
     letters.give_up("events", EVENT)
-    asked = run("dead-letters", "redrive", "--env", "dev", input="n\n")
-    assert asked.exit_code == 1
-    assert "1 of events" in asked.stderr
+    result = run("dead-letters", "redrive", "--env", "dev", input="n\n")
+    assert result.exit_code == 1
+    assert "1 of events" in result.stderr
     assert letters.tasks == []

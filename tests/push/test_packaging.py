@@ -1,4 +1,4 @@
-"""What a step is as a Lambda: the same content gives the same bytes, and what Lambda cannot run is refused."""
+"""Packaging of steps for Lambda: the same content gives the same bytes; steps that Lambda cannot run are refused."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_runtime_follows_from_what_starts_the_program(
         ({"main.py": "", ".venv/bin/activate": ""}, {}, "pip install --target"),
     ],
 )
-def test_what_lambda_cannot_start_is_refused_with_the_cure(
+def test_programs_that_lambda_cannot_start_are_refused_with_a_fix(
     write: Write, files: dict[str, str], runtime: dict[str, Any], cure: str
 ) -> None:
     folder = write(files=files, steps={"a": {"path": "file://.", "runtime": {"type": "lambda", **runtime}}})
@@ -145,7 +145,7 @@ def test_what_lambda_cannot_start_is_refused_with_the_cure(
 @pytest.mark.parametrize(
     ("content", "cure"), [(b"MZ\x90", "Windows"), (b"\xcf\xfa\xed\xfe", "macOS"), (b"hi", "#!/bin/sh")]
 )
-def test_a_program_that_is_none_for_linux_is_refused(write: Write, content: bytes, cure: str) -> None:
+def test_programs_for_other_systems_are_refused(write: Write, content: bytes, cure: str) -> None:
     folder = write(files={"main": "#!"})
     (folder / "main").write_bytes(content)
     with pytest.raises(PackagingError, match=cure):
@@ -164,7 +164,7 @@ def test_a_binary_runs_on_the_processor_it_was_built_for(write: Write, machine: 
         packaged(folder)
 
 
-def test_libraries_decide_the_processor_where_nothing_else_does(write: Write) -> None:
+def test_libraries_decide_the_processor_if_the_program_does_not(write: Write) -> None:
     folder = write(files={"main.py": ""})
     assert packaged(folder).architecture == "arm64"
     (folder / "lib.so").write_bytes(ELF["x86_64"])
@@ -177,12 +177,14 @@ def test_libraries_decide_the_processor_where_nothing_else_does(write: Write) ->
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [("1s", 3), ("1500ms", 4), ("14m59s", 900), ("15m", 900)])
-def test_a_program_gets_two_seconds_more_than_its_time(write: Write, timeout: str, seconds: int) -> None:
+def test_the_lambda_of_a_program_has_two_seconds_more_than_the_timeout(
+    write: Write, timeout: str, seconds: int
+) -> None:
     made = packaged(write(steps={"a": {"path": "file://.", "timeout": timeout}}))
     assert made.timeout_s == seconds
 
 
-def test_a_handler_gets_its_time(write: Write) -> None:
+def test_the_lambda_of_a_handler_has_the_timeout_of_the_step(write: Write) -> None:
     runtime = {"type": "lambda", "handler": "app.handler"}
     step = {"path": "file://.", "timeout": "1500ms", "runtime": runtime}
     made = packaged(write(files={"app.py": ""}, steps={"a": step}))
@@ -235,14 +237,14 @@ def test_too_large_an_env_file_is_refused(write: Write) -> None:
         {"runtime": {"type": "lambda", "tracing": False}},
     ],
 )
-def test_whatever_changes_how_a_step_runs_changes_its_name(write: Write, change: dict[str, Any]) -> None:
+def test_each_setting_of_a_step_changes_the_lambda_s_name(write: Write, change: dict[str, Any]) -> None:
     files = {"a/main.py": ""}
     before = packaged(write(files=files, steps={"a": {"path": "file://./a"}})).name("dev")
     after = packaged(write(files=files, steps={"a": {"path": "file://./a", **change}})).name("dev")
     assert before != after
 
 
-def test_a_step_keeps_its_name_when_stepwell_learns_new_settings() -> None:
+def test_new_settings_in_stepwell_do_not_change_existing_names() -> None:
     code = StepCode(folder=Path(), file=None, files=(), hash="c" * 64)
     step = StepLambda(
         function_id="order",
@@ -262,7 +264,7 @@ def test_a_step_keeps_its_name_when_stepwell_learns_new_settings() -> None:
     assert step.hash == "8b88fe1291e59fef2aa3109486fb7a85bd23476a9180c42cec5bc223b1bdcae8"
 
 
-def test_neither_a_value_nor_the_name_of_a_step_changes_its_name(write: Write) -> None:
+def test_values_and_step_names_do_not_change_the_lambda_s_name(write: Write) -> None:
     files = {"a/main.py": "", "a/.env": "A=1\n"}
     before = packaged(write(files=files, steps={"a": {"path": "file://./a"}})).name("dev")
     files["a/.env"] = "A=2\nB=3\n"
@@ -275,7 +277,7 @@ def test_neither_a_value_nor_the_name_of_a_step_changes_its_name(write: Write) -
 
 @pytest.mark.parametrize("env", ["d", "dev", "e" * 24])
 @pytest.mark.parametrize("function_id", ["f", "f" * 64, "a-" * 31 + "a"])
-def test_every_name_fits(env: str, function_id: str) -> None:
+def test_every_name_is_within_aws_limits(env: str, function_id: str) -> None:
     name = function_name(env, function_id, "0123456789abcdef")
     assert len(name) <= LONGEST
     assert is_function_name(env, name)
@@ -283,13 +285,13 @@ def test_every_name_fits(env: str, function_id: str) -> None:
     assert len(role_name(env, function_id)) <= LONGEST
 
 
-def test_long_ids_that_begin_alike_get_names_of_their_own() -> None:
+def test_long_ids_with_a_common_prefix_get_different_names() -> None:
     one, two = "f" * 63 + "a", "f" * 63 + "b"
     assert role_name("dev", one) != role_name("dev", two)
     assert function_name("dev", one, "0" * 64) != function_name("dev", two, "0" * 64)
 
 
 @pytest.mark.parametrize("env", ["", "Dev", "1dev", "a/b", "e" * 25])
-def test_an_environment_has_a_name_that_fits_into_others(env: str) -> None:
+def test_an_invalid_name_of_an_environment_is_refused(env: str) -> None:
     with pytest.raises(BadName):
         environment(env)

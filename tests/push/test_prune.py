@@ -1,4 +1,4 @@
-"""What no live or running version needs is removed, and nothing else."""
+"""Prune removes resources that no live or running version needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def prune(aws: Aws, *, later_ms: int = 2 * GRACE_MS, **options: Any) -> list[str
 
 
 def push_thrice(aws: Aws, write: Write) -> tuple[Path, str, set[str]]:
-    """Three versions of a function: the Lambda of the first, and those of the others, one of which is live, and one
-    what it can be rolled back to."""
+    """Pushes three versions of a function. Returns the Lambda of the first, and those of the second, which a rollback
+    uses, and of the third, which is live."""
     names = []
     for text in ("1", "2", "3"):
         folder = write(steps=STEPS, files={"a/main.py": text, "a/.env": "A=1\n"})
@@ -55,7 +55,7 @@ def open_run(aws: Aws, version: int) -> None:
     aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **fields})
 
 
-def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -> None:
+def test_resources_of_replaced_versions_are_removed(aws: Aws, write: Write) -> None:
     folder, _, new = push_thrice(aws, write)
     assert prune(aws) == ["code", "lambda", "log group"]
     assert lambdas(aws) == new
@@ -92,13 +92,13 @@ def test_a_version_with_an_open_run_keeps_what_it_needs(aws: Aws, write: Write) 
     assert lambdas(aws) == {old, *new}
 
 
-def test_what_was_replaced_or_made_just_now_stays(aws: Aws, write: Write) -> None:
+def test_recently_replaced_or_created_resources_stay(aws: Aws, write: Write) -> None:
     _, old, new = push_thrice(aws, write)
     assert prune(aws, later_ms=GRACE_MS // 2) == []
     assert lambdas(aws) == {old, *new}
 
 
-def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) -> None:
+def test_all_resources_of_a_retired_function_are_removed(aws: Aws, write: Write) -> None:
     folder, _, _ = push_thrice(aws, write)
     Releases(aws.resources).retire(["f"])
     assert prune(aws) == [*3 * ["code"], *3 * ["lambda"], *3 * ["log group"], "parameter", "role"]
@@ -108,8 +108,8 @@ def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) 
     assert len(lambdas(aws)) == 1
 
 
-def test_the_role_of_a_step_in_a_vpc_goes_with_the_next_prune(aws: Aws, write: Write) -> None:
-    """Lambda removes network interfaces with it, some time after the function is gone."""
+def test_the_role_of_a_step_in_a_vpc_is_removed_by_the_next_prune(aws: Aws, write: Write) -> None:
+    """Lambda needs the role to remove network interfaces, some time after the function is deleted."""
     aws.resources = replace(aws.resources, step_subnets=("subnet-0a",), step_security_groups=("sg-0a",))
     aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "vpc": True}}}))
     Releases(aws.resources).retire(["f"])
@@ -127,7 +127,7 @@ def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
     assert prune(aws, later_ms=31 * 86_400_000) == ["log group"]
 
 
-def test_before_an_environment_goes_everything_that_pushes_made_can_go_at_once(aws: Aws, write: Write) -> None:
+def test_prune_all_removes_everything_that_pushes_made(aws: Aws, write: Write) -> None:
     _, old, _ = push_thrice(aws, write)
     aws.session.client("logs").create_log_stream(logGroupName=f"/aws/lambda/{old}", logStreamName="s")
     assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == ["code", "lambda", "log group"]  # of version 1
@@ -137,7 +137,7 @@ def test_before_an_environment_goes_everything_that_pushes_made_can_go_at_once(a
     assert (lambdas(aws), groups(aws)) == (set(), set())
 
 
-def test_logs_of_containers_go_with_their_function(aws: Aws, write: Write) -> None:
+def test_logs_of_containers_are_removed_with_the_function(aws: Aws, write: Write) -> None:
     aws.push(write())
     logs, prefix = aws.session.client("logs"), "/stepwell/dev/tasks/"
     for function_id in ("f", "gone"):
@@ -163,7 +163,7 @@ def test_images_that_no_task_definition_runs_are_removed(aws: Aws) -> None:
     }
     normalised = parse_definition(definition).normalised()
     Releases(aws.resources).register(NewVersion(normalised, {"a": {"ecs": task}}, {}, "", "", "stepwell.json"), 1)
-    assert prune(aws, later_ms=0) == []  # it may belong to a push that goes on right now
+    assert prune(aws, later_ms=0) == []  # it may belong to a push that is running
     assert prune(aws) == ["image"]
     left = ecr.list_images(repositoryName="stepwell-dev-steps")["imageIds"]
     assert [image["imageTag"] for image in left] == ["new"]
@@ -176,7 +176,7 @@ def manifest(content: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["stepwell-dev-route", "stepwell-dev-x-0123456789ab", "theirs"])
-def test_what_no_push_made_is_left_alone(aws: Aws, name: str) -> None:
+def test_resources_that_no_push_made_are_left_alone(aws: Aws, name: str) -> None:
     iam = aws.session.client("iam")
     role = iam.create_role(RoleName="stepwell-dev-step-theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     aws.session.client("lambda").create_function(
@@ -185,7 +185,7 @@ def test_what_no_push_made_is_left_alone(aws: Aws, name: str) -> None:
     assert prune(aws) == []
 
 
-def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, write: Write) -> None:
+def test_an_environment_with_the_same_name_prefix_is_left_alone(aws: Aws, write: Write) -> None:
     push_thrice(aws, write)
     client = aws.session.client("lambda")
     made = client.get_function(FunctionName=next(iter(lambdas(aws))))["Configuration"]
@@ -201,8 +201,8 @@ def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, wri
     assert "stepwell-dev-two-f-0123456789ab" in lambdas(aws)
 
 
-def test_logs_of_another_environment_whose_name_begins_alike_are_left_alone(aws: Aws, write: Write) -> None:
-    """By its name, the group could be that of a function `two-f` of this environment."""
+def test_logs_of_an_environment_with_the_same_name_prefix_are_left_alone(aws: Aws, write: Write) -> None:
+    """By name, the group could be that of a function `two-f` in this environment."""
     push_thrice(aws, write)
     group = "/aws/lambda/stepwell-dev-two-f-0123456789ab"
     aws.session.client("logs").create_log_group(logGroupName=group, tags={"stepwell:env": "dev-two"})
@@ -219,7 +219,7 @@ def test_logs_of_a_push_that_never_ended_are_removed(aws: Aws, write: Write) -> 
     assert groups(aws) == set()
 
 
-def test_a_log_group_that_lambda_made_before_push_is_known_for_ours(aws: Aws, write: Write) -> None:
+def test_a_log_group_that_lambda_created_first_is_tagged_by_the_push(aws: Aws, write: Write) -> None:
     folder = write()
     (group,) = [action.name for action in aws.push(folder, dry_run=True)[0] if action.kind == "log group"]
     aws.session.client("logs").create_log_group(logGroupName=group)
@@ -228,11 +228,11 @@ def test_a_log_group_that_lambda_made_before_push_is_known_for_ours(aws: Aws, wr
     assert "log group" in prune(aws)
 
 
-# --- what stacks left ------------------------------------------------------------------------------------------------
+# --- resources that stacks retained ----------------------------------------------------------------------------------
 
 
 def of_a_stack(aws: Aws, env: str = "dev") -> str:
-    """A step's Lambda as `stepwell.cdk.Functions` makes it; its name."""
+    """Creates a step's Lambda as `stepwell.cdk.Functions` does, and returns the name."""
     iam, name = aws.session.client("iam"), f"stepwell-{env}-s-0123456789ab"
     tags = {"stepwell:env": env, "stepwell:function": "s"}
     role = iam.create_role(
@@ -257,10 +257,10 @@ def roles(aws: Aws) -> set[str]:
     return {role["RoleName"] for role in aws.session.client("iam").list_roles()["Roles"]}
 
 
-def test_a_lambda_that_left_its_stack_goes_with_its_role(aws: Aws) -> None:
+def test_a_lambda_that_left_the_stack_is_removed_with_the_role(aws: Aws) -> None:
     name, other = of_a_stack(aws), of_a_stack(aws, "dev-two")
     registered_by_a_stack(aws, name)
-    assert prune(aws) == []  # its version is live
+    assert prune(aws) == []  # the version is live
     Releases(aws.resources).retire(["s"])
     assert prune(aws, later_ms=0) == []
     assert prune(aws) == ["lambda", "role"]
@@ -268,7 +268,7 @@ def test_a_lambda_that_left_its_stack_goes_with_its_role(aws: Aws) -> None:
     assert prune(aws) == []
 
 
-def test_a_lambda_that_left_its_stack_stays_while_a_run_needs_it(aws: Aws) -> None:
+def test_a_lambda_that_left_the_stack_stays_while_a_run_needs_it(aws: Aws) -> None:
     name = of_a_stack(aws)
     registered_by_a_stack(aws, name)
     Releases(aws.resources).retire(["s"])
@@ -279,26 +279,26 @@ def test_a_lambda_that_left_its_stack_stays_while_a_run_needs_it(aws: Aws) -> No
 
 
 def test_a_lambda_that_is_part_of_a_stack_stays(aws: Aws) -> None:
-    name, asked = of_a_stack(aws), []
+    name, requests = of_a_stack(aws), []
 
     def answer(request: Any, **_: Any) -> AWSResponse:
-        asked.append(request.body)
+        requests.append(request.body)
         content = "<DescribeStackResourcesResponse><DescribeStackResourcesResult/></DescribeStackResourcesResponse>"
         return AWSResponse(request.url, 200, {}, Body(content.encode()))
 
     aws.session.events.register("before-send.cloudformation.DescribeStackResources", answer)
     assert prune(aws) == []
     assert lambdas(aws) == {name}
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-def test_a_version_of_the_adapter_s_layer_goes_when_no_lambda_uses_it(aws: Aws, write: Write) -> None:
+def test_a_version_of_the_adapter_s_layer_is_removed_when_no_lambda_uses_it(aws: Aws, write: Write) -> None:
     client, old = aws.session.client("lambda"), aws.resources.layers["arm64"]
     folder = write()
     aws.push(folder)
     new = client.publish_layer_version(LayerName="adapter-arm64", Content={"ZipFile": b"newer"})["LayerVersionArn"]
     aws.resources = replace(aws.resources, layers={**aws.resources.layers, "arm64": new})
-    assert prune(aws) == []  # the Lambda of the step has it
+    assert prune(aws) == []  # the step's Lambda uses it
     aws.push(folder)
     assert prune(aws, later_ms=0) == []  # a push that began earlier may use it
     assert prune(aws) == ["layer"]

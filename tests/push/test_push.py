@@ -1,4 +1,4 @@
-"""A push makes functions live, does nothing twice, and can be repeated wherever it was interrupted."""
+"""A push makes functions live, repeats no work, and can be repeated after any interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TWO = {
         "after": [{"step": "one"}],
     },
 }
-SECONDS = count(0, 10)  # a clock by which everything that was read is old the next time
+SECONDS = count(0, 10)  # a clock that runs so fast that caches are always expired
 TWO_FILES = {"one/main.py": "print(1)\n", "two/app.js": "exports.handler = async () => 2\n"}
 
 
@@ -86,7 +86,7 @@ def test_a_push_makes_a_lambda_for_every_step_and_then_the_version(aws: Aws, wri
     ]
 
 
-def test_a_lambda_is_never_retried_answers_to_the_outcomes_queue_and_may_loop(aws: Aws, write: Write) -> None:
+def test_lambdas_have_no_retries_send_results_to_outcomes_and_allow_recursion(aws: Aws, write: Write) -> None:
     aws.push(write())
     (name,) = lambdas(aws)
     config = aws.session.client("lambda").get_function_event_invoke_config(FunctionName=name)
@@ -102,7 +102,7 @@ def test_a_lambda_is_never_retried_answers_to_the_outcomes_queue_and_may_loop(aw
     assert name.endswith(tags["stepwell:hash"])
 
 
-def test_a_second_push_of_the_same_changes_nothing(aws: Aws, write: Write) -> None:
+def test_a_second_push_without_changes_does_nothing(aws: Aws, write: Write) -> None:
     folder = write(steps={**TWO, "three": {"runtime": {"type": "http", "url": "https://example.com"}}}, files=TWO_FILES)
     (folder / "one" / ".env").write_text("A=1\n")
     aws.push(folder)
@@ -118,7 +118,7 @@ def test_a_dry_run_changes_nothing(aws: Aws, write: Write) -> None:
     assert not aws.writes
 
 
-def test_only_the_step_whose_code_changed_is_made_anew(aws: Aws, write: Write) -> None:
+def test_only_the_step_whose_code_changed_gets_a_new_lambda(aws: Aws, write: Write) -> None:
     folder = write(steps=TWO, files=TWO_FILES)
     aws.push(folder)
     before = live(aws).targets
@@ -128,7 +128,7 @@ def test_only_the_step_whose_code_changed_is_made_anew(aws: Aws, write: Write) -
     after = live(aws).targets
     assert after["one"] != before["one"]
     assert after["two"] == before["two"]
-    assert len(lambdas(aws)) == 3  # open runs of version 1 go on with its code
+    assert len(lambdas(aws)) == 3  # open runs of version 1 continue with this Lambda
     assert kinds(actions) == ["create lambda", "create log group", "update function", "upload code"]
 
 
@@ -190,7 +190,7 @@ def test_no_value_is_in_the_environment_of_a_lambda(aws: Aws, write: Write) -> N
     assert aws.push(folder) == ([], [])
 
 
-def test_a_native_handler_gets_the_adapter_only_for_its_values(aws: Aws, write: Write) -> None:
+def test_native_handlers_run_with_the_adapter_as_wrapper(aws: Aws, write: Write) -> None:
     folder = write(steps={"two": TWO["two"] | {"after": []}}, files=TWO_FILES)
     (folder / "two" / ".env").write_text("A=1\n")
     aws.push(folder)
@@ -221,7 +221,7 @@ def test_an_http_step_gets_its_dotenv_and_secrets_too(aws: Aws, write: Write) ->
 # --- roles -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_role_allows_its_own_function_and_nothing_else(aws: Aws, write: Write) -> None:
+def test_a_role_allows_only_the_function_s_own_resources(aws: Aws, write: Write) -> None:
     put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "v")
     aws.push(write(steps={"a": {"path": "file://.", "secrets": ["KEY"]}}))
     iam = aws.session.client("iam")
@@ -243,15 +243,15 @@ def test_a_role_allows_its_own_function_and_nothing_else(aws: Aws, write: Write)
     }
 
 
-def test_a_role_is_assumed_for_its_own_account_only(aws: Aws, write: Write) -> None:
+def test_a_role_can_be_assumed_for_this_account_only(aws: Aws, write: Write) -> None:
     aws.push(write())
     role = aws.session.client("iam").get_role(RoleName="stepwell-dev-step-f")["Role"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
 
 
-def test_a_push_corrects_a_role_that_trusts_others(aws: Aws, write: Write) -> None:
-    """As do roles that older versions of Stepwell made."""
+def test_a_push_corrects_a_role_with_a_wider_trust(aws: Aws, write: Write) -> None:
+    """Roles from older versions of Stepwell have a wider trust."""
     aws.push(write())
     iam = aws.session.client("iam")
     document = trust("123456789012")
@@ -263,7 +263,7 @@ def test_a_push_corrects_a_role_that_trusts_others(aws: Aws, write: Write) -> No
     assert aws.push(write())[0] == []
 
 
-def test_a_secret_that_a_new_version_does_without_stays_allowed_for_the_old_one(aws: Aws, write: Write) -> None:
+def test_a_secret_that_only_an_older_version_needs_stays_allowed(aws: Aws, write: Write) -> None:
     put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "v")
     aws.push(write(steps={"a": {"path": "file://.", "secrets": ["KEY"]}}))
     folder = write(steps={"a": {"path": "file://."}})
@@ -274,7 +274,7 @@ def test_a_secret_that_a_new_version_does_without_stays_allowed_for_the_old_one(
     assert aws.push(folder) == ([], [])
 
 
-def test_what_a_new_version_does_without_stays_allowed_for_the_old_one_s_runs(aws: Aws, write: Write) -> None:
+def test_permissions_that_only_an_older_version_needs_stay_allowed(aws: Aws, write: Write) -> None:
     aws.resources = replace(aws.resources, cluster="containers", adapter_images={"x86_64": "adapter:1"})
     aws.push(write(steps={"a": {"path": "file://."}}))
     runtime = {"type": "docker", "image": "127.0.0.1:1/tool:1", "entrypoint": ["/tool"]}
@@ -285,10 +285,10 @@ def test_what_a_new_version_does_without_stays_allowed_for_the_old_one_s_runs(aw
     assert aws.push(folder) == ([], [])
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 
-def test_a_role_that_lambda_does_not_know_yet_is_waited_for(aws: Aws, write: Write) -> None:
+def test_a_push_waits_until_lambda_knows_a_new_role(aws: Aws, write: Write) -> None:
     message = "The role defined for the function cannot be assumed by Lambda."
     aws.fail_once("CreateFunction", refusal("InvalidParameterValueException", message, "CreateFunction"))
     message = "The function's execution role does not have permissions to call SendMessage on the queue"
@@ -341,13 +341,13 @@ def test_an_interrupted_push_can_be_repeated(aws: Aws, write: Write, operation: 
     ("operation", "nth"),
     [
         ("PutItem", 0),  # the version
-        ("PutItem", 1),  # what is live
-        ("BatchWriteItem", 0),  # its cron triggers
-        ("PutItem", 2),  # the counter that everybody looks at
-        ("UpdateItem", 0),  # that all of it is done
+        ("PutItem", 1),  # the live version
+        ("BatchWriteItem", 0),  # the cron triggers
+        ("PutItem", 2),  # the counter by which routers notice changes
+        ("UpdateItem", 0),  # marks the release as complete
     ],
 )
-def test_a_push_that_is_interrupted_while_it_goes_live_is_finished_by_the_next(
+def test_the_next_push_completes_one_that_was_interrupted_while_going_live(
     aws: Aws, write: Write, operation: str, nth: int
 ) -> None:
     warm = Registry(aws.resources, clock=lambda: next(SECONDS))
@@ -364,11 +364,11 @@ def test_a_push_that_is_interrupted_while_it_goes_live_is_finished_by_the_next(
     assert aws.push(folder) == ([], [])
 
 
-def test_a_retirement_that_is_interrupted_is_finished_by_the_next(aws: Aws, write: Write) -> None:
+def test_the_next_retirement_completes_an_interrupted_one(aws: Aws, write: Write) -> None:
     aws.push(write())
     warm = Registry(aws.resources, clock=lambda: next(SECONDS))
     assert list(warm.catalog().live) == ["f"]
-    aws.fail_once("PutItem", RuntimeError("interrupted"), after=1)  # the counter that everybody looks at
+    aws.fail_once("PutItem", RuntimeError("interrupted"), after=1)  # the counter by which routers notice changes
     with pytest.raises(RuntimeError, match="interrupted"):
         Releases(aws.resources).retire(["f"])
     (row,) = Registry(aws.resources).functions()
@@ -387,7 +387,7 @@ def test_functions_with_the_same_code_share_it_and_show_their_progress(aws: Aws,
     assert [one.function_id for one in registered] == ["f", "g"]
 
 
-def test_what_an_interrupted_push_has_done_is_not_done_again(aws: Aws, write: Write) -> None:
+def test_completed_actions_of_an_interrupted_push_are_not_repeated(aws: Aws, write: Write) -> None:
     folder = write(steps=TWO, files=TWO_FILES)
     aws.fail_once("CreateFunction", KeyError("interrupted"))
     with pytest.raises(KeyError):
@@ -421,14 +421,14 @@ def waiting(match: str) -> dict[str, Any]:
     return {"a": {"path": "file://./a", "after": [edge]}}
 
 
-def test_new_wait_paths_are_known_to_every_router_before_they_go_live(aws: Aws, write: Write) -> None:
+def test_every_router_knows_new_wait_paths_before_the_version_goes_live(aws: Aws, write: Write) -> None:
     files = {"a/main.py": ""}
     folder = write(steps=waiting("async.data.id == event.data.id"), files=files)
     aws.push(folder)
     assert aws.slept == [aws.resources.cache_s + 1]
     (folder / "a" / "main.py").write_text("1")
     aws.push(folder)
-    assert len(aws.slept) == 1  # they knew these already
+    assert len(aws.slept) == 1  # these paths were known already
     aws.push(write(steps=waiting("async.data.order == event.data.id"), files=files))
     assert len(aws.slept) == 2
 
@@ -446,7 +446,7 @@ def foreign(aws: Aws, write: Write) -> tuple[str, Path]:
     return arn, write(steps={"a": {"runtime": {"type": "lambda", "arn": arn}}})
 
 
-def test_a_lambda_given_by_its_arn_answers_to_us_and_is_otherwise_left_alone(aws: Aws, write: Write) -> None:
+def test_only_the_destinations_of_a_lambda_named_by_arn_are_changed(aws: Aws, write: Write) -> None:
     arn, folder = foreign(aws, write)
     aws.calls.clear()
     aws.push(folder)
@@ -457,7 +457,7 @@ def test_a_lambda_given_by_its_arn_answers_to_us_and_is_otherwise_left_alone(aws
     assert aws.push(folder) == ([], [])
 
 
-def test_a_lambda_whose_results_go_elsewhere_is_not_taken_over(aws: Aws, write: Write) -> None:
+def test_a_lambda_with_another_destination_is_refused(aws: Aws, write: Write) -> None:
     _, folder = foreign(aws, write)
     other = {"OnSuccess": {"Destination": "arn:aws:sqs:eu-central-1:123456789012:theirs"}}
     aws.session.client("lambda").put_function_event_invoke_config(FunctionName="crm", DestinationConfig=other)
@@ -465,7 +465,7 @@ def test_a_lambda_whose_results_go_elsewhere_is_not_taken_over(aws: Aws, write: 
         aws.push(folder)
 
 
-def test_a_lambda_that_is_not_there_is_refused(aws: Aws, write: Write) -> None:
+def test_a_missing_lambda_is_refused(aws: Aws, write: Write) -> None:
     arn = "arn:aws:lambda:eu-central-1:123456789012:function:gone"
     with pytest.raises(NoLambda, match="gone"):
         aws.push(write(steps={"a": {"runtime": {"type": "lambda", "arn": arn}}}))

@@ -1,4 +1,4 @@
-"""Whoever runs a command is allowed what it requests of AWS, nothing besides, and cannot gain more by it."""
+"""The policy of a command allows exactly what the command requests, and cannot be used to gain permissions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BOUNDARY = "arn:aws:iam::123456789012:policy/stepwell-dev-steps-eu-central-1"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/12345678-1234-1234-1234-123456789012"
 GIVEN = "arn:aws:lambda:eu-central-1:123456789012:function:crm"
 SERVICES = ("dynamodb", "lambda", "iam", "ssm", "logs", "s3", "ecs", "ecr", "cloudformation", "sts")
-# What the engine of containers asks of ECR, which no request of this process shows:
+# Requests of docker or podman to ECR, which are not made by this process:
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
 IMAGES = (
     "BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload", "GetDownloadUrlForLayer",
@@ -49,21 +49,21 @@ IMAGES = (
 
 @contextmanager
 def recorded(aws: Aws) -> Iterator[set[Access]]:
-    """What the requests meanwhile need."""
-    clients.reset()  # those that are made from now on are heard
+    """Yields the set of permissions that requests in the block need."""
+    clients.reset()  # new clients are recorded
     needed: set[Access] = set()
     account = aws.session.__dict__.setdefault("_iam_account", Account())
 
-    def asked(params: Json, model: Any, **_: Any) -> None:
+    def record(params: Json, model: Any, **_: Any) -> None:
         needed.update(account.needs(model.service_model.service_name, model.name, params))
 
-    aws.session.events.register("before-parameter-build", asked, unique_id="iam")
+    aws.session.events.register("before-parameter-build", record, unique_id="iam")
     yield needed
     aws.session.events.unregister("before-parameter-build", unique_id="iam")
 
 
 def with_containers(aws: Aws) -> None:
-    """An environment with everything that a policy names."""
+    """Adds everything to the environment that a policy can name."""
     uri = aws.session.client("ecr").create_repository(repositoryName="steps")["repository"]["repositoryUri"]
     aws.resources = replace(
         aws.resources,
@@ -81,7 +81,7 @@ def with_containers(aws: Aws) -> None:
 
 
 def everything(write: Write) -> Path:
-    """A function that uses all that functions can."""
+    """A function with all features."""
     return write(
         id="f",
         triggers=[{"event": "go"}, {"cron": "0 9 * * *"}],
@@ -109,7 +109,7 @@ def given_lambda(aws: Aws) -> None:
 
 
 def pushes(aws: Aws, write: Write) -> set[Access]:
-    """What all kinds of pushes need."""
+    """The permissions that all kinds of pushes need."""
     given_lambda(aws)
     ok("secrets", "set", "KEY", "--value", "1", "--env", "dev")
     with recorded(aws) as needed:
@@ -119,7 +119,7 @@ def pushes(aws: Aws, write: Write) -> set[Access]:
         (folder / "a" / ".env").write_text("A=2\n")
         file = folder / "stepwell.json"
         definition = json.loads(file.read_text())
-        definition["triggers"].pop()  # a cron trigger goes
+        definition["triggers"].pop()  # removes a cron trigger
         definition["triggers"].append({"cron": "0 8 * * *"})
         file.write_text(json.dumps(definition))
         (folder / "webhooks" / "shop.json").write_text('{"event": "to", "verify": {"type": "github", "secret": "KEY"}}')
@@ -136,8 +136,8 @@ def pushes(aws: Aws, write: Write) -> set[Access]:
 
 
 def unbounded_roles(aws: Aws, folder: Path) -> None:
-    """As an older Stepwell made them: push looks for policies that a team has added, and bounds them if there are
-    none."""
+    """Pushes with a role without boundary, as older versions of Stepwell made it. Push sets the boundary if the team
+    has added no policies."""
     iam = aws.session.client("iam")
     iam.delete_role_permissions_boundary(RoleName="stepwell-dev-step-f")
     ok("push", folder, "--env", "dev")
@@ -150,30 +150,32 @@ def set_step_concurrency(aws: Aws, most: int) -> None:
 
 
 def breaks_off(aws: Aws, folder: Path) -> None:
-    """What has more than 8 MB is sent in parts, and what is not sent whole is taken away."""
+    """Uploads more than 8 MB, in parts, and lets one fail: then the upload is aborted."""
     (folder / "a" / "data").write_bytes(os.urandom(9 * 1024 * 1024))
     aws.fail_once("UploadPart", refusal("InternalError", "no", "UploadPart"))
     with pytest.raises(ClientError):
         aws.push(folder)
 
 
-def test_a_push_is_allowed_what_it_requests_and_nothing_besides(aws: Aws, write: Write) -> None:
+def test_the_push_policy_allows_exactly_what_a_push_requests(aws: Aws, write: Write) -> None:
     with_containers(aws)
     environment = replace(Environment.of(aws.resources), step_lambdas=(GIVEN,))
     document = policy(environment)
     needed = {push for push in pushes(aws, write) if push.action != "iam:DeleteRolePermissionsBoundary"}
     needed |= {access("ecr:GetAuthorizationToken", "*")}
-    needed |= {access("lambda:DeleteFunction", arn("lambda", "function:stepwell-dev-f-0123456789ab"))}  # a failed one
+    needed |= {
+        access("lambda:DeleteFunction", arn("lambda", "function:stepwell-dev-f-0123456789ab"))
+    }  # of a failed creation
     needed |= {access(f"ecr:{action}", arn("ecr", "repository/steps")) for action in IMAGES}
     assert sorted(str(access) for access in needed if not is_allowed(document, access)) == []
     assert surplus(document, needed) == []
 
 
 def surplus(document: Json, needed: set[Access]) -> list[str]:
-    """What is allowed and was not needed."""
-    allowed = [one for one in single(document) if one["Statement"][0]["Effect"] == "Allow"]
-    items = [one["Statement"][0] for one in allowed if not any(is_allowed(one, access) for access in needed)]
-    return [f"{one['Action']} {one['Resource']} {one['Condition']}" for one in items]
+    """The permissions in the document that are not needed."""
+    allowed = [policy for policy in single(document) if policy["Statement"][0]["Effect"] == "Allow"]
+    items = [policy["Statement"][0] for policy in allowed if not any(is_allowed(policy, access) for access in needed)]
+    return [f"{item['Action']} {item['Resource']} {item['Condition']}" for item in items]
 
 
 def test_secrets_can_be_set_and_removed_without_ever_being_read(aws: Aws, write: Write) -> None:
@@ -225,7 +227,7 @@ def test_functions_can_be_retired_and_pruned(aws: Aws, write: Write) -> None:
     with recorded(aws):
         of_a_stack(aws)
         aws.fail_once("UpdateItem", refusal("InternalServerError", "no", "UpdateItem"))
-        assert run("push", everything(write), "--env", "dev").exit_code == 1  # what it began, the next command ends
+        assert run("push", everything(write), "--env", "dev").exit_code == 1  # the next command completes it
     running = {"f": {"S": "f"}, "n": {"N": "7"}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
     aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **running})
     client, tag = aws.session.client("lambda"), {"stepwell:env": "dev"}
@@ -245,7 +247,7 @@ def test_functions_can_be_retired_and_pruned(aws: Aws, write: Write) -> None:
         for what in pruning.plan():
             pruning.apply(what)
         ok("functions", "prune", "--env", "dev", "--dry-run")
-    # When somebody pushes at the same time, a retirement reads the version that this push made live.
+    # A retirement reads the version that a concurrent push has made live.
     needed.add(access("dynamodb:GetItem", arn("dynamodb", "table/stepwell-dev"), dynamodb__LeadingKeys="V#f"))
     document = policy(Environment.of(aws.resources), ["functions"])
     assert sorted(str(access) for access in needed if not is_allowed(document, access)) == []
@@ -253,12 +255,12 @@ def test_functions_can_be_retired_and_pruned(aws: Aws, write: Write) -> None:
 
 
 def registered(parsed: Any, **_: Any) -> None:
-    """moto leaves out when a task definition was registered."""
+    """Adds `registeredAt`, which moto lacks."""
     parsed["taskDefinition"].setdefault("registeredAt", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def of_a_stack(aws: Aws) -> None:
-    """A Lambda that has left its stack."""
+    """Creates a Lambda and a role that have left their stack."""
     tags = {"stepwell:env": "dev", "stepwell:function": "s"}
     given = [{"Key": key, "Value": value} for key, value in tags.items()]
     iam = aws.session.client("iam")
@@ -281,7 +283,7 @@ def image(aws: Aws) -> None:
     aws.session.client("ecr").put_image(repositoryName="steps", imageManifest=json.dumps(manifest), imageTag="old")
 
 
-# --- what nobody gains -----------------------------------------------------------------------------------------------
+# --- privilege escalation --------------------------------------------------------------------------------------------
 
 ENVIRONMENT = Environment(
     env="dev",
@@ -327,12 +329,12 @@ ESCALATIONS = {
 }  # fmt: skip
 
 
-def test_who_may_push_gains_no_more_by_it() -> None:
+def test_the_push_policy_cannot_be_used_to_gain_permissions() -> None:
     document = policy(ENVIRONMENT)
     assert {what for what, access in ESCALATIONS.items() if is_allowed(document, access)} == set()
 
 
-def test_who_prunes_takes_away_no_role_but_those_of_steps() -> None:
+def test_prune_may_remove_only_roles_of_steps() -> None:
     document = policy(ENVIRONMENT, ["functions"])
     engine = {"aws__ResourceTag/stepwell:env": "dev"}
     step = {**engine, "aws__ResourceTag/stepwell:function": "f"}
@@ -345,7 +347,7 @@ def test_who_prunes_takes_away_no_role_but_those_of_steps() -> None:
 
 
 @pytest.mark.parametrize("key", ["", KEY])
-def test_the_boundary_allows_what_steps_do_and_nothing_besides(aws: Aws, key: str) -> None:
+def test_the_boundary_allows_exactly_what_steps_need(aws: Aws, key: str) -> None:
     resources = replace(aws.resources, kms_key=key)
     resources = replace(resources, step_subnets=("subnet-1",))
     options: Json = {"lambdas": True, "secrets": ["A", "B"], "dotenv": True, "containers": True}
@@ -359,9 +361,9 @@ def test_the_boundary_allows_what_steps_do_and_nothing_besides(aws: Aws, key: st
 
 
 def asked_of(document: Json) -> Iterator[Access]:
-    """A request for each thing that a step's policy allows."""
-    for one in single(document):
-        (statement,) = one["Statement"]
+    """One access for each permission in a step's policy."""
+    for policy_of_one in single(document):
+        (statement,) = policy_of_one["Statement"]
         if statement["Effect"] == "Deny":
             continue
         context = {key: value for tests in statement["Condition"].values() for key, value in tests.items()}
@@ -369,7 +371,7 @@ def asked_of(document: Json) -> Iterator[Access]:
         yield Access(statement["Action"], resource, tuple(sorted((key, (item,)) for key, item in context.items())))
 
 
-def test_a_boundary_that_was_widened_never_reaches_the_engine_or_the_account(aws: Aws) -> None:
+def test_a_widened_boundary_excludes_the_engine_and_the_account(aws: Aws) -> None:
     document = boundary(aws.resources, ["dynamodb:*", "s3:*", "ses:SendEmail"])
     table = arn("dynamodb", "table/stepwell-dev")
     for item, allowed in (
@@ -384,8 +386,8 @@ def test_a_boundary_that_was_widened_never_reaches_the_engine_or_the_account(aws
         assert is_allowed(document, item) is allowed, item
 
 
-def test_a_role_that_a_team_gave_more_rights_is_left_as_it_is(aws: Aws, write: Write) -> None:
-    """The boundary of the stack would cut them. A push says so each time."""
+def test_a_role_with_policies_of_a_team_keeps_no_boundary(aws: Aws, write: Write) -> None:
+    """The stack's boundary would restrict the team's policies. Each push prints a note about it."""
     folder, iam = write(), aws.session.client("iam")
     aws.push(folder)
     with_containers(aws)
@@ -403,8 +405,8 @@ def test_a_role_that_a_team_gave_more_rights_is_left_as_it_is(aws: Aws, write: W
 # --- the command, and the constructs ---------------------------------------------------------------------------------
 
 
-def test_a_policy_is_printed_and_fits_into_a_managed_one(aws: Aws) -> None:
-    """IAM takes 6,144 characters without white space."""
+def test_the_printed_policy_fits_into_a_managed_policy(aws: Aws) -> None:
+    """IAM's limit is 6,144 characters without white space."""
     with_containers(aws)
     aws.resources = replace(aws.resources, kms_key=KEY)
     environment = Environment.of(aws.resources)
@@ -456,13 +458,13 @@ def test_github_may_push_from_one_branch_or_environment_of_one_repository(
         ({"github": "acme/shop", "branch": "main", "assumed_by": aws_iam.AccountRootPrincipal()}, "who may assume"),
     ],
 )
-def test_a_trust_that_is_too_wide_is_refused(tmp_path: Path, given: Json, message: str) -> None:
+def test_a_trust_that_is_too_wide_is_rejected(tmp_path: Path, given: Json, message: str) -> None:
     with pytest.raises(BadTrust, match=message):
         role_of(tmp_path, **given)
 
 
-def test_a_stack_s_policy_is_the_one_that_is_printed(aws: Aws, tmp_path: Path) -> None:
-    """It reads the environment's names when it is deployed."""
+def test_the_stack_s_push_policy_equals_the_printed_one(aws: Aws, tmp_path: Path) -> None:
+    """CloudFormation reads the environment's names at deployment."""
     stack = cdk.Stack(cdk.App(outdir=str(tmp_path)), "Ci")
     PushPolicy(stack, "Policy", env="dev", containers=True, kms_key=KEY)
     template = Template.from_stack(stack)
@@ -491,11 +493,11 @@ def test_a_stack_s_policy_is_the_one_that_is_printed(aws: Aws, tmp_path: Path) -
 
 
 def _plain(document: Json) -> list[str]:
-    """CDK writes lists of one as their only element, and may merge statements."""
+    """The statement in a normal form: CDK writes a list of one as the element, and may merge statements."""
     return sorted({json.dumps(statement, sort_keys=True) for one in single(document) for statement in one["Statement"]})
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the documentation -----------------------------------------------------------------------------------------------
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "guides" / "deploy-from-ci.md"
 
@@ -504,7 +506,7 @@ def fences(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-def test_the_workflow_of_the_page_asks_for_a_token_and_pushes_what_the_command_knows() -> None:
+def test_the_documented_workflow_requests_a_token_and_uses_valid_commands() -> None:
     (text,) = fences("yaml")
     workflow = yaml.safe_load(text)
     assert workflow["permissions"] == {"id-token": "write", "contents": "read"}
@@ -516,7 +518,7 @@ def test_the_workflow_of_the_page_asks_for_a_token_and_pushes_what_the_command_k
     assert all(option in ok("push", "--help") for option in options)
 
 
-def test_the_stacks_of_the_page_can_be_synthesised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_stacks_can_be_synthesised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     github, gitlab = fences("python")
     monkeypatch.setenv("CDK_OUTDIR", str(tmp_path))
     scope: Json = {}

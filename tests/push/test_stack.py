@@ -1,4 +1,4 @@
-"""Functions in a stack: the same Lambdas and roles as a push makes, by CloudFormation, and registered last."""
+"""Functions in a stack: CloudFormation creates the same Lambdas and roles as a push, and registers the version last."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of(resources: Any, kind: str) -> dict[str, Any]:
     return {name: item for name, item in resources.items() if item["Type"] == kind}
 
 
-def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: Path) -> None:
+def test_a_stack_contains_what_a_push_would_create(aws: Aws, write: Write, tmp_path: Path) -> None:
     resources = synthesise(write(), aws, tmp_path / "out")
     ((function, value),) = of(resources, "AWS::Lambda::Function").items()
     properties = value["Properties"]
@@ -56,7 +56,7 @@ def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: 
     assert invoke in registered["DependsOn"]
 
 
-def test_what_a_step_runs_on_stays_when_it_leaves_the_stack(aws: Aws, write: Write, tmp_path: Path) -> None:
+def test_resources_of_a_step_are_retained_when_it_leaves_the_stack(aws: Aws, write: Write, tmp_path: Path) -> None:
     resources = synthesise(write(steps=secretive("KEY"), files={"a/main.py": "1"}), aws, tmp_path / "out")
     kept = {
         resource["Type"] for resource in resources.values() if resource.get("DeletionPolicy") == "RetainExceptOnCreate"
@@ -72,10 +72,8 @@ def test_what_a_step_runs_on_stays_when_it_leaves_the_stack(aws: Aws, write: Wri
     assert {resource["Type"] for resource in resources.values()} - kept == {"Custom::StepwellFunction"}
 
 
-def test_a_secret_that_a_new_version_does_without_stays_allowed_for_open_runs(
-    aws: Aws, write: Write, tmp_path: Path
-) -> None:
-    """Its policy is a resource of its own, which stays with the role when it leaves the stack."""
+def test_a_secret_that_only_older_versions_need_stays_allowed(aws: Aws, write: Write, tmp_path: Path) -> None:
+    """The policy is a separate resource, which is retained when it leaves the stack."""
     before = synthesise(write(steps=secretive("KEY", "OLD"), files={"a/main.py": "1"}), aws, tmp_path / "one")
     after = synthesise(write(steps=secretive("KEY"), files={"a/main.py": "1"}), aws, tmp_path / "two")
     (role,) = of(before, "AWS::IAM::Role")
@@ -100,7 +98,7 @@ def test_a_function_is_live_after_its_types_and_before_its_webhooks(aws: Aws, wr
     assert json.loads(webhook["Properties"]["Rule"])["name"] == "shop"
 
 
-def test_a_rule_that_cannot_be_keeps_the_stack_from_being_made(aws: Aws, write: Write, tmp_path: Path) -> None:
+def test_an_invalid_webhook_rule_stops_the_synthesis(aws: Aws, write: Write, tmp_path: Path) -> None:
     folder = write(files={"main.py": "1", "webhooks/shop.json": '{"event": "go", "id": "body."}'})
     with pytest.raises(LoadError, match=r"shop\.json"):
         synthesise(folder, aws, tmp_path / "out")
@@ -120,7 +118,7 @@ def test_changed_code_makes_another_version_of_the_same_lambda(aws: Aws, write: 
         assert (of(before, kind).keys() == of(after, kind).keys()) is is_same
 
 
-def test_what_cannot_be_in_a_stack_is_refused(aws: Aws, write: Write, tmp_path: Path) -> None:
+def test_functions_that_a_stack_does_not_support_are_refused(aws: Aws, write: Write, tmp_path: Path) -> None:
     aws.resources = replace(aws.resources, cluster="containers")
     with pytest.raises(CannotDeploy, match="stepwell push"):
         synthesise(write(steps={"a": {"runtime": {"type": "docker", "image": "busybox"}}}), aws, tmp_path / "out")
@@ -135,7 +133,7 @@ def test_what_cannot_be_in_a_stack_is_refused(aws: Aws, write: Write, tmp_path: 
 
 @pytest.fixture
 def cloudformation() -> Iterator[tuple[str, list[Any]]]:
-    """Where to answer, and what was answered."""
+    """A server for the responses to CloudFormation: the URL, and the received responses."""
     answers: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -167,7 +165,7 @@ def properties_of(folder: Path, aws: Aws, out: Path) -> dict[str, Any]:
     return {**fields, "Targets": json.dumps({"step-1": {"lambda": "arn:x:1"}})}  # as CloudFormation resolves it
 
 
-def test_the_stack_makes_a_version_live_and_takes_the_function_out_of_service(
+def test_the_registrar_makes_a_version_live_and_retires_the_function(
     aws: Aws, write: Write, tmp_path: Path, cloudformation: tuple[str, list[Any]]
 ) -> None:
     url, answers = cloudformation
@@ -181,13 +179,15 @@ def test_the_stack_makes_a_version_live_and_takes_the_function_out_of_service(
     assert [row.live for row in Registry(aws.resources).functions()] == [None]
 
 
-def test_a_registration_that_fails_is_answered_too(
+def test_a_failed_registration_is_reported_to_cloudformation(
     aws: Aws, write: Write, tmp_path: Path, cloudformation: tuple[str, list[Any]]
 ) -> None:
     url, answers = cloudformation
     properties = {**properties_of(write(), aws, tmp_path / "out"), "Definition": "{"}
     handle(request(url, "Create", properties), aws.resources)
     assert (answers[0]["Status"], answers[0]["PhysicalResourceId"]) == ("FAILED", "Registered")
-    handle(request(url, "Delete", properties, PhysicalResourceId="Registered"), aws.resources)  # what then follows
+    handle(
+        request(url, "Delete", properties, PhysicalResourceId="Registered"), aws.resources
+    )  # the request that CloudFormation sends next
     assert answers[1]["Status"] == "SUCCESS"
     assert Registry(aws.resources).functions() == []

@@ -1,4 +1,4 @@
-"""What the guides show of stacks can be synthesised."""
+"""The stacks in the guides can be synthesised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "guides"
 
 
 def snippet(page: str) -> str:
-    """The Python of a page."""
+    """The Python code block of a page."""
     (found,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
     return str(found)
 

@@ -1,4 +1,4 @@
-"""Steps in a stack of one's own: granted to and connected with like any Lambda, and synthesised without an account."""
+"""Steps in your own stack: they support grants and connections like any Lambda, and need no account at synthesis."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def order(stack: cdk.Stack, write: Write, steps: Json = TWO, **more: Any) -> Fun
 # --- granting --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_granted_to_a_step_is_granted_to_it_alone(stack: cdk.Stack, write: Write) -> None:
+def test_a_grant_to_a_step_does_not_reach_other_steps(stack: cdk.Stack, write: Write) -> None:
     functions = order(stack, write)
     table(stack).grant_read_write_data(functions.step("order", "charge"))
     charge, mail = (step_lambda(stack, step)["Role"]["Fn::GetAtt"][0] for step in ("charge", "mail"))
@@ -71,7 +71,7 @@ def test_what_is_granted_to_a_step_is_granted_to_it_alone(stack: cdk.Stack, writ
     assert charge != mail
 
 
-def test_a_step_with_a_role_of_its_own_keeps_the_rights_of_a_step(stack: cdk.Stack, write: Write) -> None:
+def test_a_step_with_a_separate_role_keeps_the_permissions_of_a_step(stack: cdk.Stack, write: Write) -> None:
     functions = order(stack, write)
     functions.step("order", "charge")
     role = step_lambda(stack, "charge")["Role"]["Fn::GetAtt"][0]
@@ -92,11 +92,11 @@ def test_a_grant_makes_a_version_with_the_new_role_and_changes_nothing_else(
     assert of(stack, "Lambda::Function").keys() == of(other, "Lambda::Function").keys()
     before, after = of(stack, "Lambda::Version"), of(other, "Lambda::Version")
     assert len(before) == len(after) == 2
-    (kept,) = before.keys() & after.keys()  # that of the other step
+    (kept,) = before.keys() & after.keys()  # of the other step
     assert "mail" in kept
 
 
-def test_a_step_is_live_only_when_it_has_what_was_granted(stack: cdk.Stack, write: Write) -> None:
+def test_a_version_goes_live_after_the_grants_are_created(stack: cdk.Stack, write: Write) -> None:
     functions = order(stack, write)
     table(stack).grant_read_data(functions.step("order", "charge"))
     resources = template(stack)["Resources"]
@@ -108,7 +108,7 @@ def test_a_step_is_live_only_when_it_has_what_was_granted(stack: cdk.Stack, writ
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_runs_in_the_vpc_of_the_stack_and_may_be_connected_with(stack: cdk.Stack, write: Write) -> None:
+def test_a_step_in_the_stack_s_vpc_supports_connections(stack: cdk.Stack, write: Write) -> None:
     vpc = ec2.Vpc(stack, "Vpc", max_azs=2)
     database = ec2.SecurityGroup(stack, "Database", vpc=vpc)
     functions = order(stack, write, steps=IN_VPC, options=StepOptions(vpc=vpc))
@@ -121,7 +121,7 @@ def test_a_step_runs_in_the_vpc_of_the_stack_and_may_be_connected_with(stack: cd
     assert (ingress["FromPort"], [ingress["SourceSecurityGroupId"]]) == (5432, network["SecurityGroupIds"])
 
 
-def test_lambda_makes_a_function_when_its_role_may_make_network_interfaces(stack: cdk.Stack, write: Write) -> None:
+def test_a_lambda_in_a_vpc_depends_on_the_role_s_network_policy(stack: cdk.Stack, write: Write) -> None:
     order(stack, write, options=StepOptions(vpc=ec2.Vpc(stack, "Vpc")))
     resources = template(stack)["Resources"]
     (network,) = [name for name, item in resources.items() if item.get("Properties", {}).get("PolicyName") == "network"]
@@ -133,7 +133,7 @@ def test_lambda_makes_a_function_when_its_role_may_make_network_interfaces(stack
     assert [network in step["DependsOn"] for step in steps] == [True, True]
 
 
-def test_options_of_one_step_go_before_those_of_all_and_before_its_definition(stack: cdk.Stack, write: Write) -> None:
+def test_options_of_one_step_override_general_options_and_the_definition(stack: cdk.Stack, write: Write) -> None:
     fonts = lambda_.LayerVersion.from_layer_version_arn(
         stack, "Fonts", "arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"
     )
@@ -160,7 +160,7 @@ def test_options_of_one_step_go_before_those_of_all_and_before_its_definition(st
         "MODE": "x",
     }
     assert mail["Environment"]["Variables"]["LOG"] == "info"
-    assert charge["Layers"] == [fonts.layer_version_arn, mail["Layers"][0]]  # the adapter's is the last
+    assert charge["Layers"] == [fonts.layer_version_arn, mail["Layers"][0]]  # the adapter's is last
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_options_of_one_step_go_before_those_of_all_and_before_its_definition(st
         {"tracing": True},
     ],
 )
-def test_whatever_an_option_changes_makes_another_version(
+def test_a_changed_option_publishes_another_version(
     stack: cdk.Stack, write: Write, tmp_path: Path, options: Json
 ) -> None:
     order(stack, write)
@@ -181,18 +181,18 @@ def test_whatever_an_option_changes_makes_another_version(
     assert not of(stack, "Lambda::Version").keys() & of(other, "Lambda::Version").keys()
 
 
-def test_a_variable_that_is_known_at_deploy_makes_no_version_of_its_own(
+def test_a_variable_with_a_token_does_not_publish_a_version_at_each_synthesis(
     stack: cdk.Stack, write: Write, tmp_path: Path
 ) -> None:
     other = cdk.Stack(cdk.App(outdir=str(tmp_path / "other")), "Mine")
     for number, of_stack in enumerate((stack, other)):
         for _ in range(number * 5):
-            cdk.Fn.ref("AWS::Region")  # its tokens have other numbers then
+            cdk.Fn.ref("AWS::Region")  # so that tokens have other numbers
         order(of_stack, write, options=StepOptions(environment={"TABLE": table(of_stack).table_name}))
     assert of(stack, "Lambda::Version").keys() == of(other, "Lambda::Version").keys()
 
 
-def test_a_layer_with_other_content_makes_another_version(stack: cdk.Stack, write: Write, tmp_path: Path) -> None:
+def test_a_layer_with_new_content_publishes_another_version(stack: cdk.Stack, write: Write, tmp_path: Path) -> None:
     other = cdk.Stack(cdk.App(outdir=str(tmp_path / "other")), "Mine")
     for of_stack, text in ((stack, "one"), (other, "two")):
         folder = tmp_path / text
@@ -203,7 +203,7 @@ def test_a_layer_with_other_content_makes_another_version(stack: cdk.Stack, writ
     assert not of(stack, "Lambda::Version").keys() & of(other, "Lambda::Version").keys()
 
 
-def test_options_that_cannot_be_are_refused(stack: cdk.Stack, write: Write) -> None:
+def test_invalid_options_are_refused(stack: cdk.Stack, write: Write) -> None:
     public = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
     vpc = ec2.Vpc(stack, "Vpc")
     refused: list[tuple[Json, str]] = [
@@ -252,7 +252,7 @@ def test_the_environment_s_values_are_read_when_the_stack_is_deployed(stack: cdk
     assert step_lambda(stack, "charge")["TracingConfig"]["Mode"]["Fn::If"][1:] == ["Active", "PassThrough"]
 
 
-def test_what_only_some_environments_have_depends_on_conditions(stack: cdk.Stack, write: Write) -> None:
+def test_optional_features_of_an_environment_depend_on_conditions(stack: cdk.Stack, write: Write) -> None:
     order(stack, write)
     (role,) = of(stack, "IAM::Role").values()
     assert [*role["PermissionsBoundary"]] == ["Fn::If"]
@@ -278,7 +278,7 @@ SYNTH = """
 import socket, sys
 
 def refuse(*_):
-    raise AssertionError("the synth asked the network for something")
+    raise AssertionError("the synthesis used the network")
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import aws_cdk as cdk

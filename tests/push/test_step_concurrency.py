@@ -1,4 +1,4 @@
-"""Instances that are reserved for the Lambdas of steps: as many as the environment says, and none unless it does."""
+"""Reserved instances of step Lambdas: the environment's setting, and none without it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def reserved(aws: Aws) -> list[int]:
     return [client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0) for name in names]
 
 
-def test_nothing_is_reserved_and_nothing_asked_for_it_by_default(aws: Aws, write: Write) -> None:
+def test_by_default_nothing_is_reserved_and_nothing_requested(aws: Aws, write: Write) -> None:
     aws.push(write(steps=ONE, files=FILES))
     assert not [name for name in aws.writes if "Concurrency" in name]
     assert reserved(aws) == [0]
 
 
-def test_a_new_step_has_as_many_instances_as_the_environment_says(aws: Aws, write: Write) -> None:
+def test_a_new_step_has_the_environment_s_reserved_instances(aws: Aws, write: Write) -> None:
     aws.resources = replace(aws.resources, step_concurrency=3)
     aws.push(write(steps=ONE, files=FILES))
     assert reserved(aws) == [3]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 5), (5, 0)])
-def test_another_number_reaches_steps_that_have_not_changed(aws: Aws, write: Write, before: int, after: int) -> None:
+def test_a_changed_number_is_applied_to_unchanged_steps(aws: Aws, write: Write, before: int, after: int) -> None:
     folder = write(steps=ONE, files=FILES)
     aws.resources = replace(aws.resources, step_concurrency=before)
     aws.push(folder)

@@ -1,4 +1,4 @@
-"""Steps with settings of Lambda: a larger /tmp, layers, a VPC, traces; and Lambdas that take their time to be made."""
+"""Steps with Lambda settings: a larger /tmp, layers, a VPC, traces; and Lambdas that are not ready at once."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from moto.awslambda.models import lambda_backends
 from stepwell.aws.deploy.activity import NotUsable
 from stepwell.aws.deploy.wanted import CannotPush
 from stepwell.aws.functions.registry import Registry
-from tests.push.conftest import ACCOUNT, REGION, Aws, Nobody, refusal
+from tests.push.conftest import ACCOUNT, REGION, Aws, Silent, refusal
 
 Write = Callable[..., Path]
 SUBNETS, GROUPS = ("subnet-0b", "subnet-0a"), ("sg-01",)
 
 
-class Lines(Nobody):
-    """What a push says while it works."""
+class Lines(Silent):
+    """A watcher that records the progress messages of a push."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def log(self, action: Any, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
 @pytest.fixture
 def network(aws: Aws) -> Aws:
-    """An environment that has a network for steps."""
+    """An environment with a network for steps."""
     aws.resources = replace(aws.resources, step_subnets=SUBNETS, step_security_groups=GROUPS)
     return aws
 
@@ -42,7 +42,7 @@ def made(aws: Aws) -> Any:
 
 
 def backend(name: str) -> Any:
-    """A function as moto keeps it."""
+    """The function as moto stores it."""
     return lambda_backends[ACCOUNT][REGION].get_function(name)
 
 
@@ -60,10 +60,10 @@ def in_vpc(write: Write) -> Path:
     return write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "vpc": True}}})
 
 
-# --- what is made ----------------------------------------------------------------------------------------------------
+# --- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_gets_the_settings_that_it_asks_for(network: Aws, write: Write) -> None:
+def test_a_step_gets_the_settings_in_the_definition(network: Aws, write: Write) -> None:
     layer = own_layer(network)
     runtime = {"type": "lambda", "ephemeral_storage": 2048, "layers": [layer], "vpc": True, "tracing": True}
     folder = write(steps={"a": {"path": "file://.", "runtime": runtime}})
@@ -75,11 +75,11 @@ def test_a_step_gets_the_settings_that_it_asks_for(network: Aws, write: Write) -
     assert [layer["Arn"] for layer in found["Layers"]] == [
         layer,
         network.resources.layers["arm64"],
-    ]  # the adapter's wins
+    ]  # the adapter's is last
     assert network.push(folder) == ([], [])
 
 
-def test_a_step_that_asks_for_nothing_gets_what_lambda_gives(aws: Aws, write: Write) -> None:
+def test_a_step_without_settings_gets_lambda_s_defaults(aws: Aws, write: Write) -> None:
     aws.push(write())
     found = made(aws)
     assert (found["EphemeralStorage"], found["TracingConfig"]) == ({"Size": 512}, {"Mode": "PassThrough"})
@@ -87,14 +87,14 @@ def test_a_step_that_asks_for_nothing_gets_what_lambda_gives(aws: Aws, write: Wr
     assert statements(aws).keys() == {"Outcomes", "Logs"}
 
 
-def test_the_order_of_subnets_makes_no_difference(network: Aws, write: Write) -> None:
+def test_the_order_of_subnets_does_not_matter(network: Aws, write: Write) -> None:
     folder = in_vpc(write)
     network.push(folder)
     network.resources = replace(network.resources, step_subnets=SUBNETS[::-1])
     assert network.push(folder) == ([], [])
 
 
-def test_another_network_of_the_environment_reaches_its_lambdas_with_the_next_push(network: Aws, write: Write) -> None:
+def test_the_next_push_applies_a_changed_network_of_the_environment(network: Aws, write: Write) -> None:
     folder = in_vpc(write)
     network.push(folder)
     network.resources = replace(network.resources, step_subnets=("subnet-0c",))
@@ -103,7 +103,7 @@ def test_another_network_of_the_environment_reaches_its_lambdas_with_the_next_pu
     assert made(network)["VpcConfig"]["SubnetIds"] == ["subnet-0c"]
 
 
-def test_the_environment_traces_the_steps_that_do_not_say(aws: Aws, write: Write) -> None:
+def test_the_environment_s_tracing_applies_to_steps_without_the_setting(aws: Aws, write: Write) -> None:
     silent = {"path": "file://a"}
     untraced = {"path": "file://a", "runtime": {"type": "lambda", "tracing": False}}
     aws.resources = replace(aws.resources, tracing=True)
@@ -113,10 +113,10 @@ def test_the_environment_traces_the_steps_that_do_not_say(aws: Aws, write: Write
     assert modes == {"silent": "Active", "untraced": "PassThrough"}
 
 
-# --- what its role may do --------------------------------------------------------------------------------------------
+# --- the role --------------------------------------------------------------------------------------------------------
 
 
-def test_a_role_lets_lambda_make_network_interfaces_and_the_code_not(network: Aws, write: Write) -> None:
+def test_a_role_lets_lambda_but_not_the_code_create_network_interfaces(network: Aws, write: Write) -> None:
     network.push(in_vpc(write))
     found = statements(network)
     assert found["Network"] == {
@@ -145,10 +145,10 @@ def test_a_role_may_send_traces_only_where_a_step_is_traced(aws: Aws, write: Wri
     assert statements(aws)["Traces"]["Action"] == ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_vpc_is_refused_where_the_environment_has_none_for_steps(aws: Aws, write: Write) -> None:
+def test_a_vpc_is_refused_if_the_environment_has_no_network_for_steps(aws: Aws, write: Write) -> None:
     with pytest.raises(CannotPush, match=r"stepwell\.json:.*step `a`: it has `vpc: true`.*-c step_subnets="):
         aws.push(in_vpc(write))
     assert not aws.writes
@@ -179,7 +179,7 @@ def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
         ),
     ],
 )
-def test_what_lambda_refuses_is_explained(network: Aws, write: Write, message: str, cure: str) -> None:
+def test_rejections_by_lambda_are_explained(network: Aws, write: Write, message: str, cure: str) -> None:
     error = refusal("InvalidParameterValueException", message, "CreateFunction")
     network.fail_once("CreateFunction", error)
     with pytest.raises(NotUsable, match=cure) as refused:
@@ -187,7 +187,7 @@ def test_what_lambda_refuses_is_explained(network: Aws, write: Write, message: s
     assert message in str(refused.value)
 
 
-# --- while it is made ------------------------------------------------------------------------------------------------
+# --- waiting for Lambda ----------------------------------------------------------------------------------------------
 
 
 def test_a_push_waits_until_lambda_has_made_the_network_interfaces(network: Aws, write: Write) -> None:
@@ -201,17 +201,17 @@ def test_a_push_waits_until_lambda_has_made_the_network_interfaces(network: Aws,
     set_on_create(network, "Pending")
     _, (registered,) = push(network, in_vpc(write), watcher, sleep)
     assert registered.version == 1
-    assert watcher.said == [
+    assert watcher.lines == [
         "Lambda is creating network interfaces",
         "Lambda is creating network interfaces, 15 s so far",
         "Lambda is creating network interfaces, 30 s so far",
     ]
 
 
-def test_a_lambda_that_is_not_known_everywhere_yet_is_waited_for(network: Aws, write: Write) -> None:
+def test_a_push_waits_until_a_new_lambda_is_found(network: Aws, write: Write) -> None:
     gone = network.session.client("lambda").exceptions.ResourceNotFoundException
     error = gone({"Error": {"Code": "ResourceNotFoundException", "Message": "?"}}, "GetFunctionConfiguration")
-    network.fail_once("GetFunctionConfiguration", error, after=1)  # the first time nothing was made yet
+    network.fail_once("GetFunctionConfiguration", error, after=1)  # the first request was before the creation
     _, (registered,) = network.push(in_vpc(write))
     assert (registered.version, network.slept) == (1, [1.0])
 
@@ -235,20 +235,20 @@ def test_the_next_push_waits_for_what_an_interrupted_one_left_unfinished(network
     assert registered.is_new
 
 
-def test_what_lambda_could_not_make_says_why_and_is_made_again_by_the_next_push(network: Aws, write: Write) -> None:
+def test_a_failed_creation_is_explained_and_repeated_by_the_next_push(network: Aws, write: Write) -> None:
     folder = in_vpc(write)
     network.session.events.register("after-call.lambda.GetFunctionConfiguration", fail_for_want_of_addresses)
     with pytest.raises(NotUsable, match=r"SubnetOutOfIPAddresses: no addresses; free addresses in the subnets"):
         network.push(folder)
     with pytest.raises(NotUsable):
         network.push(folder)
-    assert network.writes["DeleteFunction"] == 1  # Lambda never mends one that failed
+    assert network.writes["DeleteFunction"] == 1  # a failed creation is final in Lambda
     network.session.events.unregister("after-call.lambda.GetFunctionConfiguration", fail_for_want_of_addresses)
     _, (registered,) = network.push(folder)
     assert registered.is_new
 
 
-def test_an_update_that_lambda_could_not_make_says_why(network: Aws, write: Write) -> None:
+def test_a_failed_update_is_explained(network: Aws, write: Write) -> None:
     folder = in_vpc(write)
     network.push(folder)
     network.resources = replace(network.resources, step_subnets=("subnet-0c",))
@@ -269,7 +269,7 @@ def fail_to_update(parsed: Any, **_: Any) -> None:
 
 
 def set_on_create(aws: Aws, state: str) -> None:
-    """Every function that is made has this state, until it gets another."""
+    """Gives every new function this state, until it gets another."""
 
     def change(parsed: Any, **_: Any) -> None:
         if "FunctionName" in parsed:

@@ -1,4 +1,4 @@
-"""The checks of a real account: what the command finds, prints and answers. The account itself is not at hand here."""
+"""The command of `rehearsal.real`: it finds checks, runs them and prints the results. No account is used here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stepwell.core.definition.definition import parse_definition
 
 
 class StandIn:
-    """What the command needs of an account."""
+    """A stand-in for the account, with the parts that the command uses."""
 
     def __init__(self) -> None:
         from contextlib import ExitStack
@@ -88,7 +88,7 @@ def test_the_functions_of_checks_are_valid() -> None:
         parse_definition(yaml.safe_load(text))
 
 
-def test_checks_that_pass_or_do_not_apply_end_well(run: Callable[..., tuple[Result, StandIn]]) -> None:
+def test_passed_and_skipped_checks_exit_with_0(run: Callable[..., tuple[Result, StandIn]]) -> None:
     result, account = run({"passes": passes, "does_not_apply": does_not_apply})
     assert result.exit_code == 0
     assert "1 passed, 0 failed, 1 did not apply" in result.output
@@ -96,7 +96,7 @@ def test_checks_that_pass_or_do_not_apply_end_well(run: Callable[..., tuple[Resu
 
 
 @pytest.mark.parametrize("check", [fails, breaks])
-def test_a_check_that_fails_or_breaks_holds_up_none_of_the_others(
+def test_other_checks_run_after_a_failed_check(
     run: Callable[..., tuple[Result, StandIn]], check: Callable[[Any], str]
 ) -> None:
     result, account = run({"wrong": check, "passes": passes}, "--json")
@@ -107,7 +107,7 @@ def test_a_check_that_fails_or_breaks_holds_up_none_of_the_others(
     assert account.undone[-2:] == ["undone", "closed"]
 
 
-def test_what_a_check_cannot_undo_is_a_failure(run: Callable[..., tuple[Result, StandIn]]) -> None:
+def test_a_failed_cleanup_is_a_failure(run: Callable[..., tuple[Result, StandIn]]) -> None:
     def leaves_something(account: StandIn) -> str:
         account.cleanup.callback(breaks, account)
         return "seen"
