@@ -1,6 +1,6 @@
 """Declares settings, reads them from CDK's context, checks them and documents them.
 
-An invalid value or an unknown name stops the synthesis. The message tells what to write instead.
+An invalid value or an unknown name stops the synthesis. The message describes the valid values.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Failed(Exception):
 
 
 class Skipped(Exception):
-    """The check does not apply to this environment. The message has the reason, and tells how to make it apply."""
+    """The check does not apply to this environment. The message has the reason, and a way to make it apply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ class _Retain:
 class _Function(Construct):
     def __init__(self, scope: Functions, wanted: Wanted) -> None:
         super().__init__(scope, wanted.id)
-        self._all, self._wanted, self._resources = scope, wanted, scope.deployed.resources
+        self._functions, self._wanted, self._resources = scope, wanted, scope.deployed.resources
         self._check()
         self.steps = self._made_steps()
         targets = {step: {"lambda": arn} for step, arn in wanted.arns.items()}
@@ -215,17 +215,17 @@ class _Function(Construct):
             )
 
     def _made_steps(self) -> dict[str, Step]:
-        lambdas, deployed = self._wanted.lambdas, self._all.deployed
+        lambdas, deployed = self._wanted.lambdas, self._functions.deployed
         if not lambdas:
             return {}
         role = StepRole(self, deployed, list(lambdas.values()))
         return {
-            id: Step(self, deployed, one, self._all.options_of(self._wanted.id, id), role, self._zip(one))
-            for id, one in lambdas.items()
+            id: Step(self, deployed, step, self._functions.options_of(self._wanted.id, id), role, self._zip(step))
+            for id, step in lambdas.items()
         }
 
     def _zip(self, step: StepLambda) -> Path:
-        path = self._all.zips / step.code_key.rpartition("/")[2]
+        path = self._functions.zips / step.code_key.rpartition("/")[2]
         if not path.exists():
             with path.open("wb") as file:
                 write_zip(step.code, step.layout, file)

@@ -25,7 +25,7 @@ _NAME = r"[A-Za-z0-9_./ -]+"
 
 
 class BadTrust(ValueError):
-    """A role's trust is missing or would be too wide. The message tells what to pass."""
+    """A role's trust is missing or would be too wide. The message names the arguments to pass."""
 
 
 def push_parameter(env: str) -> str:

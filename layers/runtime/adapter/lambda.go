@@ -13,7 +13,7 @@ const (
 	longest    = 366 * 24 * time.Hour   // the timeout if none is set
 	startError = "Stepwell.StartError"  // errorType if the handler could not be started
 	waitError  = "Stepwell.Unavailable" // errorType if the values cannot be read now
-	cleaning   = 300 * time.Millisecond // before Lambda's deadline: removal of a TMPDIR stops, and goes on later
+	cleaning   = 300 * time.Millisecond // before Lambda's deadline: the rest of a large TMPDIR is removed later
 )
 
 // runPrograms runs the step's program for every invocation, until Lambda ends this process.

@@ -202,7 +202,7 @@ func (e *execution) judge(status syscall.WaitStatus, report *report) {
 
 // --- what to run -----------------------------------------------------------------------------------------------------
 
-// locate finds the program as a shell in the step's folder would. The error tells how to fix the command.
+// locate finds the program as a shell in the step's folder would. The error contains the fix.
 func locate(name, path, folder string) (string, error) {
 	if strings.Contains(name, "/") {
 		file := name

@@ -119,10 +119,10 @@ def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Ac
             wanted.id,
             lambdas=bool(wanted.lambdas),
             secrets=wanted.lambda_secrets,
-            dotenv=any(one.dotenv is not None for one in wanted.lambdas.values()),
+            dotenv=any(step.dotenv is not None for step in wanted.lambdas.values()),
             containers=bool(wanted.tasks),
-            vpc=any(one.vpc for one in wanted.lambdas.values()),
-            tracing=any(is_traced(one, resources) for one in wanted.lambdas.values()),
+            vpc=any(step.vpc for step in wanted.lambdas.values()),
+            tracing=any(is_traced(step, resources) for step in wanted.lambdas.values()),
         )
         allowed = merged(policy(resources, needs), state.policy if state else None)
         if state is None or not state.matches(allowed, resources):

@@ -1,6 +1,6 @@
 """Chooses the Lambda runtime and the processor architecture of a step, by the command that starts the step.
 
-Programs that cannot start on Lambda are rejected before anything is uploaded. The error tells how to fix it.
+Programs that cannot start on Lambda are rejected before anything is uploaded. The error message contains the fix.
 """
 
 from __future__ import annotations

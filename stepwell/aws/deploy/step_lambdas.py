@@ -119,19 +119,19 @@ def lambda_changes(
     """
     if state is None or state.configuration.get("State") == FAILED:
         return (CREATE,)
-    has = state.configuration
-    variables = dict(has.get("Environment", {}).get("Variables", {}))
+    current = state.configuration
+    variables = dict(current.get("Environment", {}).get("Variables", {}))
     hashed = variables.pop(VALUES_HASH, None)
-    is_now = {name: has.get(name, _DEFAULTS.get(name)) for name in wanted}
-    is_now["Layers"] = [layer["Arn"] for layer in has.get("Layers") or ()]
-    is_now["Environment"] = {"Variables": variables}
+    actual = {name: current.get(name, _DEFAULTS.get(name)) for name in wanted}
+    actual["Layers"] = [layer["Arn"] for layer in current.get("Layers") or ()]
+    actual["Environment"] = {"Variables": variables}
     if "VpcConfig" in wanted:
-        is_now["VpcConfig"] = _ids(has.get("VpcConfig") or {})
+        actual["VpcConfig"] = _ids(current.get("VpcConfig") or {})
         wanted = {**wanted, "VpcConfig": _ids(wanted["VpcConfig"])}
     found = []
-    if is_now != wanted or has.get("LastUpdateStatus") == FAILED:
+    if actual != wanted or current.get("LastUpdateStatus") == FAILED:
         found.append(CONFIGURATION)
-    elif has.get("State") == PENDING:  # an interrupted push did not wait for it
+    elif current.get("State") == PENDING:  # an interrupted push did not wait for it
         found.append(ACTIVATION)
     if hashed != values:
         found.append(VALUES)
@@ -146,9 +146,9 @@ def _ids(network: Json) -> Json:
 
 
 def invocation_changes(state: LambdaState, resources: Resources) -> tuple[str, ...]:
-    wanted, has = destinations(resources), state.destinations or {}
+    wanted, current = destinations(resources), state.destinations or {}
     found = []
-    if any(has.get(name) != value for name, value in wanted.items()):
+    if any(current.get(name) != value for name, value in wanted.items()):
         found.append(DESTINATIONS)
     if state.recursion != "Allow":
         found.append(RECURSION)

@@ -128,8 +128,8 @@ def merged(new: Policy, old: Policy | None) -> Policy:
     for before in (old or {}).get("Statement", ()):
         value = statements.setdefault(before.get("Sid", ""), before)
         if before.get("Sid") == "Values":
-            more = sorted({*before["Resource"]} - {*value["Resource"]})
-            statements["Values"] = {**value, "Resource": [*value["Resource"], *more]}
+            older = sorted({*before["Resource"]} - {*value["Resource"]})
+            statements["Values"] = {**value, "Resource": [*value["Resource"], *older]}
     return {**new, "Statement": list(statements.values())}
 
 
@@ -151,8 +151,8 @@ def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
     network = bool(resources.step_subnets)
     everything = StepNeeds("*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True)
     fields = policy(resources, everything)
-    more = sorted(actions)
-    if not more:
+    extra_actions = sorted(actions)
+    if not extra_actions:
         return fields
     table = _arn(resources, "dynamodb", f"table/{resources.table}")
     engine = [table, f"{table}/*", f"arn:{_partition(resources)}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
@@ -161,7 +161,7 @@ def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
         **fields,
         "Statement": [
             *fields["Statement"],
-            {"Sid": "More", "Effect": "Allow", "Action": more, "Resource": "*"},
+            {"Sid": "More", "Effect": "Allow", "Action": extra_actions, "Resource": "*"},
             {"Sid": "NotTheEngine", "Effect": "Deny", "Action": ["dynamodb:*", "s3:*"], "Resource": engine},
             {"Sid": "NotTheAccount", "Effect": "Deny", "Action": never, "Resource": "*"},
         ],

@@ -52,7 +52,7 @@ class Wanted:
     @property
     def lambda_secrets(self) -> set[str]:
         """The secrets that the step Lambdas read themselves."""
-        return {name for one in self.lambdas.values() for name in one.secrets}
+        return {name for step in self.lambdas.values() for name in step.secrets}
 
     @property
     def needs_role(self) -> bool:
@@ -60,7 +60,7 @@ class Wanted:
 
     def dotenv(self, env: str) -> dict[str, str]:
         """The contents of the function's `.env` parameters, by the parameter's name."""
-        fields = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
+        fields = {id: step.dotenv for id, step in (self.lambdas | self.tasks).items()} | self.http
         return {
             dotenv_parameter(env, self.id, step): content for step, content in fields.items() if content is not None
         }
@@ -110,7 +110,7 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
 
 def targets(wanted: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
     """The target of each step: the Lambda or task that executes it. `tasks`: the targets of containers, by step."""
-    lambdas = {step: {"lambda": one.name(resources.env)} for step, one in wanted.lambdas.items()}
+    lambdas = {id: {"lambda": step.name(resources.env)} for id, step in wanted.lambdas.items()}
     return {**lambdas, **{step: {"lambda": arn} for step, arn in wanted.arns.items()}, **tasks}
 
 

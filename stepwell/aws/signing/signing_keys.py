@@ -161,7 +161,7 @@ def drop(ssm: Any, resources: Resources, ids: Collection[str]) -> Keys:
 
 
 def _put(ssm: Any, resources: Resources, keys: Keys, *, overwrite: bool = True) -> None:
-    """Writes the parameter. Raises CannotChange if it was also changed by somebody else since the keys were read.
+    """Writes the parameter. Raises CannotChange if there was another change since the keys were read.
 
     SSM has no conditional writes, so the conflict is noticed after the write, by the version that SSM returns.
     """
