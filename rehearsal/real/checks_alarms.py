@@ -57,7 +57,7 @@ def _actions(client: Any, name: str, since: datetime) -> list[Json]:
 
 
 @check("The alarms' topic has a confirmed subscription", seconds=1)
-def somebody_is_told(account: Account) -> str:
+def the_topic_has_a_subscriber(account: Account) -> str:
     alarms(account)
     (topic,) = account.made("AWS::SNS::Topic")
     found = account.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
@@ -68,7 +68,7 @@ def somebody_is_told(account: Account) -> str:
 
 
 @check("Metrics that any traffic produces exist, under the dimensions of their alarms", seconds=5)
-def alarms_watch_what_there_is(account: Account) -> str:
+def alarms_watch_existing_metrics(account: Account) -> str:
     client, found, silent = account.client("cloudwatch"), 0, []
     for alarm in alarms(account):
         if alarm.get("MetricName") not in ("Invocations", "Errors", "Throttles", "ApproximateAgeOfOldestMessage"):

@@ -86,7 +86,7 @@ def a_step_is_tried_again(account: Account) -> str:
 
 
 @check("A chain of 40 steps completes: Lambda's loop detection does not stop it", seconds=30, usd=0.002)
-def a_chain_runs_to_its_end(account: Account) -> str:
+def a_chain_completes(account: Account) -> str:
     account.use_functions()
     run = run_of(account, {"name": "smoke/chain"}, within_s=240)
     return f"40 steps in {seconds(run):.1f} s, {seconds(run) / 40 * 1000:.0f} ms a step"

@@ -164,7 +164,7 @@ def a_push_succeeds_with_its_policy(account: Account) -> str:
 
 
 @check("All layer versions that step Lambdas use exist, including replaced ones", emulated=True)
-def layers_are_there(account: Account) -> str:
+def layers_in_use_exist(account: Account) -> str:
     account.use_functions()
     client, prefix = account.client("lambda"), function_prefix(account.env)
     pages = client.get_paginator("list_functions").paginate(FunctionVersion="ALL")
@@ -182,7 +182,7 @@ def layers_are_there(account: Account) -> str:
 
 
 @check("CloudFormation reports whether a Lambda is part of a stack")
-def stacks_know_their_lambdas(account: Account) -> str:
+def cloudformation_finds_the_stack_of_a_lambda(account: Account) -> str:
     """`stepwell functions prune` depends on this: it removes only Lambdas that are in no stack."""
     account.use_functions()
     formation, engine = account.client("cloudformation"), account.engine_lambda("route")

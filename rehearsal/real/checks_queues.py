@@ -29,7 +29,7 @@ def _attributes(account: Account, url: str) -> Json:
 
 
 @check(f"Messages are redelivered within {LATEST_S} s, and {MAX_RECEIVES} times", emulated=True)
-def queues_are_patient(account: Account) -> str:
+def queues_redeliver_for_hours(account: Account) -> str:
     for name, url in _queues(account).items():
         fields = _attributes(account, url)
         receives = int(json.loads(fields.get("RedrivePolicy", "{}")).get("maxReceiveCount", 0))
@@ -43,7 +43,7 @@ def queues_are_patient(account: Account) -> str:
 
 
 @check("A message that cannot be handled is redelivered within seconds", seconds=120, usd=0.001)
-def a_failed_message_comes_again(account: Account) -> str:
+def a_failed_message_is_redelivered(account: Account) -> str:
     """Sends an unreadable message, and removes it from the queue at the end."""
     url, began = account.resources.outcomes_queue, time.time()
     text = f"a check of {account.env} sent this: {secrets.token_hex(8)}"

@@ -102,7 +102,7 @@ def _give_up(account: Account) -> str:
 
 
 @check("A dead letter is listed, and sent again by id", seconds=10, emulated=True)
-def one_is_redriven(account: Account) -> str:
+def one_dead_letter_is_redriven(account: Account) -> str:
     letter = _give_up(account)
 
     def listed() -> Json | None:
@@ -117,7 +117,7 @@ def one_is_redriven(account: Account) -> str:
 
 
 @check("SQS moves all dead letters of a queue back to it", seconds=60)
-def all_are_redriven(account: Account) -> str:
+def all_dead_letters_are_redriven(account: Account) -> str:
     sqs = account.client("sqs")
     (queue,) = queues(sqs, account.resources, "outcomes")
     if existing := count(sqs, queue):

@@ -29,7 +29,7 @@ steps:
 
 
 @check("A run that waits for days has a timer, one index entry, and no watch", seconds=30, usd=0.001)
-def an_idle_run_is_not_looked_at(account: Account) -> str:
+def a_waiting_run_has_no_watch(account: Account) -> str:
     with TemporaryDirectory() as folder:
         (Path(folder) / "stepwell.yaml").write_text(DEFINITION)
         (Path(folder) / "app.py").write_text("def handler(event, context):\n    return {}\n")
