@@ -388,7 +388,7 @@ def test_a_secret_that_somebody_puts_into_the_table_later_counts_for_nothing(bat
 
 def test_a_lost_parameter_is_made_again_by_a_rotation(resources: Resources) -> None:
     without_keys(resources)
-    with pytest.raises(NoKeys, match="`stepwell signing-keys rotate --env test` makes it"):
+    with pytest.raises(NoKeys, match="create it with `stepwell signing-keys rotate --env test`"):
         keys(resources)
     assert rotate(resources).current == keys(resources).current
 

@@ -85,9 +85,9 @@ def test_a_step_with_settings_for_lambda_runs_on_every_platform(platform: Platfo
 @pytest.mark.parametrize(
     ("command", "files", "cure"),
     [
-        (["it"], {"step/.venv/bin/it": SH}, "put it in the step's folder"),
-        (["python3"], {"step/.venv/bin/python3": SH}, "name .venv in .stepwellignore"),
-        (None, {"step/main.py": PY, "step/.venv/bin/python3": SH}, "name .venv in .stepwellignore"),
+        (["it"], {"step/.venv/bin/it": SH}, "put the program in the step's folder"),
+        (["python3"], {"step/.venv/bin/python3": SH}, "exclude .venv in .stepwellignore"),
+        (None, {"step/main.py": PY, "step/.venv/bin/python3": SH}, "exclude .venv in .stepwellignore"),
     ],
 )
 def test_the_steps_own_virtual_environment_comes_first_in_the_path(

@@ -47,7 +47,7 @@ def test_cdk_s_own_context_is_ignored() -> None:
         ({"certificate": "arn:aws:acm:us-east-1:123456789012:certificate/1"}, "certificate: it needs a domain"),
         ({"vpc": "mine"}, "vpc: 'mine' is not `default` or the id of a VPC"),
         ({"subnets": "subnet-1"}, "subnets: they need the id of their VPC"),
-        ({"step_subnets": "subnet-1"}, "step_subnets, step_security_groups: Lambda needs both"),
+        ({"step_subnets": "subnet-1"}, "step_subnets, step_security_groups: set both"),
         ({"step_subnets": "net-1", "step_security_groups": "sg-1"}, "step_subnets: 'net-1' is not a list of up to 16"),
         ({"alarm_email": "a@b.org", "alarms": "false"}, "alarm_email: the alarms are off"),
         ({"alarm_email": "a@b.org", "profile": "dev"}, "alarm_email: the alarms are off; set -c alarms=true"),

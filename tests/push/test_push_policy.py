@@ -442,8 +442,8 @@ def test_github_may_push_from_one_branch_or_environment_of_one_repository(
     statement = trust_of(role_of(tmp_path, github="acme/shop", **given))
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
     issuer = "token.actions.githubusercontent.com"
-    is_it = {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject}
-    assert statement["Condition"] == {"StringEquals": is_it}
+    claims = {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject}
+    assert statement["Condition"] == {"StringEquals": claims}
     assert f":oidc-provider/{issuer}" in str(statement["Principal"]["Federated"])
 
 
@@ -451,10 +451,10 @@ def test_github_may_push_from_one_branch_or_environment_of_one_repository(
     ("given", "message"),
     [
         ({}, "who may assume"),
-        ({"github": "acme/shop"}, "which branch"),
+        ({"github": "acme/shop"}, "name the branch"),
         ({"github": "acme/*", "branch": "main"}, "without wildcards"),
         ({"github": "acme/shop", "branch": "*"}, "without wildcards"),
-        ({"github": "acme/shop", "branch": "main", "environment": "prod"}, "which branch"),
+        ({"github": "acme/shop", "branch": "main", "environment": "prod"}, "name the branch"),
         ({"github": "acme/shop", "branch": "main", "assumed_by": aws_iam.AccountRootPrincipal()}, "who may assume"),
     ],
 )

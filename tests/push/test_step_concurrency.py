@@ -44,4 +44,4 @@ def test_a_changed_number_is_applied_to_unchanged_steps(aws: Aws, write: Write, 
     assert reserved(aws) == [after]
     writes = aws.writes
     aws.push(folder)
-    assert aws.writes == writes, "what is already so is left alone"
+    assert aws.writes == writes, "a push without changes writes nothing"
