@@ -212,7 +212,7 @@ def test_invalid_options_are_refused(stack: cdk.Stack, write: Write) -> None:
             "a Lambda in a public subnet has no public address",
         ),
         ({"options": StepOptions(environment={"STEPWELL_X": "1"})}, "STEPWELL_X is reserved by Lambda or Stepwell"),
-        ({"steps": {"order/chrge": StepOptions()}}, "no Lambda step 'order/chrge'.*did you mean `order/charge`"),
+        ({"steps": {"order/chrge": StepOptions()}}, "there are options for 'order/chrge'.*did you mean `order/charge`"),
     ]
     for i, (options, message) in enumerate(refused):
         with pytest.raises(CannotDeploy, match=message):
