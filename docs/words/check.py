@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
-_SKIPPED = ("tests/fixtures/", "tests/planted/bugs/", "CHANGELOG.md", "docs/words/")
+_SKIPPED = ("tests/fixtures/", "tests/planted/bugs/", "docs/words/")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _NOT_PROSE = re.compile(r"^\s*(\||#|<|!\[|-{3,}|\{%|:::)")
 _LIST_ITEM = re.compile(r"^\s*([-*+]|\d+\.)\s+")
