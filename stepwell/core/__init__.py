@@ -1,1 +1,1 @@
-"""The pure core: what Stepwell decides. No clock, environment, network, disk or logging in here."""
+"""The pure core, which makes all decisions. It uses no clock, environment, network, disk or logging."""

@@ -1,4 +1,4 @@
-"""Compiles a normalised definition into a plan, and gives the hash that a version is known by."""
+"""Compiles a normalised definition into a plan, and computes the hash that identifies a version."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, Retries, Runtime, Ste
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
-    """The hash that identifies a version: of its normalised definition and of the hashes of its steps' code."""
+    """The hash that identifies a version. It covers the normalised definition and the hashes of the steps' code."""
     content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()
 
 
 def compile_plan(definition: dict[str, Any], version: int) -> Plan:
-    """Compile a normalised definition (validated: no cycle, every parent known) into the plan of one version."""
+    """Compiles a normalised definition into the plan of one version.
+
+    The definition must be validated: without cycles, and every parent exists.
+    """
     ids = list(definition["steps"])
     index = {step_id: i for i, step_id in enumerate(ids)}
     edges, pauses = _edges(definition, index)
@@ -52,7 +55,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
         roots=tuple(outgoing[TRIGGER]),
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
-        keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # no id needs an escape
+        keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # ids contain no characters that JSON escapes
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
         approval_steps=approval_steps,
@@ -113,11 +116,11 @@ def _duration(text: str | None) -> int:
 def _ancestors(
     count: int, edges: list[Edge], incoming: dict[int, list[int]]
 ) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Ancestors of every step: in topological order (Kahn's algorithm), and as bits."""
+    """The ancestors of every step, in topological order (Kahn's algorithm) and as a bit set."""
     parents = [{edges[e].parent for e in incoming[i]} - {TRIGGER} for i in range(count)]
     children: dict[int, list[int]] = defaultdict(list)
-    for child, its_parents in enumerate(parents):
-        for parent in its_parents:
+    for child, parents_of_child in enumerate(parents):
+        for parent in parents_of_child:
             children[parent].append(child)
     missing = [len(p) for p in parents]
     order = [i for i in range(count) if not missing[i]]
@@ -136,7 +139,10 @@ def _ancestors(
 
 
 def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple[int, ...]]) -> tuple[Pause, ...]:
-    """An edge is upstream of a pause if it leads into the pause's parent or into an ancestor of that."""
+    """The pauses with the waiting edges upstream of each.
+
+    An edge is upstream of a pause if it leads to the pause's parent, or to an ancestor of that parent.
+    """
     waiting = [(e, edges[e].step) for pause in pauses if pause.event is not None for e in pause.edges]
     result = []
     for pause in pauses:
@@ -149,7 +155,7 @@ def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple
 
 
 def _step(step: dict[str, Any], **graph: Any) -> Step:
-    """`graph` holds the fields that depend on the other steps: edges and ancestors."""
+    """The step of a plan. `graph`: the fields that depend on other steps, such as edges and ancestors."""
     retries, backoff = step["retries"], step["retries"]["backoff"]
     return Step(
         id=step["id"],
@@ -172,7 +178,8 @@ def _step(step: dict[str, Any], **graph: Any) -> Step:
 
 
 def _runtime(runtime: dict[str, Any]) -> Runtime:
-    fields = {name: value for name, value in runtime.items() if value is not None and name != "timeout"}  # the step's
+    # An approval may have the timeout in `runtime`; the definition has copied it to the step.
+    fields = {name: value for name, value in runtime.items() if value is not None and name != "timeout"}
     for name in ("command", "entrypoint", "approvers", "layers"):
         if name in fields:
             fields[name] = tuple(fields[name])

@@ -8,7 +8,7 @@ _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w"
 LONGEST_MS = 366 * _UNITS["d"]
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
-_WRITTEN = re.compile(  # as people write them elsewhere
+_WRITTEN = re.compile(  # forms that other programs accept, for suggestions in error messages
     r"(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?P<unit>milliseconds?|millis|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?"
     r"|hrs?|h|days?|d|weeks?|wks?|w)(?:\s*(?:,|and)?\s*)",
     re.IGNORECASE,
@@ -17,16 +17,19 @@ _ISO = re.compile(r"P(?:([0-9.]+)W)?(?:([0-9.]+)D)?(?:T(?:([0-9.]+)H)?(?:([0-9.]
 
 
 def parse_duration(text: str) -> int:
-    """Milliseconds of a duration such as `1h30m`. Raises ValueError, whose message says what is expected."""
+    """The milliseconds of a duration such as `1h30m`. Raises ValueError with a message that shows the right form."""
     if len(text) > 64 or not _WHOLE.fullmatch(text):
         meant = meant_duration(text.strip())
-        cure = f'write "{meant}"' if meant else "write one like 10s, 1h30m, 3d or 2w"
+        cure = f'write "{meant}"' if meant else "write a number and a unit, such as 10s, 1h30m, 3d or 2w"
         raise ValueError(f"{text!r} is not a duration; {cure}")
     return round(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
 
 
 def meant_duration(text: str) -> str | None:
-    """A duration that is written otherwise: `30`, `5 min`, `1h 30m`, `PT1H30M`; None if it is none, or not possible."""
+    """The valid form of a duration written in another way, such as `30`, `5 min`, `1h 30m` or `PT1H30M`.
+
+    None if the text is not a duration, or if the duration is not allowed.
+    """
     meant = _translated(text) if len(text) <= 64 else ""
     return meant if _WHOLE.fullmatch(meant) and 0 < parse_duration(meant) <= LONGEST_MS else None
 

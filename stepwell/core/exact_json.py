@@ -1,7 +1,7 @@
-"""JSON that is kept exactly as it was said: integers of 64 bits, finite doubles, whole characters, 128 levels.
+"""Parses JSON without changing values: integers of 64 bits, finite doubles, valid Unicode, 128 levels.
 
-One rule: what cannot be kept is named by its place (a JSON pointer) and comes with a cure; nothing is rounded away
-unseen but the digits of a double.
+A value that cannot be stored exactly is an error, with the place (a JSON pointer) and a fix. Only the digits of a
+double may be rounded silently.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)[ \t\r\n]*")
 _LONGEST_NUMBER = 800  # characters; written out in full, a double has at most 767 digits
 _LONGEST_EXPONENT = 8
-_LARGE = 8192  # bytes of a text of which it takes longer to count its brackets than to write it
+_LARGE = 8192  # bytes; for a longer text, counting the brackets takes longer than writing the value
 
 
 class Unusable(Exception):
-    """JSON that cannot be kept; the message says what, where, and the cure."""
+    """The JSON cannot be stored exactly. The message contains the value, the place and a fix."""
 
 
 def parse(text: bytes) -> Any:
-    """The value of a JSON text. Raises ValueError if it is not JSON, Unusable if it cannot be kept as it is.
+    """The value of a JSON text. Raises ValueError if it is not JSON, Unusable if it cannot be stored exactly.
 
-    Of two members with one name the last one counts, as in JavaScript and Python.
+    If an object has two members with the same name, the last one counts, as in JavaScript and Python.
     """
     value = _read(text)
     if text.count(b"[") + text.count(b"{") > MAX_LEVELS and is_deeper(value):
@@ -42,7 +42,7 @@ def parse(text: bytes) -> Any:
 
 
 def parse_compact(text: bytes) -> tuple[Any, bytes]:
-    """The value of a JSON text, and its text without blanks. Raises as `parse` does."""
+    """The value of a JSON text, and the text without spaces. Raises the same errors as `parse`."""
     if len(text) < _LARGE:
         return (value := parse(text)), orjson.dumps(value)
     value = _read(text)
@@ -52,23 +52,23 @@ def parse_compact(text: bytes) -> tuple[Any, bytes]:
 
 
 def _read(text: bytes) -> Any:
-    """As `parse`, however deep it nests."""
+    """Does the same as `parse`, without the limit of levels."""
     text = without_bom(text)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if _MAY_BE_JSON.match(text):
-            _refuse_what_others_take(text, error.msg.partition(": line")[0])
+            _refuse_inexact(text, error.msg.partition(": line")[0])
         raise
-    if may_have_large_integers(text) and not _has_only_64_bits(text):  # orjson makes doubles of longer ones
-        _refuse_what_others_take(text, "an integer does not fit into 64 bits")
+    if may_have_large_integers(text) and not _has_only_64_bits(text):  # orjson converts longer ones to doubles
+        _refuse_inexact(text, "an integer does not fit into 64 bits")
     return value
 
 
 def is_inexact_number(text: bytes) -> bool:
-    """Whether a text is a JSON number that neither 64 bits (integers) nor a double (all others) hold exactly.
+    """Whether a text is a JSON number that cannot be represented exactly: an integer in 64 bits, others as a double.
 
-    A double holds a number exactly if the shortest way to write that double has the same value: 0.1 and 1.50 are held;
+    A double is exact if the shortest form of the double has the same value as the text. So 0.1 and 1.50 are exact;
     1.0000000000000000000001, 1e400 and 1e-400 are not.
     """
     found = _NUMBER.fullmatch(without_bom(text))
@@ -84,16 +84,16 @@ def is_inexact_number(text: bytes) -> bool:
 
 
 def _has_only_64_bits(text: bytes) -> bool:
-    """Whether every integer of a JSON text fits."""
-    is_right = True
+    """Whether every integer of a JSON text fits into 64 bits."""
+    all_fit = True
 
-    def look(digits: str) -> int:
-        nonlocal is_right
-        is_right = is_right and _fits_64_bits(digits)
+    def check(digits: str) -> int:
+        nonlocal all_fit
+        all_fit = all_fit and _fits_64_bits(digits)
         return 0
 
-    json.loads(text, parse_int=look)
-    return is_right
+    json.loads(text, parse_int=check)
+    return all_fit
 
 
 def _fits_64_bits(digits: str) -> bool:
@@ -101,24 +101,24 @@ def _fits_64_bits(digits: str) -> bool:
 
 
 def too_deep() -> Unusable:
-    """What is raised of a value that is nested too deep."""
-    return Unusable(f"it is nested more than {MAX_LEVELS} deep; flatten it, or pass it on as a text")
+    """The exception for a value that is nested too deeply."""
+    return Unusable(f"the value is nested more than {MAX_LEVELS} levels deep; flatten it, or pass it as a text")
 
 
-# --- what exactly is wrong -------------------------------------------------------------------------------------------
+# --- the place of an error -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Stands in a value where something cannot be kept. `what`, and `why` with the cure."""
+    """Replaces a part of a value that cannot be stored. `what` names the part, `why` has the reason and a fix."""
 
     what: str
     why: str
 
 
-def _refuse_what_others_take(text: bytes, reason: str) -> None:
-    """Raises Unusable if Python's own reader takes it, with the place of what cannot be kept, or else the `reason`."""
-    integer = _integer if _LONG_NUMBER.search(text) else int  # a call for each of them takes long
+def _refuse_inexact(text: bytes, reason: str) -> None:
+    """Raises Unusable if the text is JSON for Python's parser, with the place of the error, or else with `reason`."""
+    integer = _integer if _LONG_NUMBER.search(text) else int  # calling `_integer` for each number is slow
     try:
         value = json.loads(text.decode(), parse_int=integer, parse_float=_double, parse_constant=_no_constant)
     except RecursionError:
@@ -132,12 +132,12 @@ def _refuse_what_others_take(text: bytes, reason: str) -> None:
 
 
 def _integer(digits: str) -> int | _Fault:
-    cure = "does not fit into 64 bits; make it a text, in quotes"
+    cure = "does not fit into 64 bits; write it as a text in quotes"
     return 0 if _fits_64_bits(digits) else _Fault(f"the integer {_short(digits)}", cure)
 
 
 def _double(digits: str) -> float | _Fault:
-    cure = "is infinity to a double; make it a text, in quotes"
+    cure = "is too large for a double; write it as a text in quotes"
     return 0.0 if math.isfinite(float(digits)) else _Fault(f"the number {_short(digits)}", cure)
 
 
@@ -146,17 +146,20 @@ def _short(digits: str) -> str:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-_HALF = _Fault("the text", "has half of a character (a lone surrogate); write it as valid UTF-8")
+_HALF = _Fault("the text", "has half a character (a lone surrogate); write it as valid UTF-8")
 _FINE = frozenset({int, float, bool, type(None)})
-_Link = tuple[Any, Any] | None  # the link of what a value is in, and its key there
+_Link = tuple[Any, Any] | None  # the link of the container, and the key in it
 
 
 def _first_fault(value: Any) -> tuple[_Fault, str] | None:
-    """A fault in a value, with its place. Does not recurse, since the value may be nested as deep as anything, and
-    keeps to containers, since there may be half a million numbers."""
+    """A fault in a value, with the place.
+
+    Not recursive, because the value may be nested deeply. Only containers are put on the stack, because there may be
+    half a million numbers.
+    """
     left: list[tuple[Any, _Link, int]] = [([value], None, 0)]
     while left:
         container, link, depth = left.pop()
@@ -191,7 +194,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _pointer(link: _Link) -> str:
-    """RFC 6901."""
+    """The JSON pointer (RFC 6901) of a link."""
     words: list[str] = []
     while link is not None:
         link, key = link

@@ -1,6 +1,6 @@
-"""JSON that comes from outside: read within limits, so that no text can hold up or break what reads it.
+"""Parses JSON from outside, with limits that protect the process from hostile texts.
 
-A byte order mark is passed over. What nests deeper than `MAX_LEVELS`, or holds more objects and arrays than
+A byte order mark is ignored. A text that is nested deeper than `MAX_LEVELS`, or has more objects and arrays than
 `MAX_CONTAINERS`, is refused.
 """
 
@@ -14,33 +14,33 @@ from typing import Any
 import orjson
 
 MAX_LEVELS = 128
-MAX_CONTAINERS = 200_000  # objects and arrays of one text: each is an object in memory
+MAX_CONTAINERS = 200_000  # objects and arrays in one text; each of them takes memory
 BOM = b"\xef\xbb\xbf"
 _DUMPS_LEVELS = 254  # the deepest nesting that orjson writes
 _DIGITS = bytes(ord("0") if ord("0") <= byte <= ord("9") else ord(" ") for byte in range(256))
-# Integers that may be beyond 64 bits: of 20 digits, or negative and of 19 that begin with a 9. Few texts have so many.
+# Integers that may not fit into 64 bits: those of 20 digits, and negative ones of 19 digits that begin with a 9.
 _LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s])(?:-9\d{18}|-?\d{20,})(?=[\s,\]}]|$)")
 _TOO_LARGE = object()
 _BEGINNING = 64 * 1024  # bytes
-_DEPTH_LIMIT = "depth limit"  # what orjson says of 1,024 levels
+_DEPTH_LIMIT = "depth limit"  # in orjson's message about more than 1,024 levels
 
 
 class BadJson(ValueError):
-    """The text is no JSON, or more of it than is read here; the message says which."""
+    """The text is not JSON, or is over a limit. The message contains the reason."""
 
 
 class TooMany(BadJson):
-    """It holds too many objects and arrays."""
+    """The text has too many objects and arrays."""
 
     def __init__(self) -> None:
-        super().__init__(f"there are more than {MAX_CONTAINERS:,} objects and arrays in it; send less at once")
+        super().__init__(f"there are more than {MAX_CONTAINERS:,} objects and arrays; send fewer at once")
 
 
 class TooDeep(BadJson):
-    """It nests too deeply. `value`: what was read of it; None if it nests so deeply that nothing was."""
+    """The text is nested too deeply. `value`: the parsed value; None if it is nested too deeply even for the parser."""
 
     def __init__(self, levels: int, value: Any = None) -> None:
-        super().__init__(f"it is nested more than {levels} levels deep")
+        super().__init__(f"the value is nested more than {levels} levels deep; flatten it")
         self.value = value
 
 
@@ -64,7 +64,7 @@ def parse_json(text: bytes, levels: int = MAX_LEVELS) -> Any:
 
 
 def _begins_too_deep(text: bytes) -> bool:
-    """Whether the beginning of a text nests deeper than orjson reads: that is found without reading all of it."""
+    """Whether a text is nested deeper than orjson allows, judged by the beginning alone, to avoid parsing all of it."""
     try:
         orjson.loads(text[:_BEGINNING])
     except orjson.JSONDecodeError as error:
@@ -73,26 +73,28 @@ def _begins_too_deep(text: bytes) -> bool:
 
 
 def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
-    """Whether a value that orjson has read nests deeper than so many levels."""
+    """Whether a value that orjson has parsed is nested deeper than `levels`."""
     return compact_text(value, levels) is None
 
 
 def compact_text(value: Any, levels: int = MAX_LEVELS) -> bytes | None:
-    """The JSON text of a value that orjson has read; None if it nests deeper than so many levels."""
+    """The JSON text of a value that orjson has parsed; None if it is nested deeper than `levels`."""
     around = _DUMPS_LEVELS - levels
     nested = value
     for _ in repeat(None, around):
         nested = [nested]
     try:
-        return orjson.dumps(nested)[around:-around]  # it has a limit of its own, and is the fastest way through a value
+        return orjson.dumps(nested)[around:-around]  # orjson's own limit is the fastest way to measure the depth
     except TypeError:
         return None
 
 
 def may_have_large_integers(text: bytes) -> bool:
-    """Whether integers in a JSON text, or what looks so in its strings, may be beyond 64 bits. A regular expression
-    takes ten times as long to look for 19 digits; of so many, every eighteenth byte is one, and every sixth byte
-    is one, three times."""
+    """Whether a JSON text may contain integers that do not fit into 64 bits. Digits inside strings count too.
+
+    Searching for 19 digits with a regular expression takes ten times as long. So a sample is checked first: in a row of
+    19 digits, at least one of every eighteenth byte is a digit, and at least three of every sixth byte.
+    """
     if b"0" not in text[::18].translate(_DIGITS):
         return False
     may_be = b"000" in text[::6].translate(_DIGITS) and b"0" * 19 in text.translate(_DIGITS)
@@ -100,11 +102,10 @@ def may_have_large_integers(text: bytes) -> bool:
 
 
 def large_integers(text: bytes) -> list[str]:
-    """JSON pointers to the integers of a text that `parse_json` has read which do not fit into 64 bits: it made them
-    floats."""
+    """JSON pointers to the integers of a text that do not fit into 64 bits. `parse_json` converts them to floats."""
     if not may_have_large_integers(text):
         return []
-    import json  # only this parser tells integers from floats; few texts come here
+    import json  # the only parser that can distinguish large integers from floats; few texts need it
 
     return list(_pointers_to_too_large(json.loads(without_bom(text), parse_int=_integer)))
 
@@ -126,5 +127,5 @@ def _pointers_to_too_large(value: Any) -> Iterator[str]:
 
 
 def escaped(key: str) -> str:
-    """A part of a JSON pointer (RFC 6901)."""
+    """A key, escaped for a JSON pointer (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")

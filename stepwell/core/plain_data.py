@@ -1,6 +1,6 @@
-"""How plain data is declared, of which a run makes a hundred objects.
+"""A decorator for immutable values on the hot path: a run creates about a hundred of them.
 
-A frozen dataclass sets each field by `object.__setattr__`, which takes twice as long as an assignment.
+A frozen dataclass sets each field with `object.__setattr__`, which takes twice as long as an assignment.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def immutable(cls: type[T]) -> type[T]:
-    """A dataclass that compares and hashes by its values. The type checker sees to it that nobody changes it."""
+    """Makes a class a dataclass that is compared and hashed by value. Only the type checker prevents changes."""
     return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -1,7 +1,7 @@
-"""What a definition compiles to: frozen, light, by index instead of by name.
+"""The plan that a definition is compiled to: immutable, small, with indexes in place of names.
 
-A plan is compiled from the *normalised* definition (`Definition.normalised()`, plain JSON data with every default
-filled in), which is what stores keep; so loading a plan never needs pydantic.
+A plan is compiled from the *normalised* definition (`Definition.normalised()`, plain JSON data with all defaults). This
+is the form that stores contain, so loading a plan does not need pydantic.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TRIGGER = -1  # the index of the pseudo parent `$trigger`
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Either `event` (exact, or a prefix that ends in `*`) or `cron`. `index`: by what the expression is found, if that
-    is known already."""
+    """A trigger has either `event` (a name, or a prefix that ends in `*`) or `cron`. `index`: the index of the
+    expression, if it is computed already."""
 
     event: str | None = None
     expression: str | None = None
@@ -29,7 +29,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """How a step is executed; which fields count depends on `type`, as in section "runtime" of the contract."""
+    """How a step is executed. `type` decides which other fields are used, as `definition/runtimes.py` describes."""
 
     type: str
     command: tuple[str, ...] | None = None
@@ -39,7 +39,7 @@ class Runtime:
     ephemeral_storage: int | None = None  # MB
     layers: tuple[str, ...] = ()
     vpc: bool = False
-    tracing: bool | None = None  # None: as the environment
+    tracing: bool | None = None  # None: the environment's setting
     arn: str | None = None
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
@@ -61,7 +61,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One entry of a step's `after` list. `pause` is what it goes through once `on` and `if` hold, if anything."""
+    """An entry of a step's `after` list. `pause`: the delay or wait that follows once `on` and `if` hold; or None."""
 
     step: int
     parent: int  # a step, or TRIGGER
@@ -73,9 +73,10 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A delay, a wait for an event, or both; shared by all edges with equal parent, delay, event, match and ttl.
+    """A delay, a wait for an event, or both. Edges with equal parent, delay, event, match and ttl share one.
 
-    One that `cancels` has no edges: it is open as long as the run is, or its ttl (0: none), and its event ends the run.
+    If `cancels` is set, the event cancels the run. Such a pause has no edges. It stays open until the run ends, or for
+    the ttl if that is not 0.
     """
 
     parent: int
@@ -84,14 +85,17 @@ class Pause:
     match: str | None
     ttl_ms: int
     edges: tuple[int, ...]
-    upstream: tuple[int, ...]  # edges before the parent that wait for events, which may not be used again here
+    upstream: tuple[int, ...]  # edges before the parent that wait for events; their events must not be used again
     cancels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`is_approval`: people decide the step; nothing is executed then. `calls`: it calls a web address, and needs no
-    processor here. Both follow from its runtime; each transition asks for them."""
+    """A step of the plan.
+
+    `is_approval`: people decide, and nothing is executed. `calls`: it calls a web address, so it needs no processor
+    here. Both are derived from the runtime, and stored because every transition reads them.
+    """
 
     id: str
     name: str
@@ -106,7 +110,7 @@ class Step:
     out: tuple[int, ...]  # outgoing
     ancestors: tuple[int, ...]  # steps, in topological order
     ancestor_bits: int  # the same as a set: bit i stands for step i
-    asks_nothing: bool  # when it ends: no edge out of it has an expression, or a wait
+    asks_nothing: bool  # no outgoing edge has an expression or a pause, so nothing is evaluated when it ends
     is_approval: bool = field(init=False)
     calls: bool = field(init=False)
 
@@ -124,8 +128,8 @@ class Plan:
     edges: tuple[Edge, ...]
     pauses: tuple[Pause, ...]
     roots: tuple[int, ...]  # edges whose parent is TRIGGER
-    leaves: tuple[int, ...]  # steps that no step comes after
-    keys: tuple[bytes, ...]  # how each step's member of a JSON object begins: `"id":`
+    leaves: tuple[int, ...]  # steps without outgoing edges
+    keys: tuple[bytes, ...]  # for each step the key of a JSON object, with the colon: `"id":`
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
     approval_steps: tuple[int, ...] = ()  # steps that people decide
@@ -133,7 +137,7 @@ class Plan:
 
 
 class Starts(Protocol):
-    """What says when a version of a function starts: a plan, or the head of one that is not compiled yet."""
+    """The triggers of a version: a plan, or the head of a version whose plan is not compiled yet."""
 
     @property
     def function_id(self) -> str: ...

@@ -1,7 +1,7 @@
-"""Signatures of what the engine believes later: an attempt's outcome, an approval's decision, its own messages.
+"""Signs the data that the engine receives back: outcomes of attempts, decisions on approvals, the engine's messages.
 
-A signature is HMAC-SHA256 (RFC 2104) cut to 128 bits, the shortest that section 5 of the RFC advises, in hexadecimal
-digits, after the id of the key that made it: `k7q2m5xa.0f1e...`. Signatures of the key `UNNAMED` have no id in front.
+A signature is the id of a key and an HMAC-SHA256 (RFC 2104) in hexadecimal digits: `k7q2m5xa.0f1e...`. The HMAC is cut
+to 128 bits, the minimum that section 5 of the RFC recommends. Signatures by the key `UNNAMED` have no id in front.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from dataclasses import dataclass
 from typing import Protocol
 
 UNNAMED = "0"
-"""The key whose signatures name no key: the only one of a server, and of environments from before keys had ids."""
+"""The key whose signatures contain no key id: the only key of a local server, and of environments from before keys had
+ids."""
 SIGNATURE = r"(?:[a-z2-7]{8}\.)?[0-9a-f]{32}"
 _PARTS = re.compile(r"(?:([a-z2-7]{8})\.)?([0-9a-f]{32})", re.ASCII)
 
 
 class KeysUnreadable(Exception):
-    """The signing keys cannot be read now, so nobody can say whether a signature counts: ask again later."""
+    """The signing keys cannot be read now, so a signature cannot be checked. Try again later."""
 
 
 class UnknownKey(Exception):
-    """A signature names a key that is not known here, or not known yet: ask again later."""
+    """A signature names a key that is unknown here, possibly because it is new. Try again later."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the signing key {key} is not known here, or not known yet")
+        super().__init__(f"the signing key {key} is unknown here, or not known yet")
 
 
 class Signer(Protocol):
     """Makes signatures and checks them. Both methods may raise KeysUnreadable."""
 
     def sign(self, text: bytes, key: str | None = None) -> str:
-        """With the key of this id, if it counts; else with the current one."""
+        """The signature of a text, by the key of this id if it is valid, else by the current key."""
 
     def is_signature(self, signature: str, text: bytes) -> bool:
-        """Whether a key that counts made this signature of the text. Raises UnknownKey if the answer may be another
-        within seconds."""
+        """Whether a valid key made this signature of the text. Raises UnknownKey if that may change within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class SigningKeys:
 
 
 def key_of(signature: str) -> str:
-    """The id of the key that a signature names; empty for what is no signature."""
+    """The id of the key in a signature; empty if the text is not a signature."""
     parts = _PARTS.fullmatch(signature)
     return "" if parts is None else parts[1] or UNNAMED
 
 
 def single_key(secret: bytes) -> SigningKeys:
-    """The signing keys of a server that has one for ever."""
+    """The signing keys of a server that uses a single key."""
     return SigningKeys(UNNAMED, {UNNAMED: secret})

@@ -1,7 +1,7 @@
-"""Text from outside on its way to a terminal: nothing in it may move the cursor, hide or reorder what stands there.
+"""Makes text from outside safe for a terminal: it cannot move the cursor, or hide or reorder other text.
 
-Replaced are control characters (C0, DEL, C1), which terminals obey; those that change the direction of writing (Unicode
-UAX #9), which make text look like another; and halves of characters (surrogates), which cannot be written at all.
+Three kinds of characters are replaced. Terminals execute control characters (C0, DEL, C1). Characters that change the
+direction of writing (Unicode UAX #9) make a text look like another. Lone surrogates cannot be written at all.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ REPLACEMENT = "\ufffd"
 
 
 def visible(text: str) -> str:
-    """The text with U+FFFD for each character that a terminal must not get; its lines and tabs stay."""
+    """The text with U+FFFD in place of each unsafe character. Line breaks and tabs stay."""
     return _UNSAFE.sub(REPLACEMENT, text)
 
 
 def one_line(text: str) -> str:
-    """The same for what stands in a line of ours, where a line break would begin a line that looks like ours."""
+    """The text with U+FFFD in place of each unsafe character and line break.
+
+    For text inside a line of output: after a line break, it could imitate a line of ours.
+    """
     return _UNSAFE_IN_A_LINE.sub(REPLACEMENT, text)
 
 
 def escaped_json(text: str) -> str:
-    """A JSON text in which they are escapes. orjson escapes only those below a space."""
+    """A JSON text in which unsafe characters are escaped. orjson escapes only those below U+0020."""
     return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""Times as people and programs read them."""
+"""Formats times for output."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def time_text(ms: int) -> str:
-    """`2026-11-23T10:00:00.000Z`, of milliseconds since the epoch (RFC 3339)."""
+    """The RFC 3339 form of milliseconds since the epoch, such as `2026-11-23T10:00:00.000Z`."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

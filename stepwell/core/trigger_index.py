@@ -1,7 +1,7 @@
-"""Which values at which places of an event a trigger's expression needs, so that it is found by them.
+"""Finds the values that an event must have for a trigger's expression to be true, to look triggers up by these values.
 
-The law: if an event has other values there, the expression is false of it, and evaluating it says nothing else: no
-error, and no other reason. Where an event has no value, or one that is no scalar, only evaluating tells.
+The invariant: if an event has other scalars in these places, evaluating the expression gives false and no error. If an
+event has no scalar there, the expression must be evaluated.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stepwell.core.cel.ast import Call, Const, Ident, Items, Node, Path, Select,
 from stepwell.core.cel.cost import evaluated_length
 from stepwell.core.cel.expressions import Scope, compile_expression
 
-_MOST_VALUES = 64  # combinations under which one expression is found
+_MOST_VALUES = 64  # combinations of values in the index of one expression
 _MOST_PATHS = 4
-_EXACT = 2**53  # from here on, not every integer is a double
+_EXACT = 2**53  # above this, some integers cannot be represented as a double
 NOTHING = object()
 
 Values = tuple[Any, ...]
@@ -27,9 +27,12 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class TriggerIndex:
-    """An expression is true only if the values at `paths` in the event are one of `values`. `longest`: an event whose
-    JSON is longer than this many bytes may be too much to be evaluated at all, which evaluating tells; None: never.
-    `alike`: expressions that have this in common say the same of an event without a scalar at the path."""
+    """The index of an expression, which is true only if the event's values at `paths` are one of `values`.
+
+    `longest`: for an event with more bytes of JSON, the evaluation may be refused, so the expression must be evaluated;
+    None if there is no such length. `alike`: expressions with equal texts here give the same answer for an event
+    without a scalar at the path.
+    """
 
     paths: tuple[Path, ...]
     values: tuple[Values, ...]
@@ -37,6 +40,7 @@ class TriggerIndex:
     alike: str | None = None
 
     def as_json(self) -> list[Any]:
+        """The stored form of the index."""
         return [self.paths, self.values, self.longest, self.alike]
 
     @classmethod
@@ -48,8 +52,7 @@ class TriggerIndex:
 
 @lru_cache(maxsize=16384)
 def trigger_index(expression: str) -> TriggerIndex | None:
-    """How functions with this expression are found; None if it must be evaluated for each event. Raises
-    ExpressionError."""
+    """The index of an expression; None if it must be evaluated for each event. Raises ExpressionError."""
     tree = compile_expression(expression, Scope.TRIGGER).tree
     parts = list(decisive_parts(tree))
     found: dict[Path, tuple[Node, list[Any]]] = {}
@@ -57,24 +60,26 @@ def trigger_index(expression: str) -> TriggerIndex | None:
         allowed = _allowed(part, is_negated)
         if allowed is None or len(allowed[1]) > _MOST_VALUES:
             continue
-        its_path = _in_event(allowed[0])
-        if its_path and (its_path not in found or len(allowed[1]) < len(found[its_path][1])):
-            found[its_path] = allowed
+        event_path = _path_in_event(allowed[0])
+        if event_path and (event_path not in found or len(allowed[1]) < len(found[event_path][1])):
+            found[event_path] = allowed
     paths = _few_paths(found)
     if not paths:
         return None
-    is_whole = len(parts) == len(paths)  # there is nothing else in it
+    is_whole = len(parts) == len(paths)  # the index covers the whole expression
     longest = None if is_whole else evaluated_length(tree)
-    alike = _written(found[paths[0]][0]) if is_whole and len(paths) == 1 else None
-    values = _product([found[its_path][1] for its_path in paths])
+    alike = _dotted(found[paths[0]][0]) if is_whole and len(paths) == 1 else None
+    values = _product([found[event_path][1] for event_path in paths])
     return TriggerIndex(paths, tuple(values), longest, alike)
 
 
 def lookup_value(value: Any) -> Any:
-    """Equal, and hashed equally, for scalars that CEL calls equal; NOTHING for what is no scalar. Of integers that are
-    no double, several have one value."""
+    """A key for a scalar: the keys of two scalars are equal if CEL treats them as equal. NOTHING if not a scalar.
+
+    Integers that cannot be represented as a double may share a key.
+    """
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd")  # as the library is given it
+        return value.replace("\0", "\ufffd")  # the CEL library gets the same text
     if value is None:
         return None
     if isinstance(value, bool):
@@ -86,21 +91,24 @@ def lookup_value(value: Any) -> Any:
     return NOTHING
 
 
-def value_at(event: Mapping[str, Any], its_path: Path) -> Any:
-    """The value to look up for a place in an event; NOTHING if there is no scalar."""
+def value_at(event: Mapping[str, Any], event_path: Path) -> Any:
+    """The key (`lookup_value`) of the scalar at a path in an event; NOTHING if there is no scalar."""
     value: Any = event
-    for field in its_path:
+    for field in event_path:
         if not isinstance(value, dict) or field not in value:
             return NOTHING
         value = value[field]
     return lookup_value(value)
 
 
-# --- what an expression needs ----------------------------------------------------------------------------------------
+# --- reading the expression ------------------------------------------------------------------------------------------
 
 
 def _allowed(node: Node, is_negated: bool) -> tuple[Node, list[Any]] | None:
-    """A place, and the constants of which a part needs one there: `a == 1`, `a in [1, 2]`, `a == 1 || a == 2`."""
+    """The place that a part of an expression compares, and the constants for which the part is true.
+
+    For parts such as `a == 1`, `a in [1, 2]` and `a == 1 || a == 2`; None for others.
+    """
     if not isinstance(node, Call):
         return None
     if node.function == ("_!=_" if is_negated else "_==_"):
@@ -125,34 +133,34 @@ def _is_usable(node: Node) -> bool:
 
 
 def _is_usable_list(node: Node) -> bool:
-    """A list; of a map, CEL's `in` does not say that null is not in it, but that this cannot be asked."""
+    """Whether a node is a list of constants. Maps are excluded: CEL's `null in {...}` is an error and not false."""
     return isinstance(node, Items) and node.is_list and bool(node.parts) and all(map(_is_usable, node.parts))
 
 
-def _in_event(node: Node) -> Path | None:
-    """Where in the event's JSON a place is: `event.data.kind` and `data.kind` are the same."""
-    its_path = path(node)
-    if its_path is None:
+def _path_in_event(node: Node) -> Path | None:
+    """The path in the event's JSON. `event.data.kind` and `data.kind` have the same path."""
+    found = path(node)
+    if found is None:
         return None
-    return its_path[1:] if its_path[0] == "event" else its_path
+    return found[1:] if found[0] == "event" else found
 
 
-def _written(node: Node) -> str | None:
-    """A place that is written with dots alone. Other ways of writing it have other words for what is missing."""
+def _dotted(node: Node) -> str | None:
+    """The text of a path that is written only with dots, else None. With brackets, errors have other messages."""
     if isinstance(node, Ident):
         return node.name
     if isinstance(node, Select) and not node.test_only:
-        above = _written(node.operand)
+        above = _dotted(node.operand)
         return None if above is None else f"{above}.{node.field}"
     return None
 
 
 def _few_paths(found: dict[Path, tuple[Node, list[Any]]]) -> tuple[Path, ...]:
-    """As many places as have few combinations, those with the fewest values first; sorted."""
+    """The paths to index, sorted: those with the fewest values, up to the limit of combinations."""
     paths: list[Path] = []
-    for its_path in sorted(found, key=lambda pair: (len(found[pair][1]), pair))[:_MOST_PATHS]:
-        if prod(len(found[pair][1]) for pair in [*paths, its_path]) <= _MOST_VALUES:
-            paths.append(its_path)
+    for event_path in sorted(found, key=lambda pair: (len(found[pair][1]), pair))[:_MOST_PATHS]:
+        if prod(len(found[pair][1]) for pair in [*paths, event_path]) <= _MOST_VALUES:
+            paths.append(event_path)
     return tuple(sorted(paths))
 
 

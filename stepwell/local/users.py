@@ -16,7 +16,7 @@ import orjson
 
 from stepwell.api.v1.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
 from stepwell.api.v1.users import Erased, Seen
-from stepwell.core.events.users import Person, alone, owner, unpack
+from stepwell.core.events.users import Person, owner, single_id_person, unpack
 from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import LAST, merged
 from stepwell.local.database.row_ranges import first_row
@@ -60,7 +60,7 @@ class LocalUsers(Queries):
         sql = "SELECT body, accepted_at FROM events WHERE user = ? ORDER BY seq DESC LIMIT 1"
         row = self._connection.execute(sql, (text,)).fetchone()
         user_id = None if row is None else owner(orjson.loads(row[0])["user"])
-        return None if user_id is None else alone(user_id, row[1])
+        return None if user_id is None else single_id_person(user_id, row[1])
 
     def seen(self, person: Person) -> Seen:
         first = next(self._accepted(person, f"{_EVENTS} ORDER BY seq", ascending=True), person.since)

@@ -123,8 +123,8 @@ def test_the_input_is_posted_without_its_token(steps: HttpSteps, server: Server)
                 None,
                 Error(
                     "http",
-                    "answered with status 302, a redirect to http://x, which is not followed; correct the step's url"
-                    ": moved",
+                    "the response has status 302, a redirect to http://x; redirects are not followed, so correct the"
+                    " step's url: moved",
                     302,
                 ),
                 False,
@@ -133,13 +133,13 @@ def test_the_input_is_posted_without_its_token(steps: HttpSteps, server: Server)
         ),
         (
             (304, {"retry-after": "7"}, b""),
-            Outcome(None, Error("http", "answered with status 304, which is no success", 304), False),
+            Outcome(None, Error("http", "the response has status 304, which is not a success", 304), False),
             "",
         ),
-        ((404, {}, b"no\n"), Outcome(None, Error("http", "answered with status 404: no", 404), False), "no\n"),
+        ((404, {}, b"no\n"), Outcome(None, Error("http", "the response has status 404: no", 404), False), "no\n"),
         (
             (503, {"Retry-After": "7"}, b'{"a": 1}'),
-            Outcome(None, Error("http", "answered with status 503", 503, b'{"a":1}'), True, 7000),
+            Outcome(None, Error("http", "the response has status 503", 503, b'{"a":1}'), True, 7000),
             "",
         ),
     ],
@@ -214,7 +214,7 @@ def test_no_answer_in_time_is_a_timeout(steps: HttpSteps, server: Server) -> Non
     assert error_of(call(steps, server.url, timeout_ms=200)) == (
         "timeout",
         True,
-        "did not end within 0.2 s, its timeout",
+        "the attempt did not end within the timeout of 0.2 s",
     )
 
 

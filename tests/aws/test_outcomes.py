@@ -64,7 +64,7 @@ RETURNED: dict[str, tuple[Any, Outcome]] = {
         {"status": 404, "message": "no such user"},
         failed(
             "status",
-            "the output says status 404: no such user",
+            "the output has the status 404: no such user",
             final=True,
             status=404,
             output=b'{"status":404,"message":"no such user"}',
@@ -74,7 +74,7 @@ RETURNED: dict[str, tuple[Any, Outcome]] = {
         {"statusCode": 429, "retry_after": 30},
         failed(
             "status",
-            "the output says status 429",
+            "the output has the status 429",
             status=429,
             output=b'{"statusCode":429,"retry_after":30}',
             retry_after_ms=30_000,
@@ -111,10 +111,10 @@ def test_what_a_handler_returns_and_cannot_be_kept_is_a_final_failure(text: byte
     [
         ("NaN", "not JSON"),
         ('{"x": -Infinity, "requestPayload": 1}', "not JSON"),
-        ("[" * 100_000 + "]" * 100_000, "nested more than 128 deep"),
-        ('{"a": ' * 2000 + "1" + "}" * 2000, "nested more than 128 deep"),
-        ('{"a": ' * 300 + "1" + "}" * 300, "nested more than 128 deep"),
-        ("[" * 129 + "]" * 129, "nested more than 128 deep"),
+        ("[" * 100_000 + "]" * 100_000, "nested more than 128 levels deep"),
+        ('{"a": ' * 2000 + "1" + "}" * 2000, "nested more than 128 levels deep"),
+        ('{"a": ' * 300 + "1" + "}" * 300, "nested more than 128 levels deep"),
+        ("[" * 129 + "]" * 129, "nested more than 128 levels deep"),
         ("", "not JSON"),
         ('{"text": "half of an emoji: \\ud83d"}', "half of a character"),
         ('"\\udc00"', "half of a character"),
@@ -180,11 +180,11 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
     "an error that is no object": ("boom", failed("exception", "the function failed without a message")),
     "a timeout": (
         {"errorType": "Sandbox.Timedout", "errorMessage": "RequestId: r Error: Task timed out after 900.00 seconds"},
-        failed("timeout", "did not end within 900 s, its timeout"),
+        failed("timeout", "the attempt did not end within the timeout of 900 s"),
     ),
     "a timeout as it was told before": (
         {"errorMessage": "2026-06-01T10:00:30.000Z r Task timed out after 900.00 seconds"},
-        failed("timeout", "did not end within 900 s, its timeout"),
+        failed("timeout", "the attempt did not end within the timeout of 900 s"),
     ),
     "an exit": (
         {
@@ -208,7 +208,7 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
         failed(
             "output_too_large",
             "the output has 7,340,039 bytes, more than the 262,144 (256 KiB) allowed; "
-            "store it elsewhere and pass a reference to it, such as a URL or a key",
+            "store it elsewhere and output a reference, such as a URL or a key",
             final=True,
         ),
     ),
@@ -264,12 +264,12 @@ REPORTS: dict[str, tuple[Json, Outcome]] = {
     ),
     "a final status and exit code 0": (
         report(b'{"status": 410}'),
-        failed("status", "the output says status 410", final=True, status=410, output=b'{"status":410}'),
+        failed("status", "the output has the status 410", final=True, status=410, output=b'{"status":410}'),
     ),
     "a signal": (report(exit=None, signal=9, tail=""), failed("crash", "killed by SIGKILL")),
     "a timeout": (
         report(b'{"ok": true}', exit=None, signal=9, timed_out=True),
-        failed("timeout", "did not end within 900 s, its timeout"),
+        failed("timeout", "the attempt did not end within the timeout of 900 s"),
     ),
     "a program that is not there": (
         report(exit=None, start_error={"message": "there is no bin/run", "retryable": False}),
@@ -319,7 +319,7 @@ ANSWERS: dict[str, tuple[Json, Outcome]] = {
         answered(404, b'{"message": "no such user"}'),
         failed(
             "http",
-            "answered with status 404: no such user",
+            "the response has status 404: no such user",
             final=True,
             status=404,
             output=b'{"message":"no such user"}',
@@ -327,7 +327,7 @@ ANSWERS: dict[str, tuple[Json, Outcome]] = {
     ),
     "a status with a time": (
         answered(503, b"busy", retry_after="120"),
-        failed("http", "answered with status 503: busy", status=503, retry_after_ms=120_000),
+        failed("http", "the response has status 503: busy", status=503, retry_after_ms=120_000),
     ),
     "no connection": (
         answered(0, error={"kind": "http", "message": "no connection to example.com"}),

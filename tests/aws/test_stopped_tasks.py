@@ -74,7 +74,10 @@ def test_a_report_of_a_timeout_names_the_timeout() -> None:
     outcome = _outcome(_task("EssentialContainerExited", exitCode=0), _report(timed_out=True))
     assert outcome is not None
     assert outcome.error is not None
-    assert (outcome.error.kind, outcome.error.message) == ("timeout", "did not end within 1.5 s, its timeout")
+    assert (outcome.error.kind, outcome.error.message) == (
+        "timeout",
+        "the attempt did not end within the timeout of 1.5 s",
+    )
 
 
 @pytest.mark.parametrize("report", [[], "x", {"stepwell": 1}, {"stepwell": 1, "exit": "x"}, {"exit": 0}])

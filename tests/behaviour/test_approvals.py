@@ -649,7 +649,7 @@ def test_erasing_a_user_erases_comments_on_approvals(platform: Platform) -> None
         (
             {"runtime": {"type": "approval", "message": "?", "url": "x"}},
             "/steps/confirm/runtime/url",
-            "`url` is a field of runtime http",
+            "only the runtime http has `url`",
         ),
         ({"runtime": {"type": "approval", "message": "{{ 1 + }}"}}, "/steps/confirm/runtime/message", "expression"),
         ({"runtime": {"type": "approval", "message": "{{ steps.no }}"}}, "/steps/confirm/runtime/message", "before"),

@@ -168,7 +168,7 @@ def test_a_condition_that_is_too_expensive_has_no_value(platform: Platform) -> N
     acts = script(a={"return": {"list": ["zzzz"] * 9000}})
     (run,) = platform.runs(platform.send(data={"text": "z z " * 40_000, **acts}))
     assert run["error"]["kind"] == "condition_failed"
-    assert "too much was sent for this expression" in run["error"]["message"]
+    assert "the data is too large for this expression" in run["error"]["message"]
 
 
 def test_a_misspelt_condition_of_both_branches_fails_the_run(platform: Platform) -> None:

@@ -218,7 +218,7 @@ def test_a_step_sees_the_errors_of_its_ancestors(platform: Platform) -> None:
     assert seen["errors"] == {
         "a": {
             "kind": "status",
-            "message": "the output says status 404",
+            "message": "the output has the status 404",
             "status": 404,
             "output": {"status": 404, "body": "gone"},
         }

@@ -43,7 +43,7 @@ def test_a_request_can_have_1000_events(platform: Platform) -> None:
     error = refused(platform, orjson.dumps(events))
     assert (error.status, error.errors[0]["message"]) == (
         413,
-        "a request may have 1,000 events, and this one has 1,001; send several",
+        "the request has 1,001 events, more than 1,000; send several requests",
     )
     batch = [cloudevent(f"c{n}") for n in range(1001)]
     assert refused(platform, orjson.dumps(batch), content_type=BATCH).status == 413
@@ -64,7 +64,7 @@ def test_ids_with_reserved_prefixes_are_refused(platform: Platform, prefix: str)
             {
                 "index": 1,
                 "pointer": "/id",
-                "message": f"ids that begin with '{prefix}' are the engine's own; choose another",
+                "message": f"ids that begin with '{prefix}' are reserved for the engine; choose another id",
             }
         ],
     )

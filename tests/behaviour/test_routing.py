@@ -462,7 +462,7 @@ def test_a_guarded_canary_that_fails_is_rolled_back_automatically(platform: Plat
         "version": 2,
         "to": 1,
     }
-    assert "runs failed (100%)" in event["data"]["reason"]
+    assert "runs of the canary failed (100%)" in event["data"]["reason"]
     assert len([run for run in platform.runs(event["id"]) if run["function_id"] == "listener"]) == 1
     assert versions_of(platform, platform.send()) == [1]
 

@@ -181,7 +181,7 @@ def test_an_expression_that_is_too_expensive_is_no_match_and_shows_the_reason(
     event = platform.send(data={"list": ["zzzz"] * 9000, "text": "z z " * 45_000})
     assert platform.runs(event) == []
     (missed,) = platform.event(event)["not_started"]
-    assert missed["problem"].startswith("too much was sent for this expression")
+    assert missed["problem"].startswith("the data is too large for this expression")
 
 
 def test_of_many_functions_only_the_matching_ones_start_and_the_others_are_shown(platform: Platform) -> None:

@@ -103,7 +103,7 @@ def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["!!!"], "no id can be made from the name '!!!'"),
-        (["hello", "--event", "a*b"], "'a*b' has a `*` that is not its end"),
+        (["hello", "--event", "a*b"], "'a*b' has a `*` before the end"),
         (["hello", "--event", "x" * 257], "event is longer than 256 characters"),
         (["x" * 257], "name is longer than 256 characters"),
         (["hello", "--template", "perl"], "perl"),

@@ -109,4 +109,4 @@ def test_a_push_that_is_refused_says_what_is_wrong(tmp_path: Path, command: Comm
     (folder / "link").symlink_to("/etc/passwd")
     assert "is a link that leads out" in command("push", folder, code=1)
     (folder / "link").unlink()
-    assert "only a canary is sticky or guarded" in command("push", folder, "--guard", code=2)
+    assert "only a canary can be sticky or guarded" in command("push", folder, "--guard", code=2)

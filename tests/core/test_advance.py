@@ -833,10 +833,10 @@ def test_during_the_delay_neither_an_event_nor_a_deadline_settles_the_wait() -> 
 
 def test_a_wait_that_no_event_can_satisfy_is_not_stored_and_expires() -> None:
     plan = plan_of(a={"after": [after("$trigger", async_=TIMEOUT)]})
-    answers = Answers(pauses={0: WaitKey(None, "event.data.id is not there")})
+    answers = Answers(pauses={0: WaitKey(None, "there is no event.data.id")})
     run = advance(plan, new_run("run", plan, NOW), RunStarted(), answers, NOW)
     assert run.commands == (SetTimer(deadline(), NOW + HOUR),)
-    assert run.run.problems == (("pause", 0, "event.data.id is not there"),)
+    assert run.run.problems == (("pause", 0, "there is no event.data.id"),)
     assert list(outstanding(plan, run.run)) == [SetTimer(deadline(), NOW + HOUR)]
     assert RunStep(A, 1) in advance(plan, run.run, DeadlinePassed(0), NO_ANSWERS, NOW).commands
 
@@ -1043,7 +1043,7 @@ def test_its_timer_is_a_failure_that_is_not_tried_again() -> None:
     commands = story.tell(DECISION.fact(), NOW + HOUR)
     assert story.steps == "failed queued"
     (recorded,) = (command for command in commands if isinstance(command, RecordAttempt))
-    assert recorded.error == Error("approval_timeout", "nobody decided in time")
+    assert recorded.error == Error("approval_timeout", "there was no decision before the timeout")
     assert story.ignores(AttemptEnded(A, 1, OK))
 
 
@@ -1144,11 +1144,11 @@ def test_a_rule_whose_condition_has_no_value_waits_for_nothing() -> None:
     story = Story(GONE[:1], a={})
     asked = questions(story.plan, story.run, RunStarted())
     assert asked == Questions(TRIGGER, pauses=(0,))
-    answers = Answers({}, {0: WaitKey(None, "event.data.x is not there")})
+    answers = Answers({}, {0: WaitKey(None, "there is no event.data.x")})
     decision = advance(story.plan, story.run, RunStarted(), answers, NOW)
     assert decision.commands == (RunStep(A, 1),)
     assert list(outstanding(story.plan, decision.run)) == [RunStep(A, 1)]
-    assert decision.run.problems == (("pause", 0, "event.data.x is not there"),)
+    assert decision.run.problems == (("pause", 0, "there is no event.data.x"),)
 
 
 # --- runs that go on from a step of another ---------------------------------------------------------------------------

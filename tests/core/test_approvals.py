@@ -149,7 +149,7 @@ def test_a_message_shows_values(message: str, shown: str) -> None:
     [
         ("{{ data.missing }} {{ user.email }}", "{{ data.missing }} ada@example.com", 'there is no key "missing"'),
         ("{{ steps.c.n }}", "{{ steps.c.n }}", 'there is no key "c"'),
-        ("{{ bytes('x') }}", "{{ bytes('x') }}", "which JSON has not"),
+        ("{{ bytes('x') }}", "{{ bytes('x') }}", "which JSON cannot represent"),
         ("{{ data.n / 0 }}{{ data.a }}{{ 1 }}", "{{ data.n / 0 }}{{ data.a }}1", "zero, `{{ data.a }}` has no value"),
     ],
 )

@@ -196,7 +196,7 @@ def test_all_problems_are_reported_at_once() -> None:
         ((), "trigers", "unknown field `trigers`; did you mean `triggers`?"),
         (("triggers", 0), "evnt", "did you mean `event`?"),
         (("steps", "b"), "pth", "did you mean `path`?"),
-        (("steps", "b"), "concurrency", "known are `id`, `name`, `path`"),
+        (("steps", "b"), "concurrency", "the known names are `id`, `name`, `path`"),
         (("steps", "b", "runtime"), "comand", "did you mean `command`?"),
         (("steps", "b", "runtime"), "ephemeralStorageSize", "did you mean `ephemeral_storage`?"),
         (("steps", "b", "runtime"), "Tracing", "did you mean `tracing`?"),
@@ -223,8 +223,8 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
 @pytest.mark.parametrize(
     ("fields", "where", "says"),
     [
-        ({"timeout": "0s"}, "timeout", "timeout: '0s' is no time at all"),
-        ({"timeout": 15}, "timeout", 'must be text with a unit, not a number: write "15s" for seconds'),
+        ({"timeout": "0s"}, "timeout", "timeout: '0s' is zero"),
+        ({"timeout": 15}, "timeout", 'must be text with a unit, not a number; write "15s" for seconds'),
         ({"timeout": "367d"}, "timeout", "more than 366 days"),
         ({"retries": {"attempts": 21}}, "retries/attempts", "attempts must be at most 20, not 21"),
         ({"retries": {"attempts": -1}}, "retries/attempts", "attempts must be at least 0, not -1"),
@@ -234,14 +234,14 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ({"retries": {"backoff": {"factor": 0.5}}}, "retries/backoff/factor", "at least 1"),
         ({"retries": {"backoff": {"factor": float("inf")}}}, "retries/backoff/factor", "finite"),
         ({"retries": {"backoff": {"jitter": 2}}}, "retries/backoff/jitter", "at most 1"),
-        ({"retries": {"backoff": {"initial": "0s"}}}, "retries/backoff/initial", "no time at all"),
+        ({"retries": {"backoff": {"initial": "0s"}}}, "retries/backoff/initial", "is zero; write a longer duration"),
         ({"name": "x" * 257}, "name", "longer than 256 characters"),
         ({"name": ""}, "name", "must not be empty"),
         ({"join": "any"}, "join", "join must be 'merge', 'all' or 'first', not \"any\""),
-        ({"id": "b"}, "id", "differs from its key; make it 'a'"),
-        ({"path": None}, "path", "`path` is missing: where the code of `a` is"),
+        ({"id": "b"}, "id", "the id 'b' differs from the key of the step; write 'a'"),
+        ({"path": None}, "path", "`path`, the place of the code of `a`, is missing"),
         ({"path": "./x"}, "path", "must begin with file://"),
-        ({"path": "file:///etc"}, "path", "is absolute"),
+        ({"path": "file:///etc"}, "path", "is an absolute path"),
         ({"path": "file://./a/../../b"}, "path", "leads out of the function's folder"),
         ({"path": "file://a\0b"}, "path", "NUL"),
         ({"env": {"PORT": 80}}, "env/PORT", 'PORT must be text, not 80: put it in quotes, "80"'),
@@ -252,8 +252,8 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ({"secrets": "KEY"}, "secrets", "must be a list, [...]"),
         ({"after": {"step": "$trigger"}}, "after", "must be a list, [...], not an object"),
         ({"after": ["a"]}, "after/0", "after[0] must be an object"),
-        ({"after": [{}]}, "after/0/step", "`step` is missing; add it: The id of the step before"),
-        ({"after": [{"step": "$trigger", "on": "success"}]}, "after/0/on", "neither succeeds nor fails"),
+        ({"after": [{}]}, "after/0/step", "`step` is missing; add this field: The id of the step that comes before"),
+        ({"after": [{"step": "$trigger", "on": "success"}]}, "after/0/on", "cannot succeed or fail"),
         ({"after": [{"step": "$trigger", "wait": "367d"}]}, "after/0/wait", "366 days"),
         ({"after": [{"step": "$trigger", "async": {"event": "b"}}]}, "after/0/async/ttl", "`ttl` is missing"),
         (
@@ -261,7 +261,7 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
             "after/0/async/event",
             "'b/*' has a wildcard",
         ),
-        ({"runtime": {}}, "runtime", "runtime has no `type`; add one"),
+        ({"runtime": {}}, "runtime", "`runtime` has no `type`; add one"),
         ({"runtime": "lambda"}, "runtime", "must be an object"),
         ({"runtime": {"type": "wasm"}}, "runtime/type", "runtime wasm is not available yet; use lambda or docker"),
         ({"runtime": {"type": "dokcer"}}, "runtime/type", "unknown runtime 'dokcer'; did you mean `docker`?"),
@@ -272,8 +272,8 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ({"runtime": {"type": "lambda", "handler": "handler"}}, "runtime/handler", "as in app.handler"),
         ({"runtime": {"type": "lambda", "handler": "../x.f"}}, "runtime/handler", "as in app.handler"),
         ({"runtime": {"type": "http"}}, "runtime/url", "`url` is missing"),
-        ({"runtime": {"type": "http", "url": "ftp://x"}}, "runtime/url", "must be an address such as https://"),
-        ({"runtime": {"type": "http", "url": "http://["}}, "runtime/url", "must be an address such as https://"),
+        ({"runtime": {"type": "http", "url": "ftp://x"}}, "runtime/url", "must be a web address such as https://"),
+        ({"runtime": {"type": "http", "url": "http://["}}, "runtime/url", "must be a web address such as https://"),
         ({"runtime": {"type": "http", "url": "http://x", "headers": {"A": "b\r\nC: d"}}}, "runtime/headers/A", "line"),
         ({"runtime": {"type": "docker"}, "path": ""}, "path", "or give an `image`"),
         (
@@ -283,7 +283,11 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ),
         ({"runtime": {"type": "lambda", "ephemeral_storage": 10241}}, "runtime/ephemeral_storage", "at most 10240"),
         ({"runtime": {"type": "lambda", "layers": [LAYER] * 5}}, "runtime/layers", "more than 4 entries"),
-        ({"runtime": {"type": "lambda", "layers": ["fonts"]}}, "runtime/layers/0", "no ARN of a layer's version"),
+        (
+            {"runtime": {"type": "lambda", "layers": ["fonts"]}},
+            "runtime/layers/0",
+            "is not the ARN of a layer's version",
+        ),
         ({"runtime": {"type": "lambda", "layers": [LAYER[:-2]]}}, "runtime/layers/0", "layer:NAME:VERSION"),
         (
             {"runtime": {"type": "lambda", "vpc": {"subnets": ["subnet-1"]}}},
@@ -292,13 +296,13 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ),
         ({"runtime": {"type": "lambda", "vpc": "vpc-1"}}, "runtime/vpc", "must be true or false"),
         ({"runtime": {"type": "lambda", "tracing": "Active"}}, "runtime/tracing", "must be true or false"),
-        ({"runtime": {"type": "lambda", "arn": ARN, "vpc": True}}, "runtime/vpc", "set it on the one of the `arn`"),
+        ({"runtime": {"type": "lambda", "arn": ARN, "vpc": True}}, "runtime/vpc", "cannot be combined with `arn`"),
         ({"runtime": {"type": "lambda", "arn": ARN, "layers": [LAYER]}}, "runtime/layers", "remove it here"),
-        ({"runtime": {"type": "docker", "image": "x", "vpc": True}}, "runtime/vpc", "is a field of runtime lambda"),
+        ({"runtime": {"type": "docker", "image": "x", "vpc": True}}, "runtime/vpc", "only the runtime lambda has"),
         (
             {"runtime": {"type": "http", "url": "http://x", "layers": []}},
             "runtime/layers",
-            "is a field of runtime lambda",
+            "only the runtime lambda has",
         ),
         ({"runtime": {"type": "docker", "image": "x", "cpu": 0}}, "runtime/cpu", "must be more than 0"),
     ],
@@ -314,14 +318,14 @@ def test_this_step_is_refused(fields: dict[str, Any], where: str, says: str) -> 
     [
         ({}, "", "needs an `event` or a `cron`"),
         ({"event": "a", "cron": "* * * * *"}, "/cron", "either `event` or `cron`"),
-        ({"event": "a", "timezone": "UTC"}, "/timezone", "belongs to `cron`"),
-        ({"cron": "* * * * *", "expression": "true"}, "/expression", "belongs to `event`"),
+        ({"event": "a", "timezone": "UTC"}, "/timezone", "`timezone` is only for `cron`"),
+        ({"cron": "* * * * *", "expression": "true"}, "/expression", "`expression` is only for `event`"),
         ({"cron": "* * * *"}, "/cron", "cron: "),
         ({"cron": "* * * * *", "timezone": "Mars/Base"}, "/timezone", "timezone: "),
-        ({"event": "a*b"}, "/event", "only a prefix may stand before one"),
-        ({"event": "stepwell/*"}, "/event", "wildcards never match stepwell/... events"),
-        ({"event": "stepwell/run.*"}, "/event", "wildcards never match stepwell/... events"),
-        ({"event": " a"}, "/event", "no spaces at its ends"),
+        ({"event": "a*b"}, "/event", "a `*` is allowed only as the last character"),
+        ({"event": "stepwell/*"}, "/event", "wildcards do not match stepwell/... events"),
+        ({"event": "stepwell/run.*"}, "/event", "wildcards do not match stepwell/... events"),
+        ({"event": " a"}, "/event", "or begin or end with a space"),
         ({"event": ""}, "/event", "must not be empty"),
         ({"event": "a", "expression": "user.x =="}, "/expression", "of the expression"),
     ],
@@ -360,7 +364,7 @@ def test_more_than_a_thousand_steps_are_refused() -> None:
     parse_definition(function(**thousand))
     assert only(function(**thousand, one_more=step())) == (
         "steps",
-        "steps has more than 1,000 entries, the most there may be",
+        "steps has more than 1,000 entries, the maximum; remove some",
     )
 
 
@@ -370,7 +374,7 @@ def test_more_than_a_thousand_steps_are_refused() -> None:
 def test_an_unknown_parent_names_the_nearest_step() -> None:
     where, message = only(function(send_sms=step(), b=after("send-smss")))
     assert where == "steps/b/after/0/step"
-    assert "there is no step `send-smss`" in message
+    assert "`b` comes after `send-smss`, which does not exist" in message
     assert "did you mean `send-sms`?" in message
 
 
@@ -413,7 +417,7 @@ def test_a_condition_may_name_the_parent_and_the_steps_before_it() -> None:
 def test_a_condition_that_names_a_step_beside_it_is_refused() -> None:
     where, message = only(condition({"if": "steps.other.x == 1"}))
     assert where == "steps/c/after/0/if"
-    assert "this edge is decided when `b` ends" in message
+    assert "when this edge is evaluated, which is when `b` ends" in message
 
 
 @pytest.mark.parametrize("value", ["two\nlines", "naïve", "bell\a"])
@@ -440,7 +444,7 @@ def test_a_match_that_names_no_step_is_refused() -> None:
 def test_an_edge_from_the_trigger_may_name_no_step() -> None:
     where, message = only(function(a=step(), b=after({"step": "$trigger", "if": "steps.a.x == 1"})))
     assert where == "steps/b/after/0/if"
-    assert "no step has run" in message
+    assert "has not run yet when an edge from $trigger is evaluated" in message
 
 
 def test_a_hyphen_in_a_step_id_is_explained() -> None:
@@ -555,5 +559,5 @@ def test_a_step_may_be_an_existing_lambda_and_then_needs_no_path() -> None:
 
 def test_what_is_no_arn_of_a_lambda_is_refused() -> None:
     step = {"runtime": {"type": "lambda", "arn": "arn:aws:sqs:eu-central-1:123456789012:queue"}}
-    with pytest.raises(DefinitionError, match="is no ARN of a Lambda"):
+    with pytest.raises(DefinitionError, match="is not the ARN of a Lambda"):
         parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}})

@@ -40,9 +40,9 @@ PYTHON = extend(Draft202012Validator, {"$ref": remembered})(schema())
 RUST = jsonschema_rs.Draft202012Validator(schema())
 
 LEFT = re.compile(
-    r"differs from its key|there is no step|to come after itself|cannot come after itself|waits? for one another"
-    r"|of the expression\)|is no time zone|more than 366 days|is no time at all|the step's `timeout` says otherwise"
-    r"|is 0-|is 1-|never comes|circle|names step"
+    r"differs from the key of the step|which does not exist|there is no step|cannot come after itself"
+    r"|of the expression\)|is not a time zone|more than 366 days|is zero|`timeout` of the runtime differs"
+    r"|is 0-|is 1-|never fires|form a cycle|has not run yet|may still be running"
 )
 
 # --- a definition with every field -----------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ RULES: list[Json] = [
 ]
 OF_RULES: list[Any] = [*VALUES, "S", "X-Sig", "hmac", "token", "sns", "slack", "sha256", {"type": "hmac"}, [{}]]
 LEFT_OF_RULES = re.compile(
-    r"\(line \d+, column|another than that|more than 366 days|is no time at all|do not say when|\{\{|must be an address"
+    r"\(line \d+, column|differs from the name|more than 366 days|is zero|contain no time|\{\{|must be a web address"
     r"|a name has at most|the engine's own|end with -signature|signed with the secret"
 )
 

@@ -89,45 +89,45 @@ def test_what_the_contract_allows_is_accepted(event: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("event", "pointer", "message"),
     [
-        ({}, "/name", 'a name is needed, such as "user/signed.up"'),
-        ({"name": ""}, "/name", 'a name is needed, such as "user/signed.up"'),
-        ({"name": 1}, "/name", 'a name is needed, such as "user/signed.up"'),
-        ({"name": "a" * 257}, "/name", "a name has at most 256 characters, and no control characters"),
-        ({"name": "a\n"}, "/name", "a name has at most 256 characters, and no control characters"),
-        ({"name": "a\x85"}, "/name", "a name has at most 256 characters, and no control characters"),
+        ({}, "/name", 'name is missing or not a text; add one such as "user/signed.up"'),
+        ({"name": ""}, "/name", 'name is missing or not a text; add one such as "user/signed.up"'),
+        ({"name": 1}, "/name", 'name is missing or not a text; add one such as "user/signed.up"'),
+        ({"name": "a" * 257}, "/name", "name must have at most 256 characters, and no control characters"),
+        ({"name": "a\n"}, "/name", "name must have at most 256 characters, and no control characters"),
+        ({"name": "a\x85"}, "/name", "name must have at most 256 characters, and no control characters"),
         (
             {"name": "stepwell/run.failed"},
             "/name",
-            "names that begin with stepwell/ are the engine's own; choose another",
+            "names that begin with stepwell/ are reserved for the engine; choose another name",
         ),
         (
             {"name": "stepwell/identify2"},
             "/name",
-            "names that begin with stepwell/ are the engine's own; choose another",
+            "names that begin with stepwell/ are reserved for the engine; choose another name",
         ),
-        ({"name": "a", "data": []}, "/data", "data is a JSON object"),
-        ({"name": "a", "user": "u"}, "/user", "user is a JSON object"),
-        ({"name": "a", "user": {"id": "i" * 257}}, "/user/id", "a user is known by at most 256 characters"),
+        ({"name": "a", "data": []}, "/data", "data must be a JSON object"),
+        ({"name": "a", "user": "u"}, "/user", "user must be a JSON object"),
+        ({"name": "a", "user": {"id": "i" * 257}}, "/user/id", "id of a user must have at most 256 characters"),
         (
             {"name": "a", "user": {"external_id": "i" * 257, "id": "i"}},
             "/user/external_id",
-            "a user is known by at most 256 characters",
+            "external_id of a user must have at most 256 characters",
         ),
-        ({"name": "a", "id": ""}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
-        ({"name": "a", "id": 5}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
-        ({"name": "a", "id": "i" * 257}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
-        ({"name": "a", "id": "\0"}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
-        ({"name": "a", "ts": -1}, "/ts", "ts is a whole number of milliseconds since 1970"),
-        ({"name": "a", "ts": 1.5}, "/ts", "ts is a whole number of milliseconds since 1970"),
-        ({"name": "a", "ts": True}, "/ts", "ts is a whole number of milliseconds since 1970"),
-        ({"name": "a", "ts": "1"}, "/ts", "ts is a whole number of milliseconds since 1970"),
-        ({"name": "a", "ts": 253_402_300_800_000}, "/ts", "ts is a whole number of milliseconds since 1970"),
-        ({"name": "a", "v": 1}, "/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'),
-        ({"name": "a", "v": "v" * 129}, "/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'),
-        ({"name": "a", "dta": {}}, "/dta", "the field 'dta' is unknown; did you mean 'data'?"),
-        ({"name": "a", "total/sum~": 1}, "/total~1sum~0", "the field 'total/sum~' is unknown; put it into data"),
-        (5, "", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}'),
-        ([], "", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}'),
+        ({"name": "a", "id": ""}, "/id", "id must be a text of 1 to 256 characters, without control characters"),
+        ({"name": "a", "id": 5}, "/id", "id must be a text of 1 to 256 characters, without control characters"),
+        ({"name": "a", "id": "i" * 257}, "/id", "id must be a text of 1 to 256 characters, without control characters"),
+        ({"name": "a", "id": "\0"}, "/id", "id must be a text of 1 to 256 characters, without control characters"),
+        ({"name": "a", "ts": -1}, "/ts", "ts must be a whole number of milliseconds since 1970"),
+        ({"name": "a", "ts": 1.5}, "/ts", "ts must be a whole number of milliseconds since 1970"),
+        ({"name": "a", "ts": True}, "/ts", "ts must be a whole number of milliseconds since 1970"),
+        ({"name": "a", "ts": "1"}, "/ts", "ts must be a whole number of milliseconds since 1970"),
+        ({"name": "a", "ts": 253_402_300_800_000}, "/ts", "ts must be a whole number of milliseconds since 1970"),
+        ({"name": "a", "v": 1}, "/v", 'v must be a text of at most 128 characters, such as "2026-11-23.1"'),
+        ({"name": "a", "v": "v" * 129}, "/v", 'v must be a text of at most 128 characters, such as "2026-11-23.1"'),
+        ({"name": "a", "dta": {}}, "/dta", "unknown field 'dta'; did you mean 'data'?"),
+        ({"name": "a", "total/sum~": 1}, "/total~1sum~0", "unknown field 'total/sum~'; move it into data"),
+        (5, "", 'an event must be a JSON object such as {"name": "user/signed.up", "data": {}}'),
+        ([], "", 'an event must be a JSON object such as {"name": "user/signed.up", "data": {}}'),
     ],
 )
 def test_a_bad_event_is_refused_with_its_place(event: Any, pointer: str, message: str) -> None:
@@ -182,7 +182,7 @@ def test_what_is_not_json_is_refused_with_the_reason(body: bytes, text: str) -> 
 
 
 def test_an_empty_array_is_refused() -> None:
-    assert refused(b"[]").errors == [EventError(0, "", "the array holds no event")]
+    assert refused(b"[]").errors == [EventError(0, "", "the array is empty; send at least one event")]
 
 
 def nested(levels: int, inner: str = "") -> str:
@@ -200,7 +200,7 @@ def test_an_event_that_is_nested_too_deeply_is_refused(levels: int, inner: str) 
     assert refused(nested(levels, inner)).status == 400
     errors = refused("[" + '{"name": "x"},' + nested(levels, inner) + "]").errors
     if levels < 1000:  # of what is deeper, nothing is read
-        assert errors == [EventError(1, "", "the event is nested too deeply; it may have 128 levels")]
+        assert errors == [EventError(1, "", "the event is nested more than 128 levels deep; flatten it")]
 
 
 def sized(size: int) -> str:
@@ -216,7 +216,7 @@ def test_an_event_may_have_256_kib_as_it_was_sent() -> None:
 
 def test_a_larger_event_is_too_large() -> None:
     bad = refused(f'[{{"name": "b", "ts": -1}}, {sized(MAX_EVENT_BYTES + 1)}]')
-    message = "the event has 262,145 bytes, more than 262,144; pass a reference to large data"
+    message = "the event has 262,145 bytes, more than 262,144; send a reference to large data"
     assert (bad.status, bad.errors[1:]) == (413, [EventError(1, "", message)])
 
 
@@ -238,7 +238,7 @@ def test_a_request_may_have_1000_events() -> None:
     bad = refused(b"[" + b"1," * 1000 + b"1]")
     assert (bad.status, [error.message for error in bad.errors]) == (
         413,
-        ["a request may have 1,000 events, and this one has 1,001; send several"],
+        ["the request has 1,001 events, more than 1,000; send several requests"],
     )
 
 
@@ -361,7 +361,7 @@ def test_a_runs_id_can_stand_in_an_address(function_id: str, event_id: str) -> N
 @pytest.mark.parametrize("rest", ["", "x", "nightly:29612345", " x", "\u00e9"])
 def test_a_sender_cannot_take_an_id_that_begins_as_the_engines_do(prefix: str, rest: str) -> None:
     bad = refused([{"name": "x"}, {"name": "x", "id": prefix + rest}])
-    message = f"ids that begin with '{prefix}' are the engine's own; choose another"
+    message = f"ids that begin with '{prefix}' are reserved for the engine; choose another id"
     assert bad.errors == [EventError(1, "/id", message)]
 
 

@@ -80,7 +80,7 @@ def test_a_canary_that_fails_is_rolled_back_with_the_numbers() -> None:
     value = verdict(runs(1, 90), runs(2, 10, failed=8), now=BEGAN + 1000)
     assert value.routing == Routing(1)
     assert value.reason is not None
-    assert "8 of 10 runs failed (80%), of the live version 0 of 90 (0%); Fisher" in value.reason
+    assert "8 of 10 runs of the canary failed (80%), and 0 of 90 of the live version (0%); Fisher" in value.reason
 
 
 def test_a_canary_that_is_slow_is_rolled_back() -> None:

@@ -26,7 +26,7 @@ from stepwell.core.run.outcome import (
 
 NOW = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 DAY = 86_400_000
-TO = ", a redirect to https://x.org/login, which is not followed; correct the step's url"
+TO = ", a redirect to https://x.org/login; redirects are not followed, so correct the step's url"
 
 
 def said(text: bytes) -> Outcome:
@@ -73,20 +73,20 @@ def test_what_is_printed_becomes_the_output(printed: bytes, output: bytes) -> No
     ("printed", "reason"),
     [
         (b'{"n": 18446744073709551616}', "the integer 18446744073709551616 at /n does not fit into 64 bits"),
-        (b'{"a": [-9223372036854775809]}', "at /a/0 does not fit into 64 bits; make it a text, in quotes"),
+        (b'{"a": [-9223372036854775809]}', "at /a/0 does not fit into 64 bits; write it as a text in quotes"),
         (b'{"a/b": {"~": 340434161094042557123}}', "at /a~1b/~0 does not fit"),
         (b'{"n": ' + b"9" * 5000 + b"}", "9... at /n does not fit into 64 bits"),
         (b'log\n{"a": 123456789012345678901234567890}', "does not fit into 64 bits"),
-        (b"[0, 1e400]", "the number 1e400 at /1 is infinity to a double; make it a text, in quotes"),
-        (b'{"a": {"b": -1E999}}', "the number -1E999 at /a/b is infinity"),
-        (b'{"a": "\\ud83d"}', "the text at /a has half of a character (a lone surrogate)"),
+        (b"[0, 1e400]", "the number 1e400 at /1 is too large for a double; write it as a text in quotes"),
+        (b'{"a": {"b": -1E999}}', "the number -1E999 at /a/b is too large for a double"),
+        (b'{"a": "\\ud83d"}', "the text at /a has half a character (a lone surrogate)"),
         (b'{"a": {"\\udc00": 1}}', "at /a/\udc00 has half".replace("\udc00", "?")),
-        (b'"\\ud83d"', "the text has half of a character"),
-        (b"[" * 129 + b"]" * 129, "nested more than 128 deep"),
-        (b'{"a":' * 129 + b"1" + b"}" * 129, "nested more than 128 deep"),
-        (b"log\n" + b"[" * 300 + b"]" * 300, "nested more than 128 deep"),
-        (b"[" * 1_500 + b"]" * 1_500, "nested more than 128 deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested more than 128 deep"),
+        (b'"\\ud83d"', "the text has half a character"),
+        (b"[" * 129 + b"]" * 129, "nested more than 128 levels deep"),
+        (b'{"a":' * 129 + b"1" + b"}" * 129, "nested more than 128 levels deep"),
+        (b"log\n" + b"[" * 300 + b"]" * 300, "nested more than 128 levels deep"),
+        (b"[" * 1_500 + b"]" * 1_500, "nested more than 128 levels deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested more than 128 levels deep"),
     ],
 )
 def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: str) -> None:
@@ -235,7 +235,7 @@ def test_a_text_counts_as_it_is_stored_too(printed: bytes) -> None:
 )
 def test_a_status_in_the_output_is_a_failure(output: dict[str, object], status: int, retryable: bool) -> None:
     text = orjson.dumps(output)
-    error = Error("status", f"the output says status {status}", status, text)
+    error = Error("status", f"the output has the status {status}", status, text)
     assert said(text) == Outcome(error=error, retryable=retryable)
 
 
@@ -250,7 +250,7 @@ def test_any_other_status_is_just_output(output: object) -> None:
 def test_a_failed_output_explains_itself() -> None:
     outcome = said(b'{"status": 404, "message": "no such user"}')
     assert outcome.error is not None
-    assert outcome.error.message == "the output says status 404: no such user"
+    assert outcome.error.message == "the output has the status 404: no such user"
 
 
 @pytest.mark.parametrize(
@@ -326,27 +326,32 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
             None,
             Outcome(output=b'{"status":302}'),
         ),  # of the body, not of the answer
-        (302, b"", "7", Outcome(None, Error("http", f"answered with status 302{TO}", 302), False)),  # never tried again
+        (
+            302,
+            b"",
+            "7",
+            Outcome(None, Error("http", f"the response has status 302{TO}", 302), False),
+        ),  # never tried again
         (
             399,
             b'{"a": 1, "retry_after": 2}',
             None,
-            Outcome(None, Error("http", f"answered with status 399{TO}", 399, b'{"a":1,"retry_after":2}'), False),
+            Outcome(None, Error("http", f"the response has status 399{TO}", 399, b'{"a":1,"retry_after":2}'), False),
         ),
-        (404, b"gone", None, Outcome(None, Error("http", "answered with status 404: gone", 404), False)),
-        (500, b'{"a": 1}', None, Outcome(error=Error("http", "answered with status 500", 500, b'{"a":1}'))),
-        (503, b"", "7", Outcome(None, Error("http", "answered with status 503", 503), True, 7000)),
+        (404, b"gone", None, Outcome(None, Error("http", "the response has status 404: gone", 404), False)),
+        (500, b'{"a": 1}', None, Outcome(error=Error("http", "the response has status 500", 500, b'{"a":1}'))),
+        (503, b"", "7", Outcome(None, Error("http", "the response has status 503", 503), True, 7000)),
         (
             429,
             b'{"retry_after": 2}',
             "7",
-            Outcome(None, Error("http", "answered with status 429", 429, b'{"retry_after":2}'), True, 2000),
+            Outcome(None, Error("http", "the response has status 429", 429, b'{"retry_after":2}'), True, 2000),
         ),
         (
             200,
             b'{"status": 503}',
             "7",
-            Outcome(None, Error("status", "the output says status 503", 503, b'{"status":503}'), True, 7000),
+            Outcome(None, Error("status", "the output has the status 503", 503, b'{"status":503}'), True, 7000),
         ),
     ],
 )
@@ -360,7 +365,7 @@ def test_an_http_answer_is_judged_by_its_status_and_body(
 @pytest.mark.parametrize("location", [None, ""])
 @pytest.mark.parametrize("status", [300, 304, 399])
 def test_a_redirect_to_nowhere_is_a_final_failure_too(status: int, location: str | None) -> None:
-    message = f"answered with status {status}, which is no success: moved"
+    message = f"the response has status {status}, which is not a success: moved"
     outcome = from_http(status, read_stdout(b"moved\n"), NOW, location=location)
     assert outcome == Outcome(None, Error("http", message, status), False)
 
@@ -407,7 +412,7 @@ def test_messages_can_be_shown_and_stored_whatever_is_in_them() -> None:
     assert outcome.error is not None
     assert outcome.error.message.startswith("red ? \n")
     assert len(outcome.error.message) == 2000
-    assert timed_out(1500) == Outcome(error=Error("timeout", "did not end within 1.5 s, its timeout"))
+    assert timed_out(1500) == Outcome(error=Error("timeout", "the attempt did not end within the timeout of 1.5 s"))
     assert from_said(too_large(10**8), NOW).retryable is False
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, compile_expression, compile_value
-from stepwell.core.cel.json_fields import asked_fields, with_json_fields
-from stepwell.core.cel.parse_json import without_calls
+from stepwell.core.cel.json_fields import fields_with_json, with_json_fields
+from stepwell.core.cel.parse_json import replace_calls
 
 
 def value(source: str, body: Any) -> Any:
@@ -35,7 +35,7 @@ def value(source: str, body: Any) -> Any:
         ("'parse_json(body.x)' + \"parse_json(')\" + r'\\d'", {}, "parse_json(body.x)parse_json(')\\d"),
         ("parse_json ( // )\n body.p ).x", {"p": '{"x": 1}'}, 1),
         ("parse_json(body.p)", {}, 'there is no key "p"'),
-        ("parse_json(body.p)", {"p": 3}, "parse_json takes a text"),
+        ("parse_json(body.p)", {"p": 3}, "parse_json: the value is not a text"),
     ],
 )
 def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
@@ -50,7 +50,7 @@ def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
         ("{", "the text is not JSON"),
         ("NaN", "JSON"),
         ('{"n": 123456789012345678901234567890}', "at /n does not fit into 64 bits"),
-        ("[" * 200 + "]" * 200, "nested more than 128 deep"),
+        ("[" * 200 + "]" * 200, "nested more than 128 levels deep"),
         ("[" * 100_000, ""),
         ("[" + "[]," * 200_001 + "1]", ""),
     ],
@@ -79,12 +79,12 @@ def test_loops_over_what_was_parsed_are_bounded_as_over_what_was_sent() -> None:
         ("parse_json(bdy)", "there is no variable `bdy`; did you mean `body`?", 1, 12),
         ("1 +\n parse_json(bdy.p)", "there is no variable `bdy`; did you mean `body`?", 2, 13),
         ("parse_json(body.p).x + bdy", "there is no variable `bdy`; did you mean `body`?", 1, 24),
-        ("parse_json(body.p, 1)", "`,` cannot stand here", 1, 18),
+        ("parse_json(body.p, 1)", "`,` is not allowed here", 1, 18),
         ("parse_json()", "the expression ends too early", 1, 12),
         ("parse_json(body.p", "the expression ends too early; ) is missing", 1, 18),
-        ("body.parse_json(1)", "`parse_json` is there only in rules of webhooks", 1, 6),
+        ("body.parse_json(1)", "`parse_json` is available only in webhook rules", 1, 6),
         ("body.xs.map(x, parse_json(x))", "there is no variable `x`; there are body, headers, query", 1, 27),
-        ("+".join(["parse_json(body.p)"] * 9), "parse_json may be called 8 times in one expression", 1, 1),
+        ("+".join(["parse_json(body.p)"] * 9), "`parse_json` is called more than 8 times; use fewer calls", 1, 1),
         ("__json_0", "there is no variable `__json_0`", 1, 1),
     ],
 )
@@ -101,11 +101,11 @@ def test_elsewhere_there_is_no_such_function() -> None:
 
 
 def test_the_calls_of_a_source_are_found_by_its_tokens() -> None:
-    rewritten, arguments = without_calls("f(parse_json(a.b)) + parse_json(parse_json(c).d[(1)])")
+    rewritten, arguments = replace_calls("f(parse_json(a.b)) + parse_json(parse_json(c).d[(1)])")
     assert rewritten.replace(" ", "") == "f(__json_0)+__json_2"
     assert [argument.strip() for argument in arguments] == ["a.b", "c", "__json_1     .d[(1)]"]
     for plain in ("body.x", "'parse_json(x)'", "parse_jsonx(1)", "xparse_json(1)", "// parse_json(x)"):
-        assert without_calls(plain) == (plain, [])
+        assert replace_calls(plain) == (plain, [])
 
 
 def test_nothing_is_kept_of_what_was_parsed() -> None:
@@ -121,7 +121,7 @@ def test_nothing_is_kept_of_what_was_parsed() -> None:
 
 def test_fields_of_a_form_are_json_where_something_of_theirs_is_asked_for() -> None:
     def asked(source: str) -> set[str]:
-        return set(asked_fields(compile_value(source, Scope.WEBHOOK).tree))
+        return set(fields_with_json(compile_value(source, Scope.WEBHOOK).tree))
 
     assert asked("body.payload.user.id + body['other'].x + body.third[0]") == {"payload", "other", "third"}
     assert asked("has(body.payload.user) ? body.list.map(x, x.id) : body.plain") == {"payload", "list"}

@@ -127,7 +127,7 @@ def test_a_wait_for_what_is_not_there_is_satisfied_by_nothing() -> None:
     assert index is not None
     for steps in ({}, {"s-1": {}}, {"s-1": None}, {"s-1": [1]}, {"s-1": "text"}):
         variables = {"data": {"list": [1]}, "steps": steps}
-        assert index.key("paid", variables) == WaitKey(None, "steps['s-1'].b is not there")
+        assert index.key("paid", variables) == WaitKey(None, "there is no steps['s-1'].b")
 
 
 ALIKE = [

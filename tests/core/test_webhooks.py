@@ -57,7 +57,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
     assert fields["evnt"] == "unknown field `evnt`; did you mean `event`?"
     assert fields["verify/secert"] == "unknown field `secert`; did you mean `secret`?"
-    assert fields["id"].startswith("id: `.` cannot stand here (line 1, column 6")
+    assert fields["id"].startswith("id: `.` is not allowed here (line 1, column 6")
     assert {"event", "verify/secret"} < fields.keys()
 
 
@@ -66,19 +66,23 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     [
         ({"type": "github"}, "secret", "`secret` is missing"),
         ({"type": "hmac", "secret": "S"}, "", "`header` is missing"),
-        ({"type": "github", "secret": "S", "over": "{{body}}"}, "over", "only `hmac` has it"),
-        ({"type": "github", "secret": "S", "prefix": "a="}, "prefix", "only `hmac` or `token` has it"),
-        ({"type": "github", "secret": "S", "tolerance": "1m"}, "tolerance", "do not say when"),
+        ({"type": "github", "secret": "S", "over": "{{body}}"}, "over", "only `hmac` has this field"),
+        ({"type": "github", "secret": "S", "prefix": "a="}, "prefix", "only `hmac` or `token` has this field"),
+        ({"type": "github", "secret": "S", "tolerance": "1m"}, "tolerance", "these signatures contain no time"),
         ({"type": "github", "secret": "S", "topics": ["arn:aws:sns:eu-west-1:123456789012:a"]}, "topics", "only `sns`"),
         ({"type": "hmac", "secret": "S", "header": "x", "over": "x"}, "over", "{{body}} is missing"),
-        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{ts}}{{body}}"}, "over", "go together"),
-        ({"type": "hmac", "secret": "S", "header": "x", "timestamp": "x-at"}, "timestamp", "proves nothing"),
-        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{bdy}}"}, "over", "what is signed is text with"),
+        (
+            {"type": "hmac", "secret": "S", "header": "x", "over": "{{ts}}{{body}}"},
+            "over",
+            "{{ts}} needs the field `timestamp`",
+        ),
+        ({"type": "hmac", "secret": "S", "header": "x", "timestamp": "x-at"}, "timestamp", "the time must be signed"),
+        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{bdy}}"}, "over", "are allowed in the signed text"),
         ({"type": "hmac", "secret": "S", "header": "x", "over": "{{body}}", "tolerance": "1m"}, "tolerance", "when"),
         ({"type": "token", "secret": "S", "header": "x", "query": "q"}, "query", "name one of them"),
         ({"type": "twilio", "secret": "S", "url": "example.com"}, "url", "must be an address"),
         ({"type": "sns", "secret": "S"}, "secret", "certificate of its own"),
-        ({"type": "sns", "confirm": True}, "confirm", "name the `topics`"),
+        ({"type": "sns", "confirm": True}, "confirm", "add `topics`"),
         ({"type": "sns", "topics": ["orders"]}, "topics/0", "a topic is an ARN"),
         ({"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:"]}, "topics/0", "a topic is an ARN"),
         ({"type": "sns", "topics": []}, "topics", "at least one"),
@@ -96,7 +100,7 @@ def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: 
     [
         ({"answer": "bdy"}, "answer", "did you mean `body`?"),
         ({"answer": "signature", "if": "signature == ''"}, "if", "there is no variable `signature`"),
-        ({"answer": "'x'", "sign": "body.token"}, "sign", "signed with the secret of `verify`"),
+        ({"answer": "'x'", "sign": "body.token"}, "sign", "needs the secret of a `verify`"),
         ({"if": "true"}, "answer", "`answer` is missing"),
         ({"answer": "'x'", "tokn": {}}, "tokn", "did you mean `token`?"),
         ({"answer": "'x'", "token": {"query": "q"}}, "token/secret", "`secret` is missing"),
@@ -117,7 +121,7 @@ def test_who_takes_messages_of_any_topic_is_warned() -> None:
 
 def test_who_checks_no_signature_is_warned() -> None:
     assert [warning.message for warning in warnings({"event": "a"})] == [
-        "checks no signature, so that anybody may send it; add `verify`"
+        "the rule checks no signature, so anyone can send requests; add `verify`"
     ]
     assert warnings({"event": "a", "verify": VERIFY}) == []
 

@@ -162,7 +162,7 @@ def test_a_container_that_cannot_start_is_reported(engine: str, tmp_path: Path) 
 
 def test_a_timeout_kills_the_container(engine: str, tmp_path: Path) -> None:
     attempt = run(image(tmp_path, "trap '' TERM; /bin/busybox sleep 600", timeout_ms=2000))
-    assert attempt.error == ("timeout", True, "did not end within 2 s, its timeout")
+    assert attempt.error == ("timeout", True, "the attempt did not end within the timeout of 2 s")
     assert left_over(engine) == set()
 
 

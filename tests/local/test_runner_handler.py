@@ -285,7 +285,7 @@ def test_a_timeout_kills_the_worker_and_its_children(tmp_path: Path) -> None:
 
     async def work(start: Start) -> None:
         attempt = await start(py(tmp_path, body, timeout_ms=700)).end()
-        assert attempt.error == ("timeout", True, "did not end within 0.7 s, its timeout")
+        assert attempt.error == ("timeout", True, "the attempt did not end within the timeout of 0.7 s")
         pids = [int(pid) for pid in attempt.log().split()]
         await until(lambda: not any(map(is_running, pids)))
 

@@ -108,8 +108,8 @@ def test_a_header_that_cannot_be_sent_does_not_show_the_secret(server: _Server) 
                 None,
                 Error(
                     "http",
-                    "answered with status 302, a redirect to http://x, which is not followed; correct the step's url"
-                    ": moved",
+                    "the response has status 302, a redirect to http://x; redirects are not followed, so correct the"
+                    " step's url: moved",
                     302,
                 ),
                 False,
@@ -118,13 +118,13 @@ def test_a_header_that_cannot_be_sent_does_not_show_the_secret(server: _Server) 
         ),
         (
             (304, {"retry-after": "7"}, b""),
-            Outcome(None, Error("http", "answered with status 304, which is no success", 304), False),
+            Outcome(None, Error("http", "the response has status 304, which is not a success", 304), False),
             "",
         ),
-        ((404, {}, b"no\n"), Outcome(None, Error("http", "answered with status 404: no", 404), False), "no\n"),
+        ((404, {}, b"no\n"), Outcome(None, Error("http", "the response has status 404: no", 404), False), "no\n"),
         (
             (503, {"Retry-After": "7"}, b'{"a": 1}'),
-            Outcome(None, Error("http", "answered with status 503", 503, b'{"a":1}'), True, 7000),
+            Outcome(None, Error("http", "the response has status 503", 503, b'{"a":1}'), True, 7000),
             "",
         ),
     ],
@@ -185,7 +185,11 @@ def test_certificates_that_are_gone_are_named_and_plain_http_needs_none(
 
 def test_no_answer_in_time_is_a_timeout(server: _Server) -> None:
     server.is_slow = True
-    assert run(call(server, timeout_ms=200)).error == ("timeout", True, "did not end within 0.2 s, its timeout")
+    assert run(call(server, timeout_ms=200)).error == (
+        "timeout",
+        True,
+        "the attempt did not end within the timeout of 0.2 s",
+    )
 
 
 def test_a_call_can_be_stopped_before_and_while_it_runs(server: _Server) -> None:

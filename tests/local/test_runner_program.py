@@ -266,7 +266,7 @@ def test_a_timeout_kills_the_whole_group_even_if_it_ignores_sigterm(tmp_path: Pa
 
     async def work(start: Start) -> None:
         attempt = await start(sh(tmp_path, script, timeout_ms=300)).end()
-        assert attempt.error == ("timeout", True, "did not end within 0.3 s, its timeout")
+        assert attempt.error == ("timeout", True, "the attempt did not end within the timeout of 0.3 s")
         child = int(attempt.log())
         await until(lambda: not is_running(child))
 

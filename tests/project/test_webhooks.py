@@ -47,7 +47,7 @@ def test_other_files_and_the_code_of_functions_are_not_rules(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("file", "text", "place", "message"),
     [
-        ("a.json", '{\n "event": "e",\n "id": "body."\n}', (3, 2), "id: `.` cannot stand here"),
+        ("a.json", '{\n "event": "e",\n "id": "body."\n}', (3, 2), "id: `.` is not allowed here"),
         ("a.yaml", "event: e\nvrify: 1\n", (2, 1), "did you mean `verify`?"),
         ("a.json", "{", (1, 2), ""),
         ("a.json", "[]", (1, 1), "a rule is an object"),

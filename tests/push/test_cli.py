@@ -86,7 +86,7 @@ def test_a_push_registers_webhooks(aws: Aws, write: Write) -> None:
     assert "created webhook github" in ok("push", folder, "--env", "dev")
     assert data("push", folder, "--env", "dev")["webhooks"] == [{"name": "github", "change": "unchanged"}]
     file.write_text('{"event": "go", "id": "body."}')
-    assert "github.json:1:17: id: `.` cannot stand here" in refused("push", folder, "--env", "dev")
+    assert "github.json:1:17: id: `.` is not allowed here" in refused("push", folder, "--env", "dev")
 
 
 def test_a_push_registers_types_and_refuses_breaking_changes(aws: Aws, write: Write) -> None:

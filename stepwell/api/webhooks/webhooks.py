@@ -232,7 +232,7 @@ def _sent(rule: Rule, delivery: Delivery) -> Sent:
     try:
         content = read_body(kind, delivery.body, rule.reading)
         if is_form(kind, rule.reading):
-            content = with_json_fields(content, rule.asked_fields)
+            content = with_json_fields(content, rule.fields_with_json)
     except ValueError as error:
         if rule.needs_body:
             raise Problem(400, f"webhook {rule.name}: {error}") from None

@@ -29,7 +29,7 @@ from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredRun, stored_run
 from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.events.events import Event
-from stepwell.core.events.users import Person, alone, owner
+from stepwell.core.events.users import Person, owner, single_id_person
 from stepwell.reader import Page
 
 _AT_ONCE = 100
@@ -72,7 +72,7 @@ class AwsUsers(Queries):
             for item in read_items(self._table, [event_key(event_id)], consistent=False):
                 user_id = owner(orjson.loads(item["b"]["B"])["user"])
                 if user_id is not None:
-                    return alone(user_id, ms_of(int(item["p"]["N"])))
+                    return single_id_person(user_id, ms_of(int(item["p"]["N"])))
         return None
 
     def seen(self, person: Person) -> Seen:

@@ -1,4 +1,4 @@
-"""What evaluating an expression gives."""
+"""The result of evaluating a condition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stepwell.core.plain_data import immutable
 
 @immutable
 class Answer:
-    """Whether an expression is true. `problem` says why it is neither true nor false: an error, or another type."""
+    """Whether a condition is true. `problem` is set if it is not a boolean: an error, or a value of another type."""
 
     holds: bool
     problem: str | None = None

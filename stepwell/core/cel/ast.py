@@ -1,7 +1,7 @@
 """Reads the syntax tree of a compiled CEL expression from its serialised form (protobuf `cel.expr.CheckedExpr`).
 
-Only what Stepwell asks of a tree is decoded: which paths and functions an expression uses. The wire format is that of
-https://protobuf.dev/programming-guides/encoding/, the fields those of cel-spec's `checked.proto` and `syntax.proto`.
+The tree holds what Stepwell needs: the paths and functions that an expression uses. The wire format is described in
+https://protobuf.dev/programming-guides/encoding/, the fields in cel-spec's `checked.proto` and `syntax.proto`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list, a map or a message: the parts are what matters here. Also what this module cannot read, without parts."""
+    """A list, a map or a message, with the expressions in it. A node of an unknown kind is one without parts."""
 
     parts: tuple[Node, ...]
     is_list: bool = field(default=False, compare=False)
@@ -47,9 +47,10 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Comprehension:
-    """What the macros all, exists, map and filter become: a fold over `range`. Only `range` stands outside the loop."""
+    """A fold over `range`: CEL expands the macros all, exists, map and filter to this. Only `range` is evaluated
+    outside the loop."""
 
-    variable: str  # hides a variable of the same name in the loop
+    variable: str  # inside the loop, it hides a variable of the same name
     range: Node
     init: Node
     condition: Node
@@ -69,7 +70,7 @@ def decode(serialized: bytes) -> Node:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it."""
+    """The node and all nodes below it, parents first."""
     yield node
     for child in children(node):
         yield from walk(child)
@@ -97,8 +98,11 @@ def conjuncts(node: Node) -> Iterator[Node]:
 
 
 def decisive_parts(node: Node, *, is_negated: bool = False) -> Iterator[tuple[Node, bool]]:
-    """The parts of a condition of which each makes the whole false by being false, or by being true if it is negated,
-    whatever the others are: CEL's && and || do not care for the order, nor for errors on the other side."""
+    """The parts of a condition that can each decide it alone, with whether the part is negated.
+
+    If a part is false (or true, where it is negated), the whole condition is false, whatever the other parts are. This
+    holds for errors too: CEL's && and || are commutative and ignore an error on one side if the other side decides.
+    """
     if isinstance(node, Call) and node.function == "!_":
         yield from decisive_parts(node.args[0], is_negated=not is_negated)
     elif isinstance(node, Call) and node.function == ("_||_" if is_negated else "_&&_"):
@@ -122,7 +126,7 @@ def path(node: Node) -> Path | None:
 
 
 def paths(node: Node) -> Iterator[Path]:
-    """All paths in a tree, each as long as it is written; also those that begin with a variable of a loop."""
+    """All paths in a tree, each in full length, including those that begin with a loop variable."""
     at = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
     if at is not None:
         yield at
@@ -132,10 +136,10 @@ def paths(node: Node) -> Iterator[Path]:
 
 
 def step_names(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The ids of steps that a tree names, as `steps.x` or `errors['x']`. `hidden`: variables that loops have."""
-    its_path = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
-    if its_path is not None and len(its_path) >= 2 and its_path[0] in {"steps", "errors"} - hidden:
-        yield its_path[1]
+    """The ids of steps that a tree names, as in `steps.x` or `errors['x']`. `hidden`: names of loop variables."""
+    found = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
+    if found is not None and len(found) >= 2 and found[0] in {"steps", "errors"} - hidden:
+        yield found[1]
     if isinstance(node, Comprehension):
         yield from step_names(node.range, hidden)
         for part in (node.condition, node.step, node.result):
@@ -154,7 +158,7 @@ def _below(operand: Node, field: str) -> Path | None:
 
 
 def _message(data: bytes) -> dict[int, list[bytes]]:
-    """The fields of a message by number; a number's value as its little-endian or varint bytes."""
+    """The fields of a message by number. The value of a numeric field is given as little-endian or varint bytes."""
     fields: dict[int, list[bytes]] = {}
     at = 0
     while at < len(data):

@@ -11,28 +11,28 @@ from stepwell.core.cel.ast import Path
 from stepwell.core.cel.errors import value_problem
 from stepwell.core.cel.library import activation
 from stepwell.core.cel.sizes import json_of
-from stepwell.core.cel.values import only, without_nul
+from stepwell.core.cel.values import keep_paths, without_nul
 
 _LARGE = 16 * 1024  # bytes as JSON
-_UNKNOWN = 1 << 60  # bytes, of what is no JSON
+_UNKNOWN = 1 << 60  # bytes; the length of values that cannot be written as JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an expression gives, as plain JSON data. `problem` says why there is no value."""
+    """The value of an expression, as plain JSON data. `problem` is set if there is no value."""
 
     value: Any
     problem: str | None = None
 
 
 class Text(Protocol):
-    """An expression that gives a JSON text."""
+    """An expression whose value is a JSON text."""
 
     def value(self, bindings: Bindings, /) -> Value: ...
 
 
 class Bound(NamedTuple):
-    """Values of variables. `length`: as JSON, in bytes."""
+    """The values of some variables, ready for the CEL library. `length`: bytes as JSON."""
 
     activation: Any
     values: dict[str, Any]
@@ -40,9 +40,9 @@ class Bound(NamedTuple):
 
 
 class Bindings:
-    """The values of the variables, plain JSON data; expressions about one event share one.
+    """The values of all variables, as plain JSON data. All expressions about one event share one object.
 
-    The library copies what it is given, so that a value is handed over only if an expression names its variable.
+    The CEL library copies every value that it receives, so it receives only the variables that an expression names.
     """
 
     def __init__(
@@ -63,32 +63,32 @@ class Bindings:
             "async": async_event,
             "signature": None,
         }
-        self._unread: dict[str, str] = {}  # variables of `parse_json` without a value, and why
-        self._parsed: dict[str, Any] = {}  # by text
+        self._unread: dict[str, str] = {}  # why a variable of `parse_json` has no value, by variable
+        self._parsed: dict[str, Any] = {}  # values of JSON texts, by text
         self._bound: dict[tuple[Any, ...], Bound] = {}
 
     @classmethod
     def of_request(cls, body: Any, headers: dict[str, Any], query: dict[str, Any]) -> Bindings:
-        """The variables of a webhook's request, for expressions of `Scope.WEBHOOK`."""
+        """The variables for an expression about a webhook request (`Scope.WEBHOOK`)."""
         bindings = cls({})
         bindings._values |= {"body": body, "headers": headers, "query": query}
         return bindings
 
     @classmethod
     def of_wait(cls, known: dict[str, Any], async_event: dict[str, Any]) -> Bindings:
-        """The variables of a wait's `match`: those that it stored of its run (`known`), and the incoming event."""
+        """The variables for the `match` of a wait: the run's values that the wait stored (`known`), and the event."""
         bindings = cls({})
         bindings._values |= {**known, "async": async_event}
         return bindings
 
     def with_signature(self, text: str) -> Bindings:
-        """The same with the signature that a challenge asks for, for an expression of `Scope.CHALLENGE`."""
+        """A copy that adds the signature requested by a challenge, for an expression of `Scope.CHALLENGE`."""
         bindings = Bindings({})
         bindings._values = self._values | {"signature": text}
         return bindings
 
     def with_parsed(self, texts: Sequence[Text]) -> Bindings:
-        """The same with the values of the JSON texts that `parse_json` is called with."""
+        """A copy that adds the parsed values of `texts`, the arguments of `parse_json`."""
         bindings = Bindings({})
         bindings._values, bindings._parsed = dict(self._values), self._parsed
         for variable, text in zip(parse_json.VARIABLES, texts, strict=False):
@@ -100,22 +100,24 @@ class Bindings:
         return bindings
 
     def problem(self, text: str) -> str:
-        """Why there is no value, from the library's error."""
+        """The reason why there is no value. `text`: the library's error."""
         unread = parse_json.NAMED.search(text)
         return (unread and self._unread.get(unread[0])) or value_problem(text)
 
     def activation(self, variables: tuple[str, ...], paths: tuple[Path, ...] = ()) -> Bound:
-        """The variables as the library takes them. It converts all that it gets, so of large variables it gets only
-        what `paths` lead to, if there are any."""
+        """The given variables, converted for the library.
+
+        Conversion takes time for every value. Of large variables, only the parts at `paths` are converted.
+        """
         found = self._bound.get(variables) or (self._bound.get(paths) if paths else None)
         if found is None:
             key: tuple[Any, ...] = variables
             values = {name: self._values[name] for name in variables if name not in self._unread}
             text = json_of(values)
             if paths and (text is None or len(text) > _LARGE):
-                key, values = paths, only(values, paths)
+                key, values = paths, keep_paths(values, paths)
                 text = json_of(values)
-            # The library would end a text at a NUL, so that "ada\0eve" were "ada".
+            # The library ends a text at the first NUL: "ada\0eve" would be equal to "ada".
             has_nul = text is None or b"\\u0000" in text
             taken = activation(without_nul(values) if has_nul else values)
             found = self._bound[key] = Bound(taken, values, _UNKNOWN if text is None else len(text))

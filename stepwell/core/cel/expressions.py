@@ -1,6 +1,6 @@
-"""CEL expressions: compiled once, evaluated with `Bindings`.
+"""CEL expressions: compiled once, then evaluated with `Bindings`.
 
-Its one rule: only a value of type BOOL that is True is a match.
+A condition holds only if the value has the type BOOL and is True. Errors are values too, and count as not true.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.ast import Ident, Node, decode, step_names, walk
 from stepwell.core.cel.ast import paths as paths_of
 from stepwell.core.cel.bindings import Bindings, Value
-from stepwell.core.cel.cost import TooMuch, check_cost, harmless_length, hopeless
+from stepwell.core.cel.cost import TooCostly, always_too_costly, check_cost, harmless_length
 from stepwell.core.cel.errors import ExpressionError, compile_problem
 from stepwell.core.cel.library import BOOL, DYN, ERROR, environment, type_name
 from stepwell.core.cel.limits import check_source, check_tree
@@ -35,8 +35,10 @@ __all__ = [
 
 
 class Effort:
-    """Estimated nanoseconds of all expensive evaluations so far. Callers with many evaluations read it to know when to
-    let others have their turn."""
+    """The estimated nanoseconds of all expensive evaluations in this process so far.
+
+    A caller with many evaluations reads it to decide when to pause for other work.
+    """
 
     spent: float = 0
 
@@ -45,47 +47,59 @@ EFFORT = Effort()
 
 
 class Expression:
-    """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`.
-    `steps_read`: those whose outputs and errors it needs; None: all. `variables`: those it names; `paths`: places in
-    them. `texts`: what it calls `parse_json` with, whose values are variables, too."""
+    """A compiled expression. `compile_expression` and `compile_value` make one.
+
+    `variables`: the variables that it names; `paths`: the paths below them. `step_names`: the ids of steps that it
+    names, as in `steps.x` or `errors['x']`; `steps_read`: those whose outputs and errors it needs, None for all steps.
+    `texts`: the arguments of its calls of `parse_json`; their parsed values are variables too.
+    """
 
     def __init__(
-        self, source: str, scope: Scope, compiled: Any, tree: Node, texts: Sequence[Expression] = (), *, is_given: bool
+        self,
+        source: str,
+        scope: Scope,
+        compiled: Any,
+        tree: Node,
+        texts: Sequence[Expression] = (),
+        *,
+        returns_value: bool,
     ) -> None:
         self.source, self.scope, self.tree, self.texts = source, scope, tree, texts
         self.step_names = frozenset(step_names(tree))
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
         self.variables = tuple(name for name in (*scope.value, *parse_json.VARIABLES) if name in named)
-        self._compiled, self._is_given = compiled, is_given
+        self._compiled, self._returns_value = compiled, returns_value
         self.paths = tuple(paths_of(tree))
         self.steps_read = None if {("steps",), ("errors",)} & set(self.paths) else self.step_names
-        self._harmless = harmless_length(tree, is_given=is_given)
+        self._harmless = harmless_length(tree, returns_value=returns_value)
 
     def check(self) -> None:
-        """Raises ExpressionError for an expression that takes too long whatever is sent. Compiling does not raise it,
-        so that stored definitions stay usable."""
-        if self._harmless == 0 and (on := hopeless(self.tree)):
+        """Raises ExpressionError if the expression is too slow for any event.
+
+        Compiling does not raise this error, so that definitions stored before the limit existed stay usable.
+        """
+        if self._harmless == 0 and (on := always_too_costly(self.tree)):
             raise ExpressionError(
-                f"it takes too long whatever is sent: {on}; repeat less, as with + instead of a count"
+                f"the expression takes too long for any event: {on}; repeat less, for example with + instead of a count"
             )
 
     def evaluate(self, bindings: Bindings) -> Answer:
-        """Whether the value is true. `problem` says why there is no value, or no boolean. Never raises."""
+        """Whether the value is true. The answer has a `problem` if there is no value or no boolean. Never raises."""
         if self.texts:
             bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
         if result is None:
             return Answer(False, value)
-        if value is True:  # no other type has such a value, and asking for the type takes longer than all of this
+        if value is True:  # no other type has this value, and reading the type is the slowest part
             return _YES
         if value is False:
             return _NO
         if result.type() == ERROR:
             return Answer(False, bindings.problem(value))
-        return Answer(False, f"is {type_name(result.type())}, not true or false")
+        return Answer(False, f"the value is {type_name(result.type())}, not true or false")
 
     def value(self, bindings: Bindings) -> Value:
-        """The value, or why there is none. Never raises."""
+        """The value as JSON data, or the reason why there is none. Never raises."""
         if self.texts:
             bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
@@ -95,22 +109,25 @@ class Expression:
             return Value(None, bindings.problem(value))
         value = result.plain_value()
         if not is_json(value):
-            return Value(None, f"is or holds {type_name(result.type())}, which JSON has not; convert it with string()")
+            kind = type_name(result.type())
+            return Value(
+                None, f"the value is or contains {kind}, which JSON cannot represent; convert it with string()"
+            )
         return Value(value)
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
-        """The library's result, which may be an error, and its value; or None, and why it cannot be evaluated."""
+        """The library's result and its plain value; the result may be an error. None and a reason if not evaluated."""
         bound = bindings.activation(self.variables, self.paths)
         if bound.length > self._harmless:
             try:
                 sizes = Measured(bound.values)
-                EFFORT.spent += check_cost(self.tree, sizes, sizes.size(()), is_given=self._is_given)
-            except TooMuch as why:
-                return None, str(why)
+                EFFORT.spent += check_cost(self.tree, sizes, sizes.size(()), returns_value=self._returns_value)
+            except TooCostly as error:
+                return None, str(error)
         try:
             result = self._compiled.eval(bound.activation)
             return result, result.value()
-        except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
+        except Exception as error:  # the library raises RuntimeError and others, also because of values in an event
             return None, bindings.problem(str(error))
 
 
@@ -119,13 +136,13 @@ _YES, _NO = Answer(True), Answer(False)
 
 @lru_cache(maxsize=4096)
 def compile_expression(source: str, scope: Scope) -> Expression:
-    """Compile and check a condition. Raises ExpressionError with the place that is wrong."""
+    """Compiles and checks a condition. Raises ExpressionError with the place of the error."""
     return _compile(source, scope, is_condition=True)
 
 
 @lru_cache(maxsize=1024)
 def compile_value(source: str, scope: Scope) -> Expression:
-    """Compile and check an expression of any type, to be used for its `value`. Raises ExpressionError."""
+    """Compiles and checks an expression of any type, whose `value` is used. Raises ExpressionError."""
     return _compile(source, scope, is_condition=False)
 
 
@@ -136,17 +153,17 @@ def _compile(source: str, scope: Scope, *, is_condition: bool, is_argument: bool
         if not is_argument and (reserved := parse_json.NAMED.search(source)):
             raise ExpressionError(f"there is no variable `{reserved[0]}`", 1, reserved.start() + 1)
         try:
-            rewritten, texts = parse_json.without_calls(source)
-        except parse_json.TooMany as error:
+            rewritten, texts = parse_json.replace_calls(source)
+        except parse_json.TooManyCalls as error:
             raise ExpressionError(str(error)) from None
     arguments = [_compile(text, scope, is_condition=False, is_argument=True) for text in texts]
     try:
         compiled = environment(scope).compile(rewritten)
-    except Exception as error:  # the library raises bare RuntimeErrors and worse
+    except Exception as error:  # the library raises RuntimeError and others
         raise ExpressionError(*compile_problem(str(error), source, scope.value, Scope.MATCH.value)) from None
     if is_condition and compiled.return_type() not in (BOOL, DYN):
         kind = type_name(compiled.return_type())
-        raise ExpressionError(f"the expression is {kind}, and it must be true or false; compare it with something")
+        raise ExpressionError(f"the expression is {kind}, but must be true or false; compare it with a value")
     tree = decode(compiled.serialize())
     check_tree(tree)
-    return Expression(source, scope, compiled, tree, arguments, is_given=not is_condition)
+    return Expression(source, scope, compiled, tree, arguments, returns_value=not is_condition)

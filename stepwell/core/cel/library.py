@@ -1,7 +1,7 @@
-"""The one module that knows the CEL library (Google's C++ implementation).
+"""The only module that imports the CEL library (Google's C++ implementation).
 
-Errors are values to the library, and their plain value is a truthy text; other errors, such as a loop that takes too
-long, are raised.
+The library returns most errors as values, whose plain value is a truthy text. It raises others, such as a loop with too
+many iterations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BOOL, DYN, ERROR = cel.Type.BOOL, cel.Type.DYN, cel.Type.ERROR
 
 @cache
 def environment(scope: Scope) -> Any:
-    """What compiles the expressions of a scope."""
+    """The library's environment that compiles the expressions of a scope."""
     return cel.NewEnv(variables=dict.fromkeys(scope.names, DYN))
 
 
@@ -32,12 +32,12 @@ def _everywhere() -> Any:
 
 
 def activation(values: dict[str, Any]) -> Any:
-    """The values of variables as the library takes them."""
+    """The values of variables, converted for the library."""
     return _everywhere().Activation(values)
 
 
 def type_name(value_type: Any) -> str:
-    """A type with its article: a string, an int, null."""
+    """The name of a type with an article: "a string", "an int", "null"."""
     name = str(value_type.name()).lower().partition("<")[0]
     if name in ("null", "bytes"):
         return name

@@ -1,5 +1,7 @@
-"""Which expressions are refused when they are compiled, since the CEL library bounds neither the growth of values nor
-the cost of comparing them."""
+"""The limits that an expression is checked against when it is compiled.
+
+The CEL library does not limit the growth of values or the cost of comparing them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from stepwell.core.cel.ast import Call, Const, Items, Node, walk
-from stepwell.core.cel.cost import hopeless
+from stepwell.core.cel.cost import always_too_costly
 from stepwell.core.cel.errors import ExpressionError, value_problem
 from stepwell.core.cel.library import ERROR, environment
 from stepwell.core.cel.loops import grows, nesting
@@ -23,17 +25,17 @@ def check_source(source: str) -> None:
     try:
         size = len(source.encode())
     except UnicodeEncodeError:
-        raise ExpressionError("the expression holds half a character (a lone surrogate); remove it") from None
+        raise ExpressionError("the expression contains half a character (a lone surrogate); remove it") from None
     if size > MAX_SOURCE_BYTES:
         raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES:,} bytes; move the logic into a step")
 
 
 def check_tree(tree: Node) -> None:
-    """Raises ExpressionError for loops that nest too deep or build values, and for patterns that RE2 refuses."""
+    """Raises ExpressionError for loops that are nested too deeply or build values, and for patterns RE2 refuses."""
     if nesting(tree) > _MAX_NESTING:
         raise ExpressionError(
-            f"all, exists, map and filter may stand in each other, or follow each other, {_MAX_NESTING} deep; "
-            "move the logic into a step"
+            f"all, exists, map and filter are nested or chained more than {_MAX_NESTING} deep;"
+            " move the logic into a step"
         )
     if grows(tree):
         raise ExpressionError("+ inside all, exists, map or filter is not allowed; move the logic into a step")
@@ -41,18 +43,18 @@ def check_tree(tree: Node) -> None:
     tried: list[Node] = []
     for pattern in patterns:
         probe = _regex_probe().eval(data={"data": pattern})
-        if probe.type() == ERROR:  # found only when it is used; found here, when the definition is loaded
+        if probe.type() == ERROR:  # the library checks a pattern only on use; this reports it when the definition loads
             raise ExpressionError(value_problem(probe.value()))
         tried.append(Call("matches", None, (Const(""), Const(pattern))))
-        if hopeless(Items(tuple(tried))):
-            return  # it is never evaluated, so that the others need not be tried, which may take as long
+        if always_too_costly(Items(tuple(tried))):
+            return  # the expression is never evaluated, and testing the other patterns may take as long
 
 
 def _pattern(node: Node) -> str:
     if not isinstance(node, Const) or not isinstance(node.value, str):
-        raise ExpressionError("the pattern of matches() must be a literal text")
+        raise ExpressionError("the pattern of matches() must be a text in quotes, not a computed value")
     if len(node.value) > _MAX_REGEX:
-        raise ExpressionError(f"the pattern of matches() may have {_MAX_REGEX} characters")
+        raise ExpressionError(f"the pattern of matches() is longer than {_MAX_REGEX} characters; shorten it")
     return node.value
 
 

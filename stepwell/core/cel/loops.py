@@ -1,4 +1,4 @@
-"""What no loop of an expression (all, exists, map, filter) may do, whatever is sent: judged by its tree alone."""
+"""Properties of the loops in an expression (all, exists, map, filter), found from the syntax tree alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stepwell.core.cel.ast import Call, Comprehension, Ident, Node, children, wa
 
 
 def nesting(node: Node) -> int:
-    """A loop over another's result counts as one in it: of map after map, the value grows as fast."""
+    """How deeply loops are nested. A loop over another loop's result counts as nested: values grow as fast."""
     below = max((nesting(child) for child in children(node)), default=0)
     return below + isinstance(node, Comprehension)
 
@@ -18,16 +18,16 @@ def _loops(tree: Node) -> Iterator[Comprehension]:
 
 
 def _calls(loop: Comprehension) -> Iterator[Call]:
-    """All calls that are made each time round."""
+    """All calls in each iteration of a loop."""
     for part in (loop.condition, loop.step, loop.result):
         yield from (node for node in walk(part) if isinstance(node, Call))
 
 
 def grows(tree: Node) -> bool:
-    """Whether a `+` stands in a loop, other than the one that map and filter collect their results with."""
+    """Whether a loop contains a `+`, other than the one with which map and filter collect results."""
     return any(call.function == "_+_" and not _collects(call) for loop in _loops(tree) for call in _calls(loop))
 
 
 def _collects(plus: Call) -> bool:
-    # No user can write such a name: @ is not a letter of CEL.
+    # Only the library makes such names: users cannot write @ in CEL.
     return isinstance(plus.args[0], Ident) and plus.args[0].name.startswith("@")

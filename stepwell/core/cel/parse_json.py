@@ -1,8 +1,7 @@
-"""`parse_json(field)` in expressions: what stands in its place when the CEL library evaluates them.
+"""Implements `parse_json(field)` in expressions: each call is replaced by a variable before the evaluation.
 
-The library has functions of one's own, but it keeps what they are given and what they answer for ever (0.1.3: a
-reference to each), and a webhook may bring megabytes. So the text is read before the expression is evaluated: each call
-becomes a variable, and its argument an expression of its own.
+The library (0.1.3) supports custom functions, but leaks a reference to each argument and result, and a webhook may
+send megabytes. So the argument of each call is compiled as a separate expression, and the text is parsed first.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from stepwell.core import exact_json
 from stepwell.core.cel.json_fields import read_json
 
 PARSE_JSON = "parse_json"
-MOST = 8  # calls in one expression
+MOST = 8  # the number of calls that one expression may have
 VARIABLES = tuple(f"__json_{number}" for number in range(MOST))
 NAMED = re.compile(r"__json_\d")
 _TOKEN = re.compile(
@@ -30,20 +29,23 @@ _TOKEN = re.compile(
 )
 
 
-class TooMany(ValueError):
-    """There are more calls than one expression may have."""
+class TooManyCalls(ValueError):
+    """An expression calls `parse_json` too often."""
 
 
-def without_calls(source: str) -> tuple[str, list[str]]:
-    """The source with a variable in place of each call, as long as it was so that places in it stay right, and what
-    each of them is given: the n-th may use the variables before its own. Raises TooMany."""
+def replace_calls(source: str) -> tuple[str, list[str]]:
+    """The source with a variable in place of each call of `parse_json`, and the argument of each call.
+
+    The source keeps its length, so that the places of errors stay right. The n-th argument may use the variables of
+    the calls before it. Raises TooManyCalls.
+    """
     arguments: list[str] = []
     if PARSE_JSON not in source:
         return source, arguments
     tokens = [(found[0], found.start(), found.end()) for found in _TOKEN.finditer(source)]
     text = list(source)
-    opened: list[tuple[int, int] | None] = []  # for each parenthesis where its call begins, and its argument
-    before: list[tuple[str, int]] = [("", 0), ("", 0)]  # the last two tokens that count
+    opened: list[tuple[int, int] | None] = []  # for each open parenthesis: where the call and the argument begin
+    before: list[tuple[str, int]] = [("", 0), ("", 0)]  # the last two tokens that are not spaces or comments
     for token, start, end in tokens:
         if token.isspace() or token.startswith("//"):
             continue
@@ -52,9 +54,9 @@ def without_calls(source: str) -> tuple[str, list[str]]:
             opened.append((before[-1][1], end) if is_call else None)
         elif token == ")" and opened and (call := opened.pop()) is not None:
             if len(arguments) == MOST:
-                raise TooMany(f"{PARSE_JSON} may be called {MOST} times in one expression")
+                raise TooManyCalls(f"`{PARSE_JSON}` is called more than {MOST} times; use fewer calls")
             begin, argument = call
-            # What comes before it is blank, so that an error in it has its place in the whole source.
+            # Blanks replace the text before the argument, so that errors in it have their place in the whole source.
             arguments.append(_blank("".join(text[:argument])) + "".join(text[argument:start]))
             name = VARIABLES[len(arguments) - 1]
             text[begin:end] = name + _blank("".join(text[begin + len(name) : end]))
@@ -63,18 +65,20 @@ def without_calls(source: str) -> tuple[str, list[str]]:
 
 
 def json_value(text: Any, known: dict[str, Any]) -> Any:
-    """The value of a JSON text; what is no text any more, but an object or a list, is one already. `known`: values of
-    texts that were read before. Raises ValueError, in words for whoever wrote the rule."""
+    """The value of a JSON text. An object or a list is returned unchanged.
+
+    `known`: the values of texts that were parsed before. Raises ValueError with a message for the author of the rule.
+    """
     if isinstance(text, dict | list):
         return text
     if not isinstance(text, str):
-        raise ValueError(f"{PARSE_JSON} takes a text")
+        raise ValueError(f"{PARSE_JSON}: the value is not a text")
     if text in known:
         return known[text]
     try:
         value = known[text] = read_json(text)
     except exact_json.Unusable as error:
-        raise ValueError(f"{PARSE_JSON}: the JSON cannot be kept: {error}") from None
+        raise ValueError(f"{PARSE_JSON}: the JSON cannot be stored: {error}") from None
     except ValueError as error:
         raise ValueError(f"{PARSE_JSON}: the text is not JSON: {error}") from None
     return value

@@ -1,8 +1,8 @@
-"""What the patterns of `matches()` cost, as their text tells. Their syntax and their engine are RE2's.
+"""Estimates the cost of the patterns of `matches()` from their text. Syntax and engine are RE2's.
 
-One rule: an estimate is a bound from above. RE2 follows all ways through a pattern at once. As long as few combinations
-of ways can occur, it remembers each (some ns a character); where there are too many, it follows every way anew, so that
-a character costs as much as the pattern is long, counted repetitions written out.
+Each estimate is an upper bound. RE2 follows all paths through a pattern at once. If there are few combinations of
+paths, RE2 caches each one, and a character costs a few nanoseconds. If there are too many, RE2 follows every path
+again: the cost of a character then grows with the length of the pattern, where `x{3}` counts as `xxx`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import log2
 
-_FEW = 10  # choices of which RE2 remembers all combinations
+_FEW = 10  # up to so many choices, RE2 caches all combinations
 _MOST = 1_000_000
 _ESCAPE = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x\{[^}]*\}|x..|[0-7]{1,3}|.)", re.DOTALL)
-_PROPERTY = re.compile(r"\\[pP]\{?\^?(\w+)")  # letters (L, Lu) have hundreds of ranges, a script has some
+_PROPERTY = re.compile(r"\\[pP]\{?\^?(\w+)")  # general categories (L, Lu) have hundreds of ranges, scripts a few
 _CLASS = re.compile(r"\[\^?\]?(?:\[:[^\]]*:\]|\\.|[^\]\\])*\]", re.DOTALL)
 _GROUP = re.compile(r"\((?:\?(?:P?<[^>]*>|[a-zA-Z-]*[:)]))?")
 _REPEAT = re.compile(r"(?:[*+?]|\{(\d+)(,(\d*))?\})\??")
@@ -24,8 +24,11 @@ _QUOTED = re.compile(r"\\Q(.*?)(?:\\E|$)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PatternCost:
-    """In nanoseconds: to compile it, which is done for each match, to look at one character, and at one of the first
-    `new` ones, of which each can lead to a combination of ways that has to be written down."""
+    """The cost of a pattern, in nanoseconds.
+
+    `compiling` is spent on each match, `character` on each character. `first` is added for each of the first `new`
+    characters: each of these can lead to a combination of paths that RE2 has to store.
+    """
 
     compiling: float
     character: float
@@ -33,15 +36,18 @@ class PatternCost:
     new: float
 
     def of(self, matches: float, characters: float) -> float:
-        """What so many matches take that look at so many characters in all."""
+        """The cost of a number of matches that read `characters` characters in total."""
         new = min(characters, self.new * matches)
         return self.compiling * matches + self.character * characters + self.first * new
 
 
 @dataclass(slots=True)
 class _Part:
-    """`length`: with repetitions written out; `choices`: how many are open at a time (two ways each); `compiling`: ns.
-    `is_optional`: it may match nothing; `is_tangled`: it repeats what holds such a part."""
+    """A part of a pattern.
+
+    `length`: with repetitions written out. `choices`: how many choices (of two paths each) are open at a time.
+    `compiling`: nanoseconds. `is_optional`: it can match the empty text. `is_tangled`: it repeats an optional part.
+    """
 
     length: float = 0
     choices: float = 0
@@ -66,16 +72,16 @@ class _Part:
 
 @lru_cache(maxsize=1024)
 def pattern_cost(pattern: str) -> PatternCost:
-    """Of a pattern that RE2 accepts."""
+    """The cost of a pattern that RE2 accepts."""
     whole = _part_of(pattern)
     character = 5.0 if whole.choices <= _FEW else 150 + (25 if whole.is_tangled else 6) * whole.length
     return PatternCost(5_000 + whole.compiling, character, 12 * whole.length, 2 * whole.length)
 
 
 def _part_of(pattern: str) -> _Part:
-    """The cost of a whole pattern, read from left to right."""
+    """A whole pattern as one part, read from left to right."""
     groups, alternatives = [_Part()], [1]
-    last = _Part()  # what a repetition repeats
+    last = _Part()  # the part to which a following repetition applies
     at = 0
     while at < len(pattern):
         if quoted := _QUOTED.match(pattern, at):
@@ -88,7 +94,7 @@ def _part_of(pattern: str) -> _Part:
         elif pattern[at] == "(":
             opening = _GROUP.match(pattern, at)
             at = opening.end() if opening else at + 1
-            if opening is None or not opening[0].endswith(")"):  # else it sets flags, and holds nothing
+            if opening is None or not opening[0].endswith(")"):  # `(?i)` only sets flags and is not a group
                 groups[-1].add(last)
                 groups.append(_Part())
                 alternatives.append(1)
@@ -115,7 +121,7 @@ def _part_of(pattern: str) -> _Part:
 
 
 def _joined(groups: list[_Part], alternatives: list[int]) -> _Part:
-    """The outermost group, with those in it that no parenthesis closed."""
+    """The outermost group, after adding the groups that were not closed."""
     while len(groups) > 1:
         inner = groups.pop()
         groups[-1].add(inner)
@@ -133,7 +139,7 @@ def _times(last: _Part, repeat: re.Match[str]) -> _Part:
 
 
 def _atom(pattern: str, at: int) -> tuple[int, _Part]:
-    """One character, escape or class, and where it ends."""
+    """One character, escape or class: where it ends, and the part."""
     if pattern[at] == "[" and (found := _CLASS.match(pattern, at)):
         text = found[0]
         is_wide = text.startswith("[^") or not text.isascii()

@@ -1,4 +1,4 @@
-"""Where expressions stand, and which variables they have there."""
+"""The places of expressions, and the variables that are available in each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stepwell.core.cel.parse_json import VARIABLES
 
 
 class Scope(Enum):
-    """Where an expression stands. The value holds the names of its variables."""
+    """The place of an expression. The enum value lists the names of the available variables."""
 
     TRIGGER = ("event", "user", "data")
     CANCEL = ("event", "user", "data", "async")
@@ -20,10 +20,10 @@ class Scope(Enum):
 
     @property
     def has_parse_json(self) -> bool:
-        """Whether its expressions may call `parse_json`, as those about requests do."""
+        """Whether expressions in this place may call `parse_json`: those of webhooks."""
         return self in (Scope.WEBHOOK, Scope.CHALLENGE)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variables, and those that stand for calls of `parse_json`."""
+        """The variables, including those that replace calls of `parse_json`."""
         return (*self.value, *(VARIABLES if self.has_parse_json else ()))

@@ -1,6 +1,6 @@
-"""How large values are.
+"""Measures the sizes of values by their JSON text.
 
-One rule: measured by their JSON, which tells a little more than there is, and is a hundred times as fast as a walk.
+This overestimates a little, and is a hundred times as fast as walking through the values.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ _FEW = 2000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a value is that an evaluation has several times: the largest, and all of them together. `nodes`: values
-    in it, with itself; `characters`: of its texts; `entries`: of the list or object itself; `containers`: lists and
-    objects in it."""
+    """The size of the values of one expression, which may be evaluated several times (in a loop).
+
+    For the largest of these values: `nodes` counts the value and all values in it, `characters` the characters of all
+    texts, `entries` the entries of the list or object itself, `containers` the lists and objects. `all_nodes` and
+    `all_characters` are sums over all of these values.
+    """
 
     nodes: float
     characters: float
@@ -36,34 +39,34 @@ class Size:
         )
 
     def within(self, rounds: float, each: float) -> Size:
-        """In a loop that goes `rounds` rounds in all, at most `each` of them for one of these values."""
+        """The size inside a loop of `rounds` iterations in total, with at most `each` of them for one value."""
         nodes = min(self.nodes * rounds, self.all_nodes * each)
         characters = min(self.characters * rounds, self.all_characters * each)
         return Size(self.nodes, self.characters, self.entries, nodes, characters, self.is_object)
 
 
 def one(nodes: float, characters: float, entries: float, *, is_object: bool = False, containers: float = 0) -> Size:
-    """Of a value that is there once."""
+    """The size of a single value."""
     return Size(nodes, characters, entries, nodes, characters, is_object, containers)
 
 
 class Measured:
-    """The sizes of these values, and of what is in them."""
+    """The sizes of variables and of the values below them, measured on demand."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
         self.size, self.largest_entry = cache(self._size), cache(self._largest_entry)
 
     def _size(self, at: Path) -> Size:
-        """Of what a path leads to."""
+        """The size of the value at a path."""
         return size_of(self._at(at))
 
     def _largest_entry(self, at: Path) -> Size:
-        """Of the largest entry of the list there, or key of the object."""
+        """The size of the largest entry of the list at a path, or of the largest key of the object."""
         return largest_of(self._at(at))
 
     def _at(self, at: Path) -> Any:
-        """None for what is not there, which is an error to the library."""
+        """The value at a path. None if there is none; evaluating such a path is an error."""
         value: Any = self._values
         for field in at:
             value = value.get(field) if isinstance(value, dict) else None
@@ -71,7 +74,7 @@ class Measured:
 
 
 def json_of(value: Any) -> bytes | None:
-    """None for what is no JSON, or nested deeply."""
+    """The JSON text of a value. None if it has none, or if it is nested too deeply."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -90,20 +93,20 @@ def size_of(value: Any) -> Size:
 
 
 def largest_of(value: Any) -> Size:
-    """The size of the largest entry of a list, or key of an object."""
+    """The size of the largest entry of a list, or of the largest key of an object."""
     if not isinstance(value, dict | list) or not value:
         return one(1, 0, 0)
     if all(not isinstance(entry, dict | list) for entry in value):
         return one(1, max((len(entry) for entry in value if isinstance(entry, str)), default=0), 0)
     texts = [json_of(entry) or b"" for entry in value] if len(value) <= _FEW else []
-    if not texts or not all(texts):  # it would take too long to tell, or cannot be told so: all of it is as large
+    if not texts or not all(texts):  # measuring each entry takes too long or is not possible: count the whole value
         return size_of(value)
     length = max(map(len, texts))
     return one(1 + length / 2, length, length / 2)
 
 
 def _counted(value: Any) -> tuple[int, int, int]:
-    """Values, characters, and lists and objects; without recursion, since it may be nested deeply."""
+    """The numbers of values, characters and containers. Not recursive, because the value may be nested deeply."""
     nodes = characters = containers = 0
     todo = [value]
     while todo:

@@ -1,4 +1,4 @@
-"""JSON data as the CEL library takes and gives it."""
+"""Converts JSON data for the CEL library, and checks data that comes back."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from math import isfinite
 from typing import Any
 
 
-def only(value: Any, paths: Sequence[Sequence[str]]) -> Any:
-    """The parts of a value that some paths lead to."""
+def keep_paths(value: Any, paths: Sequence[Sequence[str]]) -> Any:
+    """A copy of a value with only the parts at the given paths."""
     if not isinstance(value, dict) or not all(paths):
         return value
     below: dict[str, list[Sequence[str]]] = {}
     for path in paths:
         below.setdefault(path[0], []).append(path[1:])
-    return {name: only(value[name], rest) for name, rest in below.items() if name in value}
+    return {name: keep_paths(value[name], rest) for name, rest in below.items() if name in value}
 
 
 def without_nul(value: Any) -> Any:
-    """A copy with U+FFFD for each NUL; without recursion: a body may be nested more deeply than Python's calls."""
+    """A copy with U+FFFD in place of each NUL.
+
+    Not recursive: a body may be nested more deeply than Python's calls.
+    """
     todo: list[Any] = [top := [value]]
     while todo:
         found = todo.pop()
@@ -41,6 +44,7 @@ def _copied(value: Any) -> Any:
 
 
 def is_json(value: Any) -> bool:
+    """Whether a value from the library can be written as JSON."""
     todo = [value]
     while todo:
         found = todo.pop()

@@ -1,1 +1,1 @@
-"""Function definitions: their models, and what is wrong with one."""
+"""Function definitions: the models, and the checks that explain every problem of a definition."""

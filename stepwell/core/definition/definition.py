@@ -1,4 +1,4 @@
-"""Reads a function definition, and gathers all that is wrong with one that cannot be used."""
+"""Reads a function definition and collects all problems in it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stepwell.core.definition.field_problems import field_problem, pointer_of
 from stepwell.core.definition.model import Definition
 from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.core.definition.semantic_checks import contradictions
-from stepwell.core.definition.suggestions import in_words_with_cures
+from stepwell.core.definition.suggestions import problems_with_fixes
 
 _ONLY_STEP = {"step-1": {"path": "file://."}}
 
 
 class DefinitionError(ValueError):
-    """The definition is refused. `problems` lists everything that is wrong."""
+    """The definition is refused. `problems` lists all errors in it."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(problem.message for problem in problems))
@@ -27,15 +27,18 @@ class DefinitionError(ValueError):
 
 
 def parse_definition(raw: object, written: Mapping[Pointer, str] | None = None) -> Definition:
-    """Read a definition from plain JSON data. `written`: how values that are no text are written, where that is known.
-    Raises DefinitionError with all that is wrong, in reading order."""
+    """Reads a definition from plain JSON data.
+
+    `written`: the source text of values that are not strings, where it is known, for messages about them. Raises
+    DefinitionError with all problems, in reading order.
+    """
     if not isinstance(raw, dict):
-        raise DefinitionError([Problem((), "the definition must be an object, with an id, triggers and steps")])
+        raise DefinitionError([Problem((), "the definition must be an object with `id`, `triggers` and `steps`")])
     data = _completed(raw)
     definition, errors = _validated(data)
     problems = [problem for problem in map(field_problem, errors) if isinstance(problem, Problem)]
     plain = [(pointer_of(error), error) for error in errors if field_problem(error) is None]
-    problems += in_words_with_cures(data, plain, written or {}, _wrong_places)
+    problems += problems_with_fixes(data, plain, written or {}, _wrong_places)
     problems += contradictions(data)
     if problems or definition is None:
         raise DefinitionError(problems)
@@ -43,7 +46,7 @@ def parse_definition(raw: object, written: Mapping[Pointer, str] | None = None) 
 
 
 def _validated(data: Any) -> tuple[Definition | None, list[Any]]:
-    """The definition, or pydantic's errors."""
+    """The definition and no errors, or None and pydantic's errors."""
     try:
         return Definition.model_validate(data), []
     except ValidationError as refused:
@@ -56,12 +59,15 @@ def _wrong_places(data: Any) -> set[Pointer]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a definition, for editors: as strict as reading one, where a schema can say it."""
+    """The JSON Schema (2020-12) of a definition, for editors. It is as strict as a schema can be."""
     return rules.of_model(Definition.model_json_schema(by_alias=True), "Stepwell function")
 
 
 def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
-    """The definition with the defaults that depend on other fields: the only step, steps' ids, approvals' timeouts."""
+    """A copy of the definition with the defaults that depend on other fields.
+
+    These are the step of a function without steps, the ids of steps, and the timeout and retries of approvals.
+    """
     steps = _ONLY_STEP if raw.get("steps") in (None, {}) else raw["steps"]
     if not isinstance(steps, dict):
         return raw
@@ -77,14 +83,14 @@ def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
-    """The defaults of approvals alone."""
+    """The defaults that apply only to approvals."""
     runtime = step.get("runtime")
     if not isinstance(runtime, dict) or runtime.get("type") != "approval":
         return {}
-    own = {"timeout": runtime.get("timeout") or "7d", "retries": {"attempts": 0}}
-    if not _is_duration(own["timeout"]):
-        del own["timeout"]  # it is refused where it stands, and not here too
-    return {name: value for name, value in own.items() if step.get(name) is None}
+    defaults = {"timeout": runtime.get("timeout") or "7d", "retries": {"attempts": 0}}
+    if not _is_duration(defaults["timeout"]):
+        del defaults["timeout"]  # so that the error is reported once, in `runtime`
+    return {name: value for name, value in defaults.items() if step.get(name) is None}
 
 
 def _is_duration(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with a definition about which fields there are: missing ones, unknown ones, unknown runtimes."""
+"""Explains errors about field names in a definition: missing fields, unknown fields, unknown runtimes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, 
 
 
 def _model_at(location: Pointer) -> type[BaseModel]:
-    """The model whose field is at `location`."""
+    """The model that contains the field at `location`."""
     if location[0] not in ("triggers", "steps", "cancel") or len(location) < 3:
         return Definition
     if location[0] == "cancel":
@@ -40,16 +40,16 @@ def _model_at(location: Pointer) -> type[BaseModel]:
 
 
 def pointer_of(error: Any) -> Pointer:
-    """The place of the value that an error is about."""
+    """The place of the value that an error of pydantic describes."""
     location: Pointer = error["loc"]
     pointer = tuple(part for part in location if part != "[key]")
     if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
-        pointer = location[:3] + pointer[4:]  # without the tag that pydantic adds for the runtime's type
+        pointer = location[:3] + pointer[4:]  # pydantic adds the runtime's type as a part of the place
     return pointer
 
 
 def field_problem(error: Any) -> Problem | None:
-    """The problem, if the error is about which fields there are; None if it is about a value."""
+    """The problem, if the error is about the name of a field; None if it is about a value."""
     location, pointer = error["loc"], pointer_of(error)
     match error["type"]:
         case "extra_forbidden":
@@ -57,18 +57,18 @@ def field_problem(error: Any) -> Problem | None:
         case "missing":
             field = location[-1]
             about = next(f.description for n, f in _model_at(location).model_fields.items() if (f.alias or n) == field)
-            return Problem(pointer, f"`{field}` is missing; add it: {about}")
+            return Problem(pointer, f"`{field}` is missing; add this field: {about}")
         case "union_tag_not_found":
-            return Problem(pointer, "runtime has no `type`; add one: lambda, docker, http or approval")
+            return Problem(pointer, "`runtime` has no `type`; add one: lambda, docker, http or approval")
         case "union_tag_invalid":
             return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
     return None
 
 
 def _unknown(field: str, model: type[BaseModel]) -> str:
-    others = [kind for kind, other in _RUNTIMES.items() if field in names_of(other)]
-    if others and model in _RUNTIMES.values():
-        return f"`{field}` is a field of runtime {' and '.join(others)}; this runtime knows {listed(names_of(model))}"
+    kinds = [kind for kind, runtime in _RUNTIMES.items() if field in names_of(runtime)]
+    if kinds and model in _RUNTIMES.values():
+        return f"only the runtime {' or '.join(kinds)} has `{field}`; this runtime has {listed(names_of(model))}"
     return f"unknown field `{field[:100]}`; {nearest(field, names_of(model))}"
 
 

@@ -1,5 +1,4 @@
-"""What the models of definitions are made of: their base, and the types of their fields, each with its check of
-`field_validators` and its pattern."""
+"""The base class of the models, and the types of fields. Each type has a validator and a pattern for JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from stepwell.core.definition import schema_rules as rules
 
 
 def pattern(text: str) -> Any:
-    """The pattern that the JSON Schema gives for a field."""
+    """The pattern of a field in the JSON Schema."""
     return Field(json_schema_extra={"pattern": text})
 
 
@@ -45,7 +44,7 @@ HeaderValue = Annotated[str, AfterValidator(field_validators.header_value), patt
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
-    """The names of its fields as they are written."""
+    """The names of the model's fields, as users write them."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -1,6 +1,6 @@
-"""The graph that the steps of a definition make: what comes before what, and circles.
+"""The graph of a definition's steps: parents, ancestors and cycles.
 
-One rule: works on the data as it was written, and passes over what has the wrong shape.
+The functions work on the data as users wrote it, and ignore values of the wrong type: other checks report them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Steps = dict[str, Raw]
 
 
 class Ancestry:
-    """Which steps come before which; made once for a definition, and asked for the few steps that matter."""
+    """The ancestors of steps, computed on demand and cached."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
@@ -23,7 +23,7 @@ class Ancestry:
         self._known: dict[str, frozenset[str]] = {}
 
     def of(self, step_id: str) -> frozenset[str]:
-        """The step itself and all that come before it; ends for a graph with cycles too."""
+        """The step and all its ancestors. Works for graphs with cycles too."""
         if step_id not in self._known:
             seen, todo = {step_id}, [step_id]
             while todo:
@@ -35,7 +35,7 @@ class Ancestry:
 
 
 def parents_of(steps: Steps) -> dict[str, list[str]]:
-    """The parents of every step that exist; itself is not among them."""
+    """The parents of every step. Parents that do not exist are left out, and so is the step itself."""
     return {
         step_id: [
             edge["step"]
@@ -47,7 +47,7 @@ def parents_of(steps: Steps) -> dict[str, list[str]]:
 
 
 def cycles(steps: Steps) -> Iterator[Problem]:
-    """One problem for every cycle that shares no step with another."""
+    """One problem for each cycle. Of cycles that share a step, only one is reported."""
     parents = parents_of(steps)
     while True:
         parents = _without_ends(parents)
@@ -59,13 +59,13 @@ def cycles(steps: Steps) -> Iterator[Problem]:
         cycle = walk[walk.index(walk[-1]) :][::-1]
         last = cycle[-1]
         at = next(i for i, edge in entries(steps[last].get("after")) if edge.get("step") == cycle[-2])
-        message = f"steps wait for each other in a circle: {' -> '.join(cycle)}; remove one of these edges"
+        message = f"the steps form a cycle: {' -> '.join(cycle)}; remove one of these edges"
         yield Problem(("steps", last, "after", at, "step"), message)
         parents = {step: [p for p in before if p not in cycle] for step, before in parents.items() if step not in cycle}
 
 
 def _without_ends(parents: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Take away, again and again, the steps that come after none that is left: what stays holds or follows a cycle."""
+    """The graph after removing, repeatedly, every step without parents. Only cycles and their descendants remain."""
     children: dict[str, list[str]] = {step: [] for step in parents}
     for step, before in parents.items():
         for parent in before:

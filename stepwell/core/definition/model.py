@@ -1,6 +1,6 @@
-"""The models of a function definition: which fields there are, and what each may hold.
+"""The models of a function definition: the fields, and the allowed values of each.
 
-What is kept and compiled is the plain data of `Definition.normalised()`; reading it back needs no pydantic.
+`Definition.normalised()` returns the plain data that is stored and compiled. Reading it back needs no pydantic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stepwell.core.definition.fields import (
 )
 from stepwell.core.definition.problems import Problem
 from stepwell.core.definition.runtimes import Approval, Docker, Http, Lambda
-from stepwell.core.definition.semantic_checks import doubts
+from stepwell.core.definition.semantic_checks import find_warnings
 
 CUE = "cue"
 
@@ -38,79 +38,94 @@ def _def(value: object, info: ValidationInfo) -> object:
 
 
 class EventDefinition(Model):
-    """The type of a trigger's event, written where the event is named."""
+    """The schema of a trigger's event, written in the trigger."""
 
     model_config = ConfigDict(json_schema_extra=rules.EVENT_DEFINITION)
 
     format: Literal["json-schema", "cue"] = Field(
-        default="json-schema", description="The language of `def`. A type in CUE is accepted, and not checked."
+        default="json-schema", description="The language of `def`. A CUE type is accepted, but not checked."
     )
-    synced: bool = Field(default=False, description="Whether other tools keep `def` up to date; for those tools only.")
+    synced: bool = Field(
+        default=False, description="Whether another tool keeps `def` up to date. Stepwell does not use this field."
+    )
     def_: Annotated[Any, AfterValidator(_def)] = Field(
         alias="def",
-        description="A JSON Schema (2020-12), or the file that holds it, as in file://./order.schema.json.",
+        description="A JSON Schema (2020-12), or a file that contains one, as in file://./order.schema.json.",
     )
 
 
 class Trigger(Model):
-    """What starts a run: an event, or a time."""
+    """Starts a run on an event or on a schedule."""
 
     model_config = ConfigDict(json_schema_extra=rules.TRIGGER)
 
-    event: EventPattern | None = Field(default=None, description="An event's name, or a prefix that ends in `*`.")
-    expression: Cel | None = Field(
-        default=None, description="CEL over `event`, `user` and `data`; only true starts a run."
+    event: EventPattern | None = Field(
+        default=None, description="The name of an event, or a prefix that ends in `*`, as in user/*."
     )
-    definition: EventDefinition | None = Field(default=None, description="The type of the event.")
+    expression: Cel | None = Field(
+        default=None, description="A CEL expression over `event`, `user` and `data`. A run starts only if it is true."
+    )
+    definition: EventDefinition | None = Field(default=None, description="The schema of the event.")
     cron: Annotated[str, Field(min_length=1, max_length=256), pattern(rules.CRON)] | None = Field(
         default=None,
-        description="Five fields: minute, hour, day of month, month, day of week.",
+        description="A schedule of five fields: minute, hour, day of month, month, day of week.",
         examples=["0 9 * * mon-fri"],
     )
-    timezone: str | None = Field(default=None, description="Of `cron`; UTC if not given.", examples=["Europe/Berlin"])
+    timezone: str | None = Field(
+        default=None, description="The time zone of `cron`. Default: UTC.", examples=["Europe/Berlin"]
+    )
 
 
 class Backoff(Model):
-    """How long to wait before a retry: `initial`, then `factor` times longer each time, up to `max`."""
+    """The delays before retries: first `initial`, then `factor` times the previous delay, up to `max`."""
 
-    initial: Duration = Field(default="10s", description="Before the first retry.")
-    factor: float = Field(default=2.0, ge=1, le=1000, description="How much longer each delay is than the one before.")
-    max: Duration = Field(default="1h", description="The longest delay.")
-    jitter: float = Field(default=0.15, ge=0, le=1, description="The random share of a delay; 0.15 = +-15%.")
+    initial: Duration = Field(default="10s", description="The delay before the first retry.")
+    factor: float = Field(default=2.0, ge=1, le=1000, description="Each delay is this many times the previous one.")
+    max: Duration = Field(default="1h", description="The maximum delay.")
+    jitter: float = Field(default=0.15, ge=0, le=1, description="The random share of a delay: 0.15 is +-15%.")
 
 
 class Retries(Model):
-    """What happens when an attempt fails in a way that another try could mend."""
+    """How often and when an attempt that failed is retried. Final failures, such as HTTP status 404, are not."""
 
     attempts: Annotated[int, Field(ge=0, le=20), Whole] = Field(
-        default=4, description="Number of retries after the first try."
+        default=4, description="The number of retries after the first attempt."
     )
     backoff: Backoff = Field(default=Backoff(), description="The delays before the retries.")
 
 
 class Async(Model):
-    """A pause until an event comes."""
+    """Pauses the edge until an event arrives."""
 
     event: ExactEvent = Field(description="The exact name of the event to wait for.")
     match: Cel | None = Field(
         default=None,
-        description="CEL over `event`, `steps`, `errors`, `response` and `async`, the incoming event.",
+        description="A CEL expression over `event`, `steps`, `errors`, `response` and `async` (the incoming event). The"
+        " event matches only if it is true.",
         examples=["async.data.order_id == event.data.order_id"],
     )
-    ttl: Duration = Field(description="How long to wait for it, as in 2d; at most 366 days.")
-    on_timeout: bool = Field(default=False, alias="onTimeout", description="Satisfied only if none came in time.")
+    ttl: Duration = Field(description="The maximum time to wait, as in 2d; at most 366 days.")
+    on_timeout: bool = Field(
+        default=False, alias="onTimeout", description="Take the edge only if no matching event arrived in time."
+    )
 
 
 class Edge(Model):
-    """What this step comes after, and under which conditions."""
+    """A step that comes before this one, and the conditions for going on to this one."""
 
     model_config = ConfigDict(json_schema_extra=rules.EDGE)
 
-    step: str = Field(description="The id of the step before, or `$trigger`.")
-    on: Literal["success", "failure", "always"] = Field(default="success", description="How that step must have ended.")
-    if_: Cel | None = Field(default=None, alias="if", description="CEL, evaluated once, when that step ends.")
-    wait: Duration | None = Field(default=None, description="A delay before going on, as in 1h30m; at most 366 days.")
-    async_: Async | None = Field(default=None, alias="async", description="A pause until an event comes.")
+    step: str = Field(description="The id of the step that comes before, or `$trigger`.")
+    on: Literal["success", "failure", "always"] = Field(
+        default="success", description="How the step before must end: completed, failed, or either."
+    )
+    if_: Cel | None = Field(
+        default=None,
+        alias="if",
+        description="A CEL expression, evaluated once, when the step before ends. Only true takes the edge.",
+    )
+    wait: Duration | None = Field(default=None, description="A delay before this step, as in 1h30m; at most 366 days.")
+    async_: Async | None = Field(default=None, alias="async", description="Wait for an event before this step.")
 
 
 class Step(Model):
@@ -119,76 +134,89 @@ class Step(Model):
     model_config = ConfigDict(json_schema_extra=rules.STEP)
 
     id: str = Field(
-        default="", description="The same as its key.", json_schema_extra={"pattern": rules.whole(field_validators.ID)}
+        default="",
+        description="The id of the step: the same as the key in `steps`.",
+        json_schema_extra={"pattern": rules.whole(field_validators.ID)},
     )
     name: Name = Field(
-        default_factory=lambda fields: fields.get("id", ""), description="For people; the id if not given."
+        default_factory=lambda fields: fields.get("id", ""), description="A name for people to read. Default: the id."
     )
     path: Path = Field(default="", description="The step's folder or file, as in file://./steps/send-sms.")
     runtime: Annotated[Lambda | Docker | Http | Approval, Field(discriminator="type")] = Field(
-        default=Lambda(type="lambda"), description="What executes the step."
+        default=Lambda(type="lambda"), description="What executes the step. Default: `lambda`."
     )
-    after: list[Edge] = Field(default=[], description="What this step comes after; empty: it starts with the run.")
+    after: list[Edge] = Field(
+        default=[], description="The steps that come before this one. Without any, the step starts with the run."
+    )
     join: Literal["merge", "all", "first"] = Field(
         default="merge",
-        description="`merge`: runs once all edges are settled and one is satisfied; `all`: if all are; "
-        "`first`: as soon as one is.",
+        description="When the step starts. `merge`: once all edges are settled, if at least one is satisfied. `all`:"
+        " only if all edges are satisfied. `first`: as soon as one edge is satisfied.",
     )
-    retries: Retries = Field(default=Retries(), description="What happens when an attempt fails.")
-    timeout: Duration = Field(default="15m", description="For each attempt; 7d for an approval if not given.")
+    retries: Retries = Field(default=Retries(), description="How often and when a failed attempt is retried.")
+    timeout: Duration = Field(default="15m", description="The maximum time of each attempt. Default for approvals: 7d.")
     env: dict[Variable, Argument] = Field(
         default={}, description="Environment variables.", json_schema_extra=rules.keys(field_validators.VARIABLE)
     )
-    secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
+    secrets: list[Variable] = Field(
+        default=[], description="The names of secrets that the step gets as environment variables."
+    )
 
 
 class Cancel(Model):
-    """An event that ends the function's running runs."""
+    """An event that cancels the function's running runs."""
 
     event: ExactEvent = Field(description="The exact name of the event.")
     if_: Cel | None = Field(
         default=None,
         alias="if",
-        description="CEL over the run's `event`, `user` and `data`, and `async`, the incoming event; true cancels.",
+        description="A CEL expression over the run's `event`, `user` and `data`, and `async` (the incoming event). The"
+        " run is cancelled only if it is true.",
         examples=["async.data.order_id == event.data.order_id"],
     )
     timeout: Duration | None = Field(
-        default=None, description="For how long after the run was made; if absent, to the run's end."
+        default=None,
+        description="How long after the run's start the event cancels it. Default: until the run ends.",
     )
 
 
 class Definition(Model):
-    """A Stepwell function: which events start it, and which steps run in which order."""
+    """A Stepwell function: the events that start it, and the steps that it runs."""
 
     schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
     id: Id = Field(description="The function's id: a-z, 0-9 and -, at most 64 characters.")
-    name: Name = Field(default_factory=lambda fields: fields.get("id", ""), description="For people; the id if absent.")
-    triggers: list[Trigger] = Field(min_length=1, description="What starts a run: events, or times.")
+    name: Name = Field(
+        default_factory=lambda fields: fields.get("id", ""), description="A name for people to read. Default: the id."
+    )
+    triggers: list[Trigger] = Field(min_length=1, description="The events and schedules that start a run.")
     steps: dict[Id, Step] = Field(
         default={},
         max_length=1000,
-        description="By id. None given: the folder is one.",
+        description="The steps, by id. Default: one step, whose code is the function's folder.",
         json_schema_extra=rules.keys(field_validators.ID),
     )
-    cancel: list[Cancel] = Field(default=[], max_length=10, description="Events that end the function's running runs.")
+    cancel: list[Cancel] = Field(
+        default=[], max_length=10, description="Events that cancel the function's running runs."
+    )
     idempotency: Cel | None = Field(
         default=None,
-        description="CEL over `event`, `user` and `data`: one run for each of its values in 24 hours.",
+        description="A CEL expression over `event`, `user` and `data`. Events with an equal value start one run in 24"
+        " hours.",
         examples=["event.data.order_id"],
     )
 
     def normalised(self) -> dict[str, Any]:
-        """Plain JSON data with every default filled in: what is stored, hashed and compiled to a plan.
+        """The definition as plain JSON data, with all defaults filled in. This is stored, hashed and compiled.
 
-        Absent stays what has no default (`if`, `match`, `memory`...). It can be parsed again, to an equal definition.
+        Fields without a default (`if`, `match`, `memory`...) stay absent. Parsing the data gives an equal definition.
         """
         data = self.model_dump(by_alias=True, exclude_none=True, exclude={"schema_"})
         for trigger in data["triggers"]:
             if "cron" in trigger:
                 trigger.setdefault("timezone", "UTC")
-            if trigger.get("definition", {}).get("format") == CUE:  # which nobody reads
+            if trigger.get("definition", {}).get("format") == CUE:  # CUE types are not used
                 del trigger["definition"]
-        if not data["cancel"]:  # so that versions made before there was such a field keep their hash
+        if not data["cancel"]:  # so that versions from before this field was added keep the same hash
             del data["cancel"]
         for step in data["steps"].values():
             step["after"] = step["after"] or [{"step": "$trigger"}]
@@ -198,15 +226,15 @@ class Definition(Model):
         return data
 
     def warnings(self) -> list[Problem]:
-        """What is allowed, and probably not meant."""
-        return [*self._types_in_cue(), *doubts(self.normalised())]
+        """The parts of the definition that are allowed, but probably a mistake."""
+        return [*self._types_in_cue(), *find_warnings(self.normalised())]
 
     def _types_in_cue(self) -> Iterator[Problem]:
         for i, trigger in enumerate(self.triggers):
             if trigger.definition is not None and trigger.definition.format == CUE:
                 message = (
-                    f"definition: the type of {trigger.event} is written in CUE, which is not checked, so its events"
-                    " are accepted whatever they hold; write it as a JSON Schema with the format json-schema"
-                    " (`stepwell types infer` makes one of events), or remove `definition`"
+                    f"definition: the type of {trigger.event} is written in CUE, which is not checked: events with any"
+                    " content are accepted; write a JSON Schema with the format json-schema"
+                    " (`stepwell types infer` makes one from events), or remove `definition`"
                 )
                 yield Problem(("triggers", i, "definition"), message)

@@ -1,6 +1,6 @@
-"""How a wrong definition is explained: a place, what is wrong there, and the fix, in plain words.
+"""Explains an error in a definition: the place, the problem and the fix.
 
-One rule: a message names its field, so that it can be understood without the text it speaks of.
+Each message names the field, so that it can be understood without the text of the definition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Problem:
 
 
 def label(pointer: Pointer) -> str:
-    """What people call the value at `pointer`: its field, with the place in the list if it is in one."""
+    """The name of the value at `pointer`, for messages: the field, and the index if the value is in a list."""
     suffix = ""
     for part in reversed(pointer):
         if isinstance(part, str):
@@ -31,7 +31,7 @@ def label(pointer: Pointer) -> str:
 
 
 def shown(value: object) -> str:
-    """A short form of any value, safe to print."""
+    """A short form of a value, safe to print."""
     if isinstance(value, _Written):
         return value.text
     if isinstance(value, str | int | float | bool) or value is None:
@@ -43,28 +43,31 @@ def shown(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the name that was probably meant, else all there are."""
+    """The end of a message about an unknown name: the most similar known name, or else a list of the known names."""
     names = list(known)
     close = get_close_matches(name[:100], names, n=1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
     if not names:
         return "there are none here"
-    return f"known are {listed(names[:12])}{' and others' if len(names) > 12 else ''}"
+    return f"the known names are {listed(names[:12])}{' and others' if len(names) > 12 else ''}"
 
 
 def listed(names: Iterable[str]) -> str:
+    """The names as a list for a message: "`id`, `name`"."""
     return ", ".join(f"`{name}`" for name in names)
 
 
 def not_yet(what: str, instead: str) -> str:
-    """The message for what the contract names and this version cannot do."""
+    """The message for a documented feature that this version does not support."""
     return f"{what} is not available yet; {instead}"
 
 
-def in_words(pointer: Pointer, error: Mapping[str, Any], written: str | None = None, cure: str = "") -> Problem:
-    """Turn one entry of pydantic's `ValidationError.errors()` into a problem at `pointer`. `written`: how the value is
-    written, where it does not tell itself."""
+def problem_of(pointer: Pointer, error: Mapping[str, Any], written: str | None = None, fix: str = "") -> Problem:
+    """The problem at `pointer`, from an entry of pydantic's `ValidationError.errors()`.
+
+    `written`: the source text of the value, if it is known. `fix`: how to correct it, if that is known.
+    """
     name, kind, value = label(pointer), error["type"], error["input"]
     context: dict[str, Any] = error.get("ctx", {})
     if kind == "value_error":
@@ -73,11 +76,11 @@ def in_words(pointer: Pointer, error: Mapping[str, Any], written: str | None = N
     if phrase is None:
         return Problem(pointer, f"{name}: {error['msg']}")
     words = phrase(context, _Written(written[:60]) if written else value)
-    return Problem(pointer, f"{name} {words}{f': {cure}' if cure else ''}")
+    return Problem(pointer, f"{name} {words}{f': {fix}' if fix else ''}")
 
 
 class _Written:
-    """A value that is shown as it is written."""
+    """A value that messages show as users wrote it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -96,12 +99,12 @@ def _bound(words: str, key: str) -> Callable[[dict[str, Any], object], str]:
 
 
 def _at_most(context: dict[str, Any], value: object) -> str:
-    return f"has more than {context['max_length']:,} entries, the most there may be"
+    return f"has more than {context['max_length']:,} entries, the maximum; remove some"
 
 
 _PHRASES: dict[str, Callable[[dict[str, Any], object], str]] = {
     "string_type": _expected("text"),
-    "string_unicode": lambda *_: "holds half a surrogate pair, which is no character; remove it",
+    "string_unicode": lambda *_: "contains half a character (a lone surrogate); remove it",
     "string_too_long": lambda c, _: f"is longer than {c['max_length']:,} characters; shorten it",
     "string_too_short": lambda *_: "must not be empty",
     "too_short": lambda *_: "must have at least one entry",
@@ -119,5 +122,5 @@ _PHRASES: dict[str, Callable[[dict[str, Any], object], str]] = {
     "dict_type": _expected("an object, {...}"),
     "model_type": _expected("an object, {...}"),
     "model_attributes_type": _expected("an object, {...}"),
-    "invalid_key": lambda *_: "is a field whose name is not text; put it in quotes",
+    "invalid_key": lambda *_: "is a field whose name is not text; put the name in quotes",
 }

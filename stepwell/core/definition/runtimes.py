@@ -1,4 +1,4 @@
-"""The models of `runtime`: what executes a step."""
+"""The models of `runtime`, which defines what executes a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from stepwell.core.definition.fields import (
 
 
 class Lambda(Model):
-    """Runs the step's code; in AWS as a Lambda function. Found by convention without `command` or `handler`."""
+    """Runs the step's code; on AWS as a Lambda function. Without `command` or `handler`, a program such as `main.py`,
+    `index.js` or `main.sh` is run."""
 
     model_config = ConfigDict(json_schema_extra=rules.LAMBDA)
 
@@ -31,72 +32,75 @@ class Lambda(Model):
         default=None, description="The program and its arguments, run in the step's folder."
     )
     handler: Annotated[str, AfterValidator(field_validators.handler), pattern(rules.HANDLER)] | None = Field(
-        default=None, description="Module and function of a Lambda handler.", examples=["app.handler"]
+        default=None, description="The module and function of a Lambda handler.", examples=["app.handler"]
     )
     arn: (
         Annotated[str, AfterValidator(field_validators.lambda_arn), pattern(rules.whole(field_validators.LAMBDA_ARN))]
         | None
     ) = Field(
         default=None,
-        description="An existing Lambda, which is called as it is; only on AWS.",
+        description="The ARN of an existing Lambda function to call. Only on AWS.",
         examples=["arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"],
     )
-    memory: Annotated[int, Field(ge=128, le=10_240), Whole] | None = Field(default=None, description="MB of memory.")
-    architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
+    memory: Annotated[int, Field(ge=128, le=10_240), Whole] | None = Field(default=None, description="Memory in MB.")
+    architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="The processor architecture.")
     ephemeral_storage: Annotated[int, Field(ge=512, le=10_240), Whole] | None = Field(
-        default=None, description="MB of `/tmp`; 512 if not given. Only on AWS."
+        default=None, description="The size of `/tmp` in MB. Default: 512. Only on AWS."
     )
     layers: Annotated[list[Layer], Field(max_length=4)] | None = Field(
         default=None,
-        description="ARNs of versions of Lambda layers, which are unpacked in `/opt`. Only on AWS.",
+        description="The ARNs of Lambda layer versions, which are unpacked in `/opt`. Only on AWS.",
         examples=[["arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"]],
     )
     vpc: Annotated[bool, BeforeValidator(field_validators.network)] | None = Field(
         default=None,
-        description="Whether it runs in the environment's network for steps: its settings `step_subnets` and"
-        " `step_security_groups`. Only on AWS.",
+        description="Whether the step runs in the environment's VPC, which the settings `step_subnets` and"
+        " `step_security_groups` define. Only on AWS.",
     )
     tracing: bool | None = Field(
         default=None,
-        description="Whether X-Ray traces it; if not given, as the environment's setting `tracing` says. Only on AWS.",
+        description="Whether X-Ray traces the step. Default: the environment's setting `tracing`. Only on AWS.",
     )
 
 
 class Docker(Model):
-    """Runs a container: of `image`, or of the image that the Dockerfile in the step's folder builds."""
+    """Runs a container from `image`, or from the image that is built with the Dockerfile in the step's folder."""
 
     type: Literal["docker"]
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None, description="The image to run."
     )
     entrypoint: Command | None = Field(
-        default=None, description="Program and arguments, instead of the image's entrypoint."
+        default=None, description="The program and its arguments, in place of the image's entrypoint."
     )
-    cpu: float | None = Field(default=None, gt=0, le=192, description="Number of processors.")
-    memory: Annotated[int, Field(ge=16, le=1_048_576), Whole] | None = Field(default=None, description="MB of memory.")
+    cpu: float | None = Field(default=None, gt=0, le=192, description="The number of processors.")
+    memory: Annotated[int, Field(ge=16, le=1_048_576), Whole] | None = Field(default=None, description="Memory in MB.")
 
 
 class Http(Model):
-    """Sends the step's input to a web address; its answer is the output."""
+    """Sends the step's input to a web address with POST. The response is the output."""
 
     type: Literal["http"]
     url: Annotated[str, Field(max_length=4096), AfterValidator(field_validators.url), pattern(rules.URL)] = Field(
-        description="The address that the input is sent to by POST, as in https://example.com/hook."
+        description="The address that receives the input, as in https://example.com/hook."
     )
     headers: dict[HeaderName, HeaderValue] = Field(
-        default={}, description="Headers to send with it.", json_schema_extra=rules.keys(field_validators.HEADER)
+        default={}, description="Headers of the request.", json_schema_extra=rules.keys(field_validators.HEADER)
     )
 
 
 class Approval(Model):
-    """Asks people: nothing is executed, and the step ends with what they decide, or with its timeout (7d)."""
+    """Asks people to approve. Nothing is executed: the step ends with their decision, or with the timeout (7d)."""
 
     type: Literal["approval"]
     message: Annotated[str, Field(min_length=1, max_length=2000)] = Field(
-        description="What is to be decided, as people read it; {{ CEL }} stands for a value of the run.",
+        description="The question that people read. {{ CEL }} inserts a value of the run.",
         examples=["Pay {{ data.amount }} EUR to {{ user.email }}?"],
     )
     approvers: Annotated[list[Name], Field(max_length=100)] = Field(
-        default=[], description="Who is asked; shown to them, and told with stepwell/approval.requested."
+        default=[],
+        description="The people who are asked. Shown with the question, and sent in `stepwell/approval.requested`.",
     )
-    timeout: Duration | None = Field(default=None, description="How long they have; the same as the step's `timeout`.")
+    timeout: Duration | None = Field(
+        default=None, description="The time for a decision. The same as `timeout` of the step."
+    )

@@ -1,7 +1,7 @@
-"""What the JSON Schemas for editors say besides the models: patterns, and rules across fields.
+"""The patterns and the rules across fields that the JSON Schemas for editors have besides the models.
 
-One rule: a schema refuses nothing that is accepted. What it cannot say is left to `validate`: that a step's id is its
-key, that a step comes after one that is there, what an expression means.
+A schema must accept every valid definition. It cannot express some rules, which only `stepwell validate` checks: that
+a step's id equals the key, that the step in `after` exists, and whether expressions are correct.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 
 
 def whole(pattern: str) -> str:
-    """A pattern for the whole text: `$` alone is also before a line's end, in some languages."""
+    """A pattern that matches the whole text. In some languages, `$` also matches before a final newline."""
     return f"{pattern}(?!\\n)" if pattern.endswith("$") else pattern
 
 
 def keys(pattern: str) -> Schema:
-    """What the names of an object's fields must match."""
+    """A schema whose objects have only field names that match a pattern."""
     return {"propertyNames": {"pattern": whole(pattern)}}
 
 
@@ -41,7 +41,7 @@ _NULL: Schema = {"type": "null"}
 
 
 def given(*names: str) -> Schema:
-    """These fields are there, and not null, which means not given."""
+    """A schema that requires these fields with a value: null counts as absent."""
     return {"required": list(names), "properties": {name: {"not": _NULL} for name in names}}
 
 
@@ -54,7 +54,7 @@ def _no_two_of(*names: str) -> list[Schema]:
 
 
 def _runtime(kind: str, *fields: str) -> Schema:
-    """A step's runtime is of this type, and has these fields."""
+    """A schema that requires a step's runtime to have this type and these fields."""
     values = given("type", *fields)
     values["properties"]["type"] = {"const": kind}
     return {"required": ["runtime"], "properties": {"runtime": {"type": "object", **values}}}
@@ -68,7 +68,7 @@ TRIGGER: Schema = {
     "if": given("event", "definition"),
     "then": {"properties": {"event": {"pattern": r"[^*]$"}}},
 }
-OF_OWN_LAMBDA = ("ephemeral_storage", "layers", "vpc", "tracing")  # of those that Stepwell makes, not of an `arn`
+OF_OWN_LAMBDA = ("ephemeral_storage", "layers", "vpc", "tracing")  # not allowed with `arn`
 LAMBDA: Schema = {
     "not": {"anyOf": [*_no_two_of("command", "handler", "arn"), *(given("arn", name) for name in OF_OWN_LAMBDA)]}
 }
@@ -107,7 +107,10 @@ EVENT_DEFINITION: Schema = {
 
 
 def of_verify(only: Mapping[str, Collection[str]]) -> Schema:
-    """Rules across the fields of a webhook's `verify`. `only`: which types have a field that not all have."""
+    """The rules across the fields of a webhook's `verify`.
+
+    `only`: fields that not all types have, with the types that have them.
+    """
     return {
         "allOf": [
             *(
@@ -128,7 +131,7 @@ def of_verify(only: Mapping[str, Collection[str]]) -> Schema:
 
 
 def of_model(model: Schema, title: str) -> Schema:
-    """The schema of a model as pydantic makes it, made as strict as reading is, and no stricter."""
+    """The JSON Schema of a model, from the one that pydantic generates. It accepts null for optional fields."""
     for item in (model, *model.get("$defs", {}).values()):
         for name, field in item.get("properties", {}).items():
             if name not in item.get("required", ()):
@@ -137,7 +140,7 @@ def of_model(model: Schema, title: str) -> Schema:
 
 
 def _or_null(field: Schema) -> Schema:
-    """A field that may be null, which means not given."""
+    """The schema of a field that may also be null, which means absent."""
     if any(branch == _NULL for branch in field.get("anyOf", ())):
         return field
     about: Schema = {key: field[key] for key in ("default", "description", "examples", "title") if key in field}

@@ -1,7 +1,7 @@
-"""What no single field of a definition tells: fields that contradict each other, the graph, the expressions.
+"""Checks that involve several fields of a definition: fields that exclude each other, the graph, the expressions.
 
-One rule: works on the data as it was written, and passes over what has the wrong shape, so that these problems are
-reported together with those of single fields.
+They work on the data as users wrote it, and ignore values of the wrong type. So their problems are reported together
+with those of single fields.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
 
 
 def contradictions(definition: Raw) -> list[Problem]:
-    """All problems across fields of a definition as it was written, in reading order."""
+    """All problems across the fields of a definition, in reading order."""
     steps = objects(definition.get("steps"))
     if len(steps) > _MOST_STEPS:
-        return []  # refused for that
+        return []  # the number of steps is an error of its own, and more checks would take too long
     ancestry = Ancestry(steps)
     problems = [problem for i, trigger in entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
     problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
-        problems += _uncompiled(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
+        problems += _compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
@@ -39,47 +39,50 @@ def contradictions(definition: Raw) -> list[Problem]:
     return problems + list(cycles(steps))
 
 
-def doubts(definition: Raw) -> list[Problem]:
-    """What is allowed, and probably not meant, in a normalised definition."""
+def find_warnings(definition: Raw) -> list[Problem]:
+    """The parts of a normalised definition that are allowed, but probably a mistake."""
     found: list[Problem] = []
     for step_id, step in definition["steps"].items():
         for i, edge in enumerate(step["after"]):
             match = edge.get("async", {}).get("match")
             found += _unindexed(("steps", step_id, "after", i, "async", "match"), match)
-            found += _whatever_is_decided(("steps", step_id, "after", i), step_id, edge, definition["steps"])
-        found += _never(step_id, step)
+            found += _runs_after_decline(("steps", step_id, "after", i), step_id, edge, definition["steps"])
+        found += _never_runs(step_id, step)
     for i, rule in enumerate(definition.get("cancel", ())):
         found += _unindexed(("cancel", i, "if"), rule.get("if"))
     return found
 
 
 def _unindexed(at: Pointer, source: str | None) -> Iterator[Problem]:
-    """A condition on an incoming event that does not say where runs are found for which it may be true."""
+    """Warns of a condition on an incoming event that cannot be indexed."""
     why = found_by_name(source) if source else None
     if why is not None:
         yield Problem(
             at,
-            f"{at[-1]} has no equality between the incoming event and a value of the run{why}, so every event of that "
-            "name is compared with every waiting run; add one with &&, as in "
+            f"{at[-1]} has no equality between the incoming event and a value of the run{why}, so each event of this "
+            "name is compared with all waiting runs, which is slow; add an equality with &&, as in "
             "async.data.order_id == event.data.order_id",
         )
 
 
-def _whatever_is_decided(at: Pointer, step_id: str, edge: Raw, steps: Steps) -> Iterator[Problem]:
-    """An edge that a decline of the approval before it satisfies too: to be declined is no failure."""
+def _runs_after_decline(at: Pointer, step_id: str, edge: Raw, steps: Steps) -> Iterator[Problem]:
+    """Warns of an edge after an approval that is taken even if the approval is declined, which is not a failure."""
     parent = steps.get(edge["step"])
     if parent and _is_approval(parent) and edge["on"] == "success" and edge.get("if") is None:
-        yield Problem(at, f"`{step_id}` also runs if `{edge['step']}` is declined; add `if: response.approved`")
+        yield Problem(at, f"`{step_id}` runs even if `{edge['step']}` is declined; add `if: response.approved`")
 
 
-def _never(step_id: str, step: Raw) -> Iterator[Problem]:
-    """`join: all` over edges of which one excludes the other."""
+def _never_runs(step_id: str, step: Raw) -> Iterator[Problem]:
+    """Warns of `join: all` with edges that exclude each other."""
     if step["join"] != "all":
         return
-    seen = {(edge["step"], edge.get("on")) for edge in step["after"]}
-    for parent in dict(seen):
-        if {(parent, "success"), (parent, "failure")} <= seen:
-            message = f"join: all needs both the success and the failure of `{parent}`, so this step never runs"
+    edges = {(edge["step"], edge.get("on")) for edge in step["after"]}
+    for parent in dict(edges):
+        if {(parent, "success"), (parent, "failure")} <= edges:
+            message = (
+                f"join: all needs both the success and the failure of `{parent}`, so `{step_id}` never runs; remove one"
+                " of these edges, or use `join: merge`"
+            )
             yield Problem(("steps", step_id, "join"), message)
 
 
@@ -92,24 +95,26 @@ def _trigger(i: int, trigger: Raw) -> Iterator[Problem]:
     if event is None and cron is None:
         yield Problem(at, "a trigger needs an `event` or a `cron`; add one of them")
     elif event is not None and cron is not None:
-        yield Problem((*at, "cron"), "a trigger has either `event` or `cron`; make two triggers of it")
+        yield Problem((*at, "cron"), "a trigger has either `event` or `cron`, not both; write two triggers")
     elif cron is None and timezone is not None:
-        yield Problem((*at, "timezone"), "timezone belongs to `cron`, and this trigger has an `event`; remove it")
+        yield Problem((*at, "timezone"), "`timezone` is only for `cron`, and this trigger has an `event`; remove it")
     elif event is None and trigger.get("expression") is not None:
-        yield Problem((*at, "expression"), "expression belongs to `event`, and this trigger has a `cron`; remove it")
+        yield Problem((*at, "expression"), "`expression` is only for `event`, and this trigger has a `cron`; remove it")
     if trigger.get("definition") is not None:
         if event is None:
             yield Problem(
-                (*at, "definition"), "definition is the type of an `event`, and this trigger has none; remove it"
+                (*at, "definition"), "`definition` is the schema of an `event`, and this trigger has none; remove it"
             )
         elif isinstance(event, str) and event.endswith("*"):
             yield Problem(
-                (*at, "definition"), "definition is the type of one event; write its exact name, or remove it"
+                (*at, "definition"),
+                "`definition` is the schema of a single event, and this trigger has a wildcard; write the exact name of"
+                " the event, or remove `definition`",
             )
     if isinstance(cron, str):
         yield from _cron(at, cron, timezone)
     if isinstance(trigger.get("expression"), str):
-        yield from _compiled((*at, "expression"), trigger["expression"], Scope.TRIGGER)
+        yield from _expression((*at, "expression"), trigger["expression"], Scope.TRIGGER)
 
 
 def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
@@ -127,14 +132,15 @@ def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
 
 def _cancel(i: int, rule: Raw) -> Iterator[Problem]:
     if isinstance(rule.get("if"), str) and rule["if"]:
-        yield from _compiled(("cancel", i, "if"), rule["if"], Scope.CANCEL)
+        yield from _expression(("cancel", i, "if"), rule["if"], Scope.CANCEL)
 
 
 def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     at: Pointer = ("steps", step_id)
     given = step.get("id", step_id)
     if isinstance(given, str) and given != step_id:
-        yield Problem((*at, "id"), f"the step's id {given[:100]!r} differs from its key; make it {step_id[:100]!r}")
+        message = f"the id {given[:100]!r} differs from the key of the step; write {step_id[:100]!r}, or remove `id`"
+        yield Problem((*at, "id"), message)
     runtime = step.get("runtime")
     runtime = runtime if isinstance(runtime, dict) else {}
     kind = runtime.get("type", "lambda")
@@ -144,16 +150,14 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     if kind == "lambda" and runtime.get("arn") is not None:
         for name in OF_OWN_LAMBDA:
             if runtime.get(name) is not None:
-                message = (
-                    f"`{name}` is of Lambdas that Stepwell makes; set it on the one of the `arn`, and remove it here"
-                )
+                message = f"`{name}` cannot be combined with `arn`; set it on the existing Lambda, and remove it here"
                 yield Problem((*at, "runtime", name), message)
     if _is_approval(step):
         yield from _approval(at, step)
     needs_code = kind == "lambda" and runtime.get("arn") is None
     if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
         cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
-        yield Problem((*at, "path"), f"`path` is missing: where the code of `{step_id}` is; {cure}")
+        yield Problem((*at, "path"), f"`path`, the place of the code of `{step_id}`, is missing; {cure}")
 
 
 def _is_approval(step: Raw) -> bool:
@@ -166,10 +170,11 @@ def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
     tries_again = isinstance(retries, dict) and retries.get("attempts") != 0
     for name in ("path", "env", "secrets", *(["retries"] if tries_again else [])):
         if step.get(name):
-            yield Problem((*at, name), f"`{name}` has no meaning for an approval, which executes nothing; remove it")
+            yield Problem((*at, name), f"`{name}` has no effect on an approval, which executes nothing; remove it")
     given, inside = step.get("timeout"), step["runtime"].get("timeout")
     if isinstance(inside, str) and given not in (None, inside):
-        yield Problem((*at, "runtime", "timeout"), "the step's `timeout` says otherwise; keep one of them")
+        message = "`timeout` of the runtime differs from `timeout` of the step; remove one of them"
+        yield Problem((*at, "runtime", "timeout"), message)
 
 
 def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
@@ -177,13 +182,15 @@ def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
         at: Pointer = ("steps", step_id, "after", i)
         parent = edge.get("step")
         if parent == _TRIGGER and edge.get("on") is not None:
-            message = f"`on` has no meaning after {_TRIGGER}, which neither succeeds nor fails; remove it"
+            message = f"`on` has no effect after {_TRIGGER}, which cannot succeed or fail; remove it"
             yield Problem((*at, "on"), message)
         elif parent == step_id:
-            yield Problem((*at, "step"), f"`{step_id}` cannot come after itself; name another step, or remove this")
+            yield Problem(
+                (*at, "step"), f"`{step_id}` cannot come after itself; name another step, or remove this edge"
+            )
         elif isinstance(parent, str) and parent != _TRIGGER and parent not in steps:
             known = [other for other in steps if other != step_id]
-            message = f"there is no step `{parent[:100]}` for `{step_id}` to come after; {nearest(parent, known)}"
+            message = f"`{step_id}` comes after `{parent[:100]}`, which does not exist; {nearest(parent, known)}"
             yield Problem((*at, "step"), message)
 
 
@@ -200,7 +207,7 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
             ((*at, "async", "match"), match, Scope.MATCH),
         ):
             if isinstance(source, str) and source:
-                yield from _compiled(place, source, scope, edge.get("step"), ancestry)
+                yield from _expression(place, source, scope, edge.get("step"), ancestry)
     if _is_approval(step):
         yield from _message(("steps", step_id, "runtime", "message"), step_id, step["runtime"], ancestry)
 
@@ -209,49 +216,51 @@ def _message(at: Pointer, step_id: str, runtime: Raw, ancestry: Ancestry) -> Ite
     message = runtime.get("message")
     for source in placeholders(message) if isinstance(message, str) else ():
         hint = _hint(source)
-        wrong = list(_uncompiled(at, source, Scope.MESSAGE, compile_value, hint))
-        yield from wrong
+        problems = list(_compile_problems(at, source, Scope.MESSAGE, compile_value, hint))
+        yield from problems
         before = ancestry.of(step_id) - {step_id}
-        for name in sorted(() if wrong else compile_value(source, Scope.MESSAGE).step_names - before):
+        for name in sorted(() if problems else compile_value(source, Scope.MESSAGE).step_names - before):
             cure = nearest(name, sorted(before)) if before else "use `event`"
-            yield Problem(at, f"message: no step `{name[:100]}` comes before `{step_id}`; {cure}{hint}")
+            yield Problem(at, f"message: there is no step `{name[:100]}` before `{step_id}`; {cure}{hint}")
 
 
-def _compiled(
+def _expression(
     at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
 ) -> Iterator[Problem]:
-    hint = _hint(source) if "steps" in scope.value else ""  # where there are no steps, their spelling is no matter
-    wrong = list(_uncompiled(at, source, scope, compile_expression, hint))
-    yield from wrong
-    if wrong or ancestry is None or not isinstance(parent, str):
+    hint = _hint(source) if "steps" in scope.value else ""
+    problems = list(_compile_problems(at, source, scope, compile_expression, hint))
+    yield from problems
+    if problems or ancestry is None or not isinstance(parent, str):
         return
     for name in sorted(compile_expression(source, scope).step_names):
-        message = _out_of_sight(name, parent, ancestry)
+        message = _not_ended(name, parent, ancestry)
         if message:
             yield Problem(at, f"{at[-1]}: {message}{hint}")
 
 
-def _uncompiled(
+def _compile_problems(
     at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], Expression], hint: str = ""
 ) -> Iterator[Problem]:
     try:
         compiler(source, scope).check()
-    except ExpressionError as wrong:
-        where = f"line {wrong.line}, column {wrong.column}"
-        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")
+    except ExpressionError as error:
+        where = f"line {error.line}, column {error.column}"
+        yield Problem(at, f"{at[-1]}: {error.message} ({where} of the expression){hint}")
 
 
-def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:
-    """Why an edge from `parent` cannot speak of the step `name`, if it cannot."""
+def _not_ended(name: str, parent: str, ancestry: Ancestry) -> str | None:
+    """The problem if an expression on an edge from `parent` uses the step `name`, which may not have ended by then."""
     if name not in ancestry.steps:
         return f"there is no step `{name[:100]}`; {nearest(name, ancestry.steps)}"
     if parent == _TRIGGER:
-        return f"names step `{name}`, but no step has run when an edge from {_TRIGGER} is decided; use `event`"
+        return (
+            f"the step `{name}` has not run yet when an edge from {_TRIGGER} is evaluated; use `event`, or put the"
+            f" expression on an edge from `{name}`"
+        )
     if parent in ancestry.steps and name not in ancestry.of(parent):
         return (
-            f"names step `{name}`, but this edge is decided when `{parent}` ends, and only `{parent}` and the steps "
-            f"before it have surely ended then; let `{parent}` come after `{name}`, or put the condition on an edge "
-            f"from `{name}`"
+            f"the step `{name}` may still be running when this edge is evaluated, which is when `{parent}` ends;"
+            f" let `{parent}` come after `{name}`, or put the expression on an edge from `{name}`"
         )
     return None
 

@@ -1,6 +1,6 @@
-"""What was probably meant by a value of the wrong type, in words.
+"""Suggests a fix for a value of the wrong type.
 
-One rule: a cure is tried before it is told: written in place of what stands there, it is accepted.
+Each suggestion is tested first: it is offered only if the definition accepts it in place of the wrong value.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stepwell.core.definition.problems import Pointer, Problem, in_words
+from stepwell.core.definition.problems import Pointer, Problem, problem_of
 
 Error = Mapping[str, Any]  # an entry of pydantic's `ValidationError.errors()`
 
@@ -18,22 +18,25 @@ _FIRST_FIELDS = {"after": "step", "triggers": "event", "runtime": "type", "retri
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
-def in_words_with_cures(
+def problems_with_fixes(
     data: Any,
     errors: Sequence[tuple[Pointer, Error]],
     written: Mapping[Pointer, str],
     wrong: Callable[[Any], set[Pointer]],
 ) -> list[Problem]:
-    """The errors in words. `written`: how values that are no text are written. `wrong`: the places of what is wrong
-    with data in which values were replaced by what was probably meant."""
-    meant = {pointer: found for pointer, error in errors if (found := _meant(pointer, error, written)) is not None}
-    still = wrong(_replaced(data, (), {at: value for at, (_, value) in meant.items()})) if meant else set()
-    accepted = {at: words for at, (words, _) in meant.items() if not any(place[: len(at)] == at for place in still)}
-    return [in_words(at, error, written.get(at), accepted.get(at, "")) for at, error in errors]
+    """The errors as problems, with a fix where there is one.
+
+    `written`: the source text of values that are not strings. `wrong`: returns the places of all errors in some data;
+    it is called with the data after the suggestions were applied.
+    """
+    fixes = {pointer: found for pointer, error in errors if (found := _fix(pointer, error, written)) is not None}
+    still = wrong(_replaced(data, (), {at: value for at, (_, value) in fixes.items()})) if fixes else set()
+    accepted = {at: text for at, (text, _) in fixes.items() if not any(place[: len(at)] == at for place in still)}
+    return [problem_of(at, error, written.get(at), accepted.get(at, "")) for at, error in errors]
 
 
-def _meant(pointer: Pointer, error: Error, written: Mapping[Pointer, str]) -> tuple[str, Any] | None:
-    """The words of a cure, and the value that it comes to."""
+def _fix(pointer: Pointer, error: Error, written: Mapping[Pointer, str]) -> tuple[str, Any] | None:
+    """A suggestion as text, and the value after following it."""
     value, field = error["input"], next((part for part in reversed(pointer) if isinstance(part, str)), "")
     match error["type"]:
         case "string_type" if value is None or isinstance(value, int | float):
@@ -69,7 +72,7 @@ def _words(text: str) -> list[str]:
 
 
 def _replaced(data: Any, pointer: Pointer, values: Mapping[Pointer, Any]) -> Any:
-    """A copy of the data with other values at some places."""
+    """A copy of the data in which the values at some places are replaced."""
     if pointer in values:
         return values[pointer]
     if isinstance(data, dict):

@@ -1,1 +1,1 @@
-"""Events: the envelope, the users they name, and cron ticks."""
+"""Events: the envelope, the users in them, and cron ticks."""

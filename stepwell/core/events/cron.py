@@ -1,7 +1,4 @@
-"""Cron triggers: five fields, a time zone, and the ticks they make.
-
-One rule: a tick is strictly after the time it is asked for, also in the hour that the clock goes through twice.
-"""
+"""Cron triggers: checks a schedule of five fields and a time zone, and computes when it fires (the ticks)."""
 
 from __future__ import annotations
 
@@ -22,47 +19,53 @@ _FIELDS = {
 
 
 def check_cron(cron: str, timezone: str = "UTC") -> None:
-    """Raises ValueError, in plain words, for an expression or a time zone that cannot be used."""
+    """Raises ValueError, with a message for users, if the schedule or the time zone cannot be used."""
     fields = cron.split()
     if len(fields) != 5 or len(cron) > _LONGEST:
         given = f"has {len(fields)} field{'s' * (len(fields) != 1)}" if len(fields) != 5 else "is too long"
-        raise ValueError(f"{cron[:50]!r} {given}; write five: minute hour day month weekday, as in 0 9 * * MON-FRI")
+        raise ValueError(
+            f"{cron[:50]!r} {given}; write five fields: minute hour day month weekday, as in 0 9 * * MON-FRI"
+        )
     try:
         _zone(timezone)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{timezone[:50]!r} is no time zone; write one like UTC or Europe/Berlin") from None
+        raise ValueError(f"{timezone[:50]!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
     problem = _problem(cron)
-    # The library calls a day wrong that no month of the expression has.
+    # The library reports a wrong day if none of the given months has this day.
     if problem == "day-of-month" and _problem(" ".join([*fields[:3], "*", fields[4]])) is None:
         problem = "never"
     if problem == "never":
-        raise ValueError(f"{cron!r} never comes: there is no such day")
+        raise ValueError(f"{cron!r} never fires, because no month has this day; change the day or the month")
     if problem is not None:
-        hint = _FIELDS.get(problem, "each is a number, *, 1,2, 1-5 or */5")
-        raise ValueError(f"{cron!r} is wrong in its {problem}; {hint}")
+        hint = _FIELDS.get(problem, "each field is a number, *, 1,2, 1-5 or */5")
+        raise ValueError(f"{cron!r} has an error in the field {problem}; {hint}")
 
 
 def next_tick(cron: str, timezone: str, after_ms: int) -> int:
-    """The first tick after a time; both in milliseconds since the epoch. ValueError if there is none in 50 years."""
+    """The first tick strictly after a time; both in milliseconds since the epoch.
+
+    This holds also in the hour that is repeated when summer time ends. Raises ValueError if there is none in 50 years.
+    """
     from cronsim import CronSim
 
     for moment in CronSim(cron, datetime.fromtimestamp(after_ms / 1000, _zone(timezone))):
         tick = round(moment.timestamp() * 1000)
-        if tick > after_ms:  # for the second pass through an hour the library answers with the first
+        if tick > after_ms:  # in a repeated hour, the library returns the time of the first pass
             return tick
-    raise ValueError(f"{cron!r} never comes")
+    raise ValueError(f"{cron!r} never fires")
 
 
 def latest_tick(cron: str, timezone: str, after_ms: int, until_ms: int) -> int | None:
-    """The latest tick after `after_ms` and not after `until_ms`, if there is one.
+    """The latest tick after `after_ms` and at or before `until_ms`; None if there is none.
 
-    By bisection, in some twenty steps for months; searching backwards, the library passes over repeated hours.
+    Found by bisection, in about twenty steps for a range of months. The library could search backwards, but then it
+    skips repeated hours.
     """
     tick = next_tick(cron, timezone, after_ms)
     if tick > until_ms:
         return None
     high = until_ms
-    while high - tick >= 60_000:  # ticks are a minute apart, and none lies between high and until_ms
+    while high - tick >= 60_000:  # ticks are at least a minute apart, and there is none between high and until_ms
         middle = (tick + high) // 2
         later = next_tick(cron, timezone, middle)
         if later <= until_ms:
@@ -73,7 +76,7 @@ def latest_tick(cron: str, timezone: str, after_ms: int, until_ms: int) -> int |
 
 
 def tick_event(function_id: str, cron: str, at_ms: int) -> dict[str, Any]:
-    """The event of a tick, as the contract says."""
+    """The event that a tick sends."""
     scheduled = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "name": TICK,
@@ -84,7 +87,7 @@ def tick_event(function_id: str, cron: str, at_ms: int) -> dict[str, Any]:
 
 
 def _problem(cron: str) -> str | None:
-    """The name of the field that is wrong, or "never"."""
+    """The name of the field with an error, "never" if the schedule never fires, or None."""
     from cronsim import CronSim, CronSimError
 
     try:
@@ -93,12 +96,12 @@ def _problem(cron: str) -> str | None:
         return "never"
     except CronSimError as error:
         return str(error).removeprefix("Bad ")
-    except (AssertionError, TypeError):  # some that it does not foresee, as 5L/2
+    except (AssertionError, TypeError):  # the library does not handle some errors, such as 5L/2
         return "fields"
     return None
 
 
 def _zone(timezone: str) -> tzinfo:
-    from zoneinfo import ZoneInfo  # with cronsim some 8 ms, which a start without cron triggers need not take
+    from zoneinfo import ZoneInfo  # imported late, as cronsim: together 8 ms of a start that may need neither
 
     return UTC if timezone == "UTC" else ZoneInfo(timezone)

@@ -1,7 +1,7 @@
-"""How the ids of events begin that the engine itself makes, all of them.
+"""The prefixes of the event ids that the engine generates.
 
-A sender may not use such an id: it could make a tick of a cron trigger, the end of a run or a delivery of a webhook a
-duplicate. Ids are compared as they are written, so `Cron:x` and ` cron:x` are ids like any other.
+Senders must not use them: such an event would make a cron tick, a run's end or a webhook delivery a duplicate. Ids are
+compared exactly, so `Cron:x` and ` cron:x` are ordinary ids.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from enum import StrEnum
 
 
 class EngineId(StrEnum):
-    APPROVAL = "approval:"  # somebody is asked to decide
+    APPROVAL = "approval:"  # an approval is requested
     CRON = "cron:"  # a tick of a cron trigger
-    INVALID = "invalid:"  # an event does not match its type
-    ROLLBACK = "rollback:"  # a guard took a canary back
+    INVALID = "invalid:"  # an event does not match the schema of its type
+    ROLLBACK = "rollback:"  # a guard rolled a canary back
     RUN = "run:"  # a run has ended
-    WEBHOOK = "webhook:"  # a delivery of a webhook, by what its sender calls it
+    WEBHOOK = "webhook:"  # a delivery of a webhook, followed by the sender's id for it
 
 
 def engine_prefix(event_id: str) -> EngineId | None:
-    """With which of them an id begins."""
+    """The engine's prefix with which an id begins; None if there is none."""
     kind, colon, _ = event_id.partition(":")
     return _BY_KIND.get(kind) if colon else None
 
@@ -28,4 +28,4 @@ _BY_KIND = {prefix.value[:-1]: prefix for prefix in EngineId}
 
 
 def engine_id_message(prefix: EngineId) -> str:
-    return f"ids that begin with '{prefix}' are the engine's own; choose another"
+    return f"ids that begin with '{prefix}' are reserved for the engine; choose another id"

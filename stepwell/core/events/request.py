@@ -1,4 +1,4 @@
-"""The events of a request: one JSON object, or an array of them. The hot path of `POST /e`."""
+"""Parses the body of `POST /e`, one event or an array of events. This is the hot path of the API."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from stepwell.core.json_input import (
     parse_json,
 )
 
-MAX_EVENTS = 1000  # of a request
+MAX_EVENTS = 1000  # in one request
 MAX_BODY_BYTES = 4 * 1024 * 1024
-_FILLED_IN = 400  # bytes: names and values of the fields that a sender may leave out
-_AT_ONCE = 20  # events of a large body between two pauses
-_MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
+_FILLED_IN = 400  # bytes; the maximum size of the fields that are filled in with defaults
+_AT_ONCE = 20  # events of a large body that are read between two yields
+_MAX_ERRORS = 10_000  # so that a response is not many times larger than the request
 _NO_ENGINE_IDS: Collection[EngineId] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EventError:
-    """An error in one event. `index` is the position of the event in the request, `pointer` (RFC 6901) the place in
-    the event."""
+    """An error in one event. `index`: the position of the event in the request. `pointer`: the place in the event, as
+    a JSON pointer (RFC 6901)."""
 
     index: int
     pointer: str
@@ -46,8 +46,11 @@ class EventError:
 
 
 class BadRequest(Exception):
-    """The request is refused as a whole. `status` is 400 or 413, `errors` lists the errors of all events, `others` the
-    events without errors, with their positions in the request."""
+    """The whole request is refused.
+
+    `status`: 400 or 413. `errors`: the errors of all events. `others`: the events without errors, with their positions
+    in the request.
+    """
 
     def __init__(self, status: int, errors: Iterable[EventError], others: Sequence[tuple[int, Event]] = ()) -> None:
         self.status, self.others = status, others
@@ -55,7 +58,7 @@ class BadRequest(Exception):
         super().__init__(self.errors[0].message)
 
     def with_more(self, errors: Iterable[EventError]) -> BadRequest:
-        """The same refusal with further errors."""
+        """A copy of the exception with more errors."""
         return BadRequest(self.status, [*self.errors, *errors])
 
 
@@ -67,8 +70,10 @@ def parse_events(
     engine_ids: Collection[EngineId] = _NO_ENGINE_IDS,
     levels: int = MAX_LEVELS,
 ) -> list[Event]:
-    """The events of a request: one JSON object, or an array of them. `engine_ids`: how ids may begin that senders may
-    not use. `levels`: how deep an event may nest. Raises BadRequest."""
+    """The events in the body of a request, which is one JSON object or an array of objects. Raises BadRequest.
+
+    `engine_ids`: the reserved prefixes that ids may have. `levels`: how deeply an event may be nested.
+    """
     items, large = _items(body, levels)
     return _events(items, now_ms, new_id, large, engine_ids)
 
@@ -76,7 +81,7 @@ def parse_events(
 def events_in_pieces(
     body: bytes, now_ms: int, new_id: Callable[[], str], *, levels: int = MAX_LEVELS
 ) -> Generator[None, None, list[Event]]:
-    """`parse_events` in pieces, for large bodies: the caller may do other work at each yield."""
+    """Does the same as `parse_events` in pieces, for large bodies. The caller may do other work at each yield."""
     items, large = _items(body, levels)
     yield
     reader = _EventReader(now_ms, new_id)
@@ -87,9 +92,10 @@ def events_in_pieces(
 
 
 def _items(body: bytes, levels: int) -> tuple[Sequence[Any], Sequence[EventError]]:
-    """The events of a request as they were sent, and the integers in it that are too large. Raises BadRequest."""
+    """The parsed events of a request, and an error for each integer that is too large. Raises BadRequest."""
     if len(body) > MAX_BODY_BYTES:
-        raise BadRequest(413, [EventError(0, "", f"a request may have {MAX_BODY_BYTES:,} bytes; send several")])
+        message = f"the request has more than {MAX_BODY_BYTES:,} bytes; send several requests"
+        raise BadRequest(413, [EventError(0, "", message)])
     is_array = body.lstrip()[:1] == b"["
     try:
         raw = parse_json(body, levels + is_array)
@@ -97,7 +103,7 @@ def _items(body: bytes, levels: int) -> tuple[Sequence[Any], Sequence[EventError
         items = error.value if isinstance(error, TooDeep) and isinstance(error.value, list) else ()
         deep = [EventError(i, "", TOO_DEEP) for i, item in enumerate(items) if is_deeper(item, levels)]
         if isinstance(error, TooMany):
-            message = f"a request may have {MAX_EVENTS:,} events and {MAX_BODY_BYTES:,} bytes; {error}"
+            message = f"a request may have at most {MAX_EVENTS:,} events and {MAX_BODY_BYTES:,} bytes; {error}"
             raise BadRequest(413, [EventError(0, "", message)]) from None
         raise BadRequest(400, deep or [EventError(0, "", f"the body is not JSON: {error}")]) from None
     items = raw if isinstance(raw, list) else [raw]
@@ -106,22 +112,24 @@ def _items(body: bytes, levels: int) -> tuple[Sequence[Any], Sequence[EventError
 
 
 def check_count(items: Sequence[Any]) -> None:
-    """Raises BadRequest for no event, and for more than a request may have."""
+    """Raises BadRequest if there is no event, or if there are more than a request may have."""
     if not items:
-        raise BadRequest(400, [EventError(0, "", "the array holds no event")])
+        raise BadRequest(400, [EventError(0, "", "the array is empty; send at least one event")])
     if len(items) > MAX_EVENTS:
-        message = f"a request may have {MAX_EVENTS:,} events, and this one has {len(items):,}; send several"
+        message = f"the request has {len(items):,} events, more than {MAX_EVENTS:,}; send several requests"
         raise BadRequest(413, [EventError(0, "", message)])
 
 
 def events_accepted_before(items: Sequence[Any], now_ms: int) -> list[Event]:
-    """Events that a server has accepted before. Each has an id; names and ids may be the engine's own. Raises
-    BadRequest."""
+    """The events from a server that has accepted them before. Names and ids may be reserved ones.
 
-    def needs_id() -> str:
-        raise InvalidEnvelope([("/id", "an event that was accepted before has an id")])
+    Raises BadRequest, also for an event without an id.
+    """
 
-    return _events(items, now_ms, needs_id, [], tuple(EngineId), accepted_before=True)
+    def missing_id() -> str:
+        raise InvalidEnvelope([("/id", "id is missing; an event that was accepted before must have one")])
+
+    return _events(items, now_ms, missing_id, [], tuple(EngineId), accepted_before=True)
 
 
 def _events(
@@ -139,7 +147,7 @@ def _events(
 
 
 class _EventReader:
-    """The events of a request, as far as they have been read, and what is wrong with the others."""
+    """Reads the events of a request, and collects the errors in them."""
 
     def __init__(
         self,
@@ -148,33 +156,35 @@ class _EventReader:
         engine_ids: Collection[EngineId] = _NO_ENGINE_IDS,
         accepted_before: bool = False,
     ) -> None:
-        self._how = (now_ms, new_id, engine_ids, accepted_before)
+        self._options = (now_ms, new_id, engine_ids, accepted_before)
         self._found: list[tuple[int, Event]] = []
         self._errors: list[EventError] = []
         self._status, self._next = 400, 0
 
     def take(self, items: Sequence[Any]) -> None:
-        """Read the next events. Events after too many errors are not read."""
+        """Reads the next events. After too many errors, no more events are read."""
         for index, item in enumerate(items, self._next):
             if len(self._errors) >= _MAX_ERRORS:
                 break
             try:
-                self._found.append((index, new_event(item, *self._how)))
+                self._found.append((index, new_event(item, *self._options)))
             except InvalidEnvelope as refused:
                 self._errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
                 self._status = max(self._status, refused.status)
         self._next += len(items)
 
     def events(self, large: Sequence[EventError]) -> list[Event]:
-        """All events that were read. Raises BadRequest if one of them, or `large`, has an error."""
+        """All events that were read. Raises BadRequest if there are errors, in them or in `large`."""
         if errors := [*self._errors, *large]:
             raise BadRequest(self._status, errors, self._found)
         return [event for _, event in self._found]
 
 
 def whole_event(fields: dict[str, Any]) -> Event:
-    """An event with all fields, as another sender forwards it, checked again. Fields that were filled in do not count
-    towards its size. Raises BadRequest."""
+    """An event with all fields that another component forwards, checked again. Raises BadRequest.
+
+    Fields that were filled in with defaults do not count towards the maximum size.
+    """
     problems = envelope_problems(fields, (EngineId.WEBHOOK,))
     problems += [(f"/{name}", f"{name} is missing") for name in FIELDS if name != "v" and fields.get(name) is None]
     body, status = b"", 400
@@ -190,8 +200,8 @@ def whole_event(fields: dict[str, Any]) -> Event:
 
 
 def large_integers_of_events(body: bytes, raw: Any) -> list[EventError]:
-    """The integers of a JSON text that would silently become floats; `index` as in an array of events."""
-    message = "the number does not fit into 64 bits; send it as a text"
+    """An error for each integer in a body that is too large for 64 bits: parsing has made it a float."""
+    message = "the number does not fit into 64 bits; send it as a text in quotes"
     if not (pointers := large_integers(body)):
         return []
     if not isinstance(raw, list):

@@ -1,1 +1,1 @@
-"""What an event starts and wakes: triggers, waits, versions, guards."""
+"""Routing: which functions an event starts, which waits it may satisfy, and which version a run uses."""

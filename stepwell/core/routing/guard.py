@@ -1,17 +1,16 @@
-"""Whether a canary is worse than the live version, by its runs: a guarded canary's weight is raised, or it is rolled
-back. Pure.
+"""Decides whether a guarded canary is worse than the live version: the weight is raised, or it is rolled back. Pure.
 
-Compared are the runs that both versions started since the canary began, and that have ended. Two one-sided tests ask
-whether the canary is worse:
+The guard compares the runs that both versions have started since the canary began, if they have ended. Two one-sided
+tests check whether the canary is worse:
 
 - failures: Fisher's exact test (the hypergeometric tail). R. A. Fisher, Statistical Methods for Research Workers, 1934.
-- durations of completed runs: the Mann-Whitney U test, by its normal approximation with the correction for ties and
-  for continuity. H. B. Mann, D. R. Whitney, Ann. Math. Statist. 18 (1947). The live version's durations are taken
-  `MARGIN` times (and `MARGIN_MS`) as long, so that a difference that nobody feels is no reason.
+- durations of completed runs: the Mann-Whitney U test, by the normal approximation with corrections for ties and
+  continuity. H. B. Mann, D. R. Whitney, Ann. Math. Statist. 18 (1947). The durations of the live version are multiplied
+  by `MARGIN` and increased by `MARGIN_MS`, so that a difference too small to matter is no reason for a rollback.
 
-Who looks often finds something by chance. So the k-th look spends `ALPHA / (k (k + 1))` of the error that is allowed,
-half of it on each test: over all looks this adds up to `ALPHA`, the probability at the most that a canary which is not
-worse is rolled back. One rule: what is decided follows from the runs and the routing alone.
+Frequent tests find differences at random. So the k-th look may use `ALPHA / (k (k + 1))` of the allowed error, half of
+it for each test. Over all looks this adds up to `ALPHA`: the maximum probability that a canary which is not worse is
+rolled back. The decision depends only on the runs and the routing.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from stepwell.core.run.run import RunStatus
 ROLLED_BACK = "stepwell/function.rolled_back"
 ALPHA = 0.05
 STEPS = (0.1, 0.25, 0.5, 1.0)  # weights; 1 is a promotion
-STEP_MS = 600_000  # for which a weight is held at least
-ENOUGH = 20  # runs of the canary that ended at a weight before it is raised
-FEWEST = 10  # runs of each version before anything is said
-DOUBT = 0.1  # below this, the canary may be worse, and is not raised
+STEP_MS = 600_000  # the minimum time at each weight
+ENOUGH = 20  # the minimum number of ended canary runs at each weight
+FEWEST = 10  # the minimum number of runs of each version for a comparison
+DOUBT = 0.1  # below this p-value, the canary may be worse, and the weight is not raised
 MARGIN, MARGIN_MS = 1.25, 50
 
 
 @dataclass(frozen=True, slots=True)
 class RunSample:
-    """What is counted of a run. Times are ms since the epoch."""
+    """The parts of a run that the guard compares. Times are ms since the epoch."""
 
     version: int
     status: RunStatus
@@ -49,7 +48,7 @@ class RunSample:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a look found: of (canary, live) the runs, the failures and the median duration; and both p-values."""
+    """The result of a comparison. Each pair is (canary, live): numbers of runs and failures, and median durations."""
 
     runs: tuple[int, int]
     failed: tuple[int, int]
@@ -64,7 +63,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`routing` is what becomes of the old one; `reason`: why it was rolled back, in words, if it was."""
+    """The decision of the guard. `routing`: the new routing. `reason`: why the canary was rolled back, or None."""
 
     routing: Routing
     reason: str | None = None
@@ -72,35 +71,37 @@ class Verdict:
 
 
 def judge(routing: Routing, samples: Sequence[RunSample], now: int) -> Verdict:
-    """The routing as it is to be now. It is a look, which may roll back, only if there are enough new runs; without a
-    guarded canary nothing changes."""
+    """The routing after judging the canary. Without a guarded canary, nothing changes.
+
+    A rollback is possible only if there are enough new runs. Only such a comparison counts as a look.
+    """
     canary = routing.canary
     if canary is None or canary.guard is None or routing.live is None:
         return Verdict(routing)
     guard = canary.guard
     ended = [sample for sample in samples if sample.created_at >= guard.began_at and sample.ended_at is not None]
     ended = [run_sample for run_sample in ended if run_sample.status is not RunStatus.CANCELLED]
-    items = [run for run in ended if run.version == canary.version]
-    other = [run for run in ended if run.version == routing.live]
-    if min(len(items), len(other)) < FEWEST:
+    canary_runs = [run for run in ended if run.version == canary.version]
+    live_runs = [run for run in ended if run.version == routing.live]
+    if min(len(canary_runs), len(live_runs)) < FEWEST:
         return Verdict(routing)
-    evidence = compare(items, other)
-    if sum((run.ended_at or 0) > guard.looked_at for run in items) >= max(5, len(items) // 10):
+    evidence = compare(canary_runs, live_runs)
+    if sum((run.ended_at or 0) > guard.looked_at for run in canary_runs) >= max(5, len(canary_runs) // 10):
         looks = guard.looks + 1
         allowed = ALPHA / 2 / (looks * (looks + 1))
         if evidence.least_p < allowed:
             return Verdict(replace(routing, canary=None), _reason(evidence, allowed), evidence)
-        looked_at = max(run.ended_at or 0 for run in items)
+        looked_at = max(run.ended_at or 0 for run in canary_runs)
         canary = replace(canary, guard=replace(guard, looks=looks, looked_at=looked_at))
     routing = replace(routing, canary=canary)
-    here = sum(run.created_at >= canary.since for run in items)
-    if here >= ENOUGH and now - canary.since >= STEP_MS and evidence.least_p >= DOUBT:
+    at_this_weight = sum(run.created_at >= canary.since for run in canary_runs)
+    if at_this_weight >= ENOUGH and now - canary.since >= STEP_MS and evidence.least_p >= DOUBT:
         routing = promoted(routing, next((step for step in STEPS if step > canary.weight), 1.0), now)
     return Verdict(routing, evidence=evidence)
 
 
 def rollback_event(function_id: str, before: Routing, verdict: Verdict, now: int) -> Event | None:
-    """`stepwell/function.rolled_back`, which tells of it; None if nothing was rolled back."""
+    """The event `stepwell/function.rolled_back`; None if nothing was rolled back."""
     canary, evidence = before.canary, verdict.evidence
     if verdict.reason is None or canary is None or evidence is None:
         return None
@@ -123,28 +124,28 @@ def _numbers(evidence: Evidence, side: int) -> dict[str, int | None]:
     return {"runs": evidence.runs[side], "failed": evidence.failed[side], "median_ms": evidence.median_ms[side]}
 
 
-def compare(items: Sequence[RunSample], other: Sequence[RunSample]) -> Evidence:
-    """The canary's ended runs with those of the live version."""
-    failed = tuple(sum(run.status is RunStatus.FAILED for run in runs) for runs in (items, other))
-    durations, others = _durations(items), _durations(other)
-    longer = [ms * MARGIN + MARGIN_MS for ms in others]
-    enough = min(len(durations), len(others)) >= FEWEST
+def compare(canary_runs: Sequence[RunSample], live_runs: Sequence[RunSample]) -> Evidence:
+    """Compares the ended runs of the canary with those of the live version."""
+    failed = tuple(sum(run.status is RunStatus.FAILED for run in runs) for runs in (canary_runs, live_runs))
+    canary_durations, live_durations = _durations(canary_runs), _durations(live_runs)
+    longer = [ms * MARGIN + MARGIN_MS for ms in live_durations]
+    enough = min(len(canary_durations), len(live_durations)) >= FEWEST
     return Evidence(
-        (len(items), len(other)),
+        (len(canary_runs), len(live_runs)),
         (failed[0], failed[1]),
-        (percentile(durations, 0.5), percentile(others, 0.5)),
-        fisher_greater(failed[0], len(items), failed[1], len(other)),
-        mann_whitney_greater(durations, longer) if enough else 1.0,
+        (percentile(canary_durations, 0.5), percentile(live_durations, 0.5)),
+        fisher_greater(failed[0], len(canary_runs), failed[1], len(live_runs)),
+        mann_whitney_greater(canary_durations, longer) if enough else 1.0,
     )
 
 
 def percentile(sorted_values: Sequence[int], part: float) -> int | None:
-    """The nearest-rank percentile of sorted values; None of none."""
+    """The nearest-rank percentile of sorted values; None if there are no values."""
     return sorted_values[max(0, ceil(part * len(sorted_values)) - 1)] if sorted_values else None
 
 
 def fisher_greater(failed: int, count: int, other_failed: int, other_count: int) -> float:
-    """How probable so many failures among the first are, or more, if both fail equally often."""
+    """The probability of at least `failed` failures in the first group, if both groups fail equally often."""
     total, all_failed = count + other_count, failed + other_failed
     most = min(count, all_failed)
     whole = _log_choose(total, count)
@@ -153,7 +154,7 @@ def fisher_greater(failed: int, count: int, other_failed: int, other_count: int)
 
 
 def mann_whitney_greater(first: Sequence[float], second: Sequence[float]) -> float:
-    """How probable it is that the first are so much greater, or more, if both are distributed equally."""
+    """The probability that the first values are at least this much greater, if both have the same distribution."""
     n, m = len(first), len(second)
     total = n + m
     both = sorted([*first, *second])
@@ -183,11 +184,12 @@ def _reason(evidence: Evidence, allowed: float) -> str:
     (runs, other_runs), (failed, other_failed) = evidence.runs, evidence.failed
     if evidence.p_failures < allowed:
         return (
-            f"{failed} of {runs} runs failed ({failed / runs:.0%}), of the live version {other_failed} of {other_runs}"
-            f" ({other_failed / other_runs:.0%}); Fisher's exact test: p = {evidence.p_failures:.2g} < {allowed:.2g}"
+            f"{failed} of {runs} runs of the canary failed ({failed / runs:.0%}), and {other_failed} of {other_runs}"
+            f" of the live version ({other_failed / other_runs:.0%});"
+            f" Fisher's exact test: p = {evidence.p_failures:.2g} < {allowed:.2g}"
         )
     return (
-        f"runs took {evidence.median_ms[0]} ms (median of {runs - failed}), of the live version"
-        f" {evidence.median_ms[1]} ms (of {other_runs - other_failed}); Mann-Whitney U test:"
+        f"runs of the canary took {evidence.median_ms[0]} ms (median of {runs - failed}), those of the live version"
+        f" {evidence.median_ms[1]} ms (median of {other_runs - other_failed}); Mann-Whitney U test:"
         f" p = {evidence.p_durations:.2g} < {allowed:.2g}"
     )

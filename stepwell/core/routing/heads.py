@@ -1,4 +1,4 @@
-"""What a version says of itself before its plan is compiled: what starts it, and what it waits for."""
+"""The head of a version: the triggers and the waits, readable without compiling the plan."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Head:
 
 
 def wait_paths(waits: Iterable[tuple[str, str | None]]) -> dict[str, set[Paths | None]]:
-    """The sets of paths that these waits are found by, by event name; None: by the name alone. A wait is the name of an
-    event, and its `match`. Raises ExpressionError."""
+    """The sets of paths by which waits are indexed, for each event name. None: by the name alone.
+
+    `waits`: pairs of an event name and a `match`. Raises ExpressionError.
+    """
     found: dict[str, set[Paths | None]] = {}
     for event, match in waits:
         index = wait_index(match)
@@ -37,24 +39,26 @@ def wait_paths(waits: Iterable[tuple[str, str | None]]) -> dict[str, set[Paths |
 
 
 def head_json(definition: Mapping[str, Any]) -> bytes:
-    """What is kept of a version, so that whoever reads it compiles nothing. `definition` is normalised. Raises
-    ExpressionError."""
+    """The stored form of a version's head, which is read without compiling anything.
+
+    `definition`: normalised. Raises ExpressionError.
+    """
     triggers = [trigger_of(trigger) for trigger in definition["triggers"]]
     paths = wait_paths(_waits(definition))
     return orjson.dumps(
         {
             "triggers": [[getattr(trigger, name) for name in _FIELDS] for trigger in triggers],
             "indexes": indexes_json(triggers),
-            "paths": {name: list(some) for name, some in paths.items()},
+            "paths": {name: list(sets) for name, sets in paths.items()},
         }
     )
 
 
 def head_from(function_id: str, version: int, text: bytes) -> tuple[Head, dict[str, set[Paths | None]]]:
-    """The inverse of `head_json`: what starts a version, and the paths that its waits are found by."""
+    """The inverse of `head_json`: the head of a version, and the paths by which waits are indexed."""
     data = orjson.loads(text)
     triggers = with_indexes([Trigger(*row) for row in data["triggers"]], data["indexes"])
-    paths = {name: {_path_set(some) for some in sets} for name, sets in data["paths"].items()}
+    paths = {name: {_path_set(raw) for raw in sets} for name, sets in data["paths"].items()}
     return Head(function_id, version, triggers), paths
 
 
@@ -72,12 +76,12 @@ def _path_set(raw: list[list[str]] | None) -> Paths | None:
 
 
 def indexes_json(triggers: Sequence[Trigger]) -> list[Any]:
-    """What is kept of the indexes of a version's triggers, so that whoever reads it compiles no expression."""
+    """The stored form of the triggers' indexes, which are read without compiling expressions."""
     found = [None if trigger.expression is None else trigger_index(trigger.expression) for trigger in triggers]
     return [None if index is None else index.as_json() for index in found]
 
 
-def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tuple[Trigger, ...]:
-    """The triggers with the indexes that are kept of them, as JSON data, if any are."""
-    indexes = [row and TriggerIndex.from_json(row) for row in kept or [None] * len(triggers)]
+def with_indexes(triggers: Sequence[Trigger], stored: Sequence[Any] | None) -> tuple[Trigger, ...]:
+    """The triggers with indexes. `stored`: the JSON data of `indexes_json`, if there is any."""
+    indexes = [row and TriggerIndex.from_json(row) for row in stored or [None] * len(triggers)]
     return tuple(replace(trigger, index=index) for trigger, index in zip(triggers, indexes, strict=True))

@@ -1,7 +1,7 @@
-"""Functions that an event names and does not start, and why: what is kept of them, and shown.
+"""The functions that have a trigger for an event but are not started ("misses"): the reasons, as stored and shown.
 
-One rule: what is kept of an event grows with what it starts, not with how many functions name it: those of a long table
-of triggers are kept once for all events (`content`), and an event says only which of them are none, and the reasons.
+What is stored for an event must not grow with the number of functions that have a trigger for it. So a long table of
+triggers is stored once for all events (`content`). An event stores a reference to it, the exceptions and the reasons.
 """
 
 from __future__ import annotations
@@ -17,34 +17,36 @@ import orjson
 
 from stepwell.core.plan import Starts, Trigger
 
-_FEW = 20  # misses that are written out for each event
+_FEW = 20  # up to so many misses of a table are stored with the event
 
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """A function whose trigger names the event, and that was not started: its expression was not true, or its value of
-    `idempotency` has a run already."""
+    """A function that has a trigger for the event, but was not started.
+
+    The trigger's expression was not true, or a run with the same value of `idempotency` exists.
+    """
 
     function_id: str
     expression: str
-    problem: str | None  # None: it was false; else why it could not be evaluated, or is no reason to start
-    run_id: str | None = None  # the run that counts for the value of `idempotency`
+    problem: str | None  # None: the expression was false
+    run_id: str | None = None  # the existing run with the same value of `idempotency`
 
     def as_json(self) -> dict[str, str | None]:
-        """As people see it."""
+        """The form that the API shows."""
         fields = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
         return fields if self.run_id is None else {**fields, "run_id": self.run_id}
 
 
 class Entries:
-    """Triggers by their number, in a fixed order."""
+    """A table of triggers. A trigger is identified by its position, the number."""
 
     def __init__(self, entries: Sequence[tuple[Starts, Trigger]]) -> None:
         self.entries = entries
 
     @cached_property
     def content(self) -> bytes:
-        """JSON of `[function, expression]` by number; null for a trigger without an expression, which never misses."""
+        """The table as JSON: `[function, expression]` by number. A trigger without an expression never misses: null."""
         rows = (
             None if trigger.expression is None else (starts.function_id, trigger.expression)
             for starts, trigger in self.entries
@@ -58,8 +60,10 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class MissesOf:
-    """The misses among some triggers: all that have an expression, but for the numbers in `out`. `problems`: texts, and
-    the numbers of the triggers that have them; the others were false."""
+    """The misses in a table: all triggers with an expression, except the numbers in `out`.
+
+    `problems`: the reasons, each with the numbers of the triggers that it applies to. All others were false.
+    """
 
     of: Entries
     out: Collection[int]
@@ -72,12 +76,12 @@ class MissesOf:
                 yield NotStarted(starts.function_id, trigger.expression, by_number.get(number))
 
     def reference(self, to: int) -> dict[str, Any]:
-        """What an event keeps, whose entries are kept under the number `to`."""
+        """The stored form, with a reference to the table that is stored under the number `to`."""
         return {"of": to, "out": sorted(self.out), "problems": list(self.problems.items())}
 
 
 class Misses(Collection[NotStarted]):
-    """All of an event. `others`: those that are none of a table of triggers."""
+    """All misses of an event. `others`: those that are not in a table."""
 
     def __init__(self, tables: Sequence[MissesOf], others: Sequence[NotStarted] = ()) -> None:
         self.tables, self.others = tables, others
@@ -99,29 +103,33 @@ NO_MISSES = Misses(())
 
 
 def misses_json(misses: Iterable[NotStarted], number_of: Callable[[Entries], int]) -> bytes | None:
-    """What is kept of an event's misses; None for none. `number_of`: under which number the entries of a table are
-    kept, which are kept then."""
+    """The stored form of an event's misses; None if there are none.
+
+    `number_of`: returns the number under which a table is stored. It stores the table if necessary.
+    """
     if not isinstance(misses, Misses):
         return _dumps([miss.as_json() for miss in misses])
-    kept: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for table in misses.tables:
         if len(table.of.entries) - len(table.out) > _FEW:
-            kept.append(table.reference(number_of(table.of)))
+            rows.append(table.reference(number_of(table.of)))
         else:
-            kept += [miss.as_json() for miss in table]
-    return _dumps([*kept, *(miss.as_json() for miss in misses.others)])
+            rows += [miss.as_json() for miss in table]
+    return _dumps([*rows, *(miss.as_json() for miss in misses.others)])
 
 
-def _dumps(kept: list[dict[str, Any]]) -> bytes | None:
-    return orjson.dumps(kept) if kept else None
+def _dumps(rows: list[dict[str, Any]]) -> bytes | None:
+    return orjson.dumps(rows) if rows else None
 
 
-def whole_misses(kept: bytes | None, content: Callable[[int], bytes | None], most: int | None = None) -> bytes | None:
-    """The JSON array that people see, of what is kept; of many the first, if `most` are wanted. `content`: of the
-    entries that are kept under a number; None if they are not kept any more."""
-    if kept is None or b'"of":' not in kept:
-        return kept
-    whole = (item for part in orjson.loads(kept) for item in _whole(part, content))
+def whole_misses(stored: bytes | None, content: Callable[[int], bytes | None], most: int | None = None) -> bytes | None:
+    """The JSON array that the API shows, from the stored form; at most the first `most` entries.
+
+    `content`: returns the table that is stored under a number, or None if it is deleted.
+    """
+    if stored is None or b'"of":' not in stored:
+        return stored
+    whole = (item for part in orjson.loads(stored) for item in _whole(part, content))
     return orjson.dumps(list(islice(whole, most)))
 
 
@@ -136,10 +144,12 @@ def _whole(part: dict[str, Any], content: Callable[[int], bytes | None]) -> Iter
             yield NotStarted(function_id, expression, by_number.get(number)).as_json()
 
 
-def with_misses(kept: bytes | None, misses: Iterable[NotStarted]) -> list[dict[str, Any]]:
-    """What is kept of an event's misses (JSON), and further ones, which say more of a function than what is kept. A
-    table of triggers says nothing of them, since those functions were to start."""
+def with_misses(stored: bytes | None, misses: Iterable[NotStarted]) -> list[dict[str, Any]]:
+    """The stored misses of an event and further ones. A further miss replaces a stored one of the same function.
+
+    The functions of further misses were to be started, so they are not among the misses of a table.
+    """
     further = [miss.as_json() for miss in misses]
     functions = {item["function_id"] for item in further}
-    others = [item for item in (orjson.loads(kept) if kept else ()) if item.get("function_id") not in functions]
+    others = [item for item in (orjson.loads(stored) if stored else ()) if item.get("function_id") not in functions]
     return [*others, *further]

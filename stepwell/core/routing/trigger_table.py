@@ -1,4 +1,4 @@
-"""The triggers of one event name, or of one prefix, found by the values that their expressions need."""
+"""The triggers of one event name or prefix, indexed by the values for which the expressions can be true."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FALSE = Answer(False)
 
 
 class Evaluation:
-    """The answers that expressions have for one event, each evaluated once."""
+    """Evaluates expressions for one event, each once."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def length(self) -> int:
-        """No less than that of all variables as JSON. They have parts of the event twice: `data` is in `event`, too."""
+        """An upper bound of the length of all variables as JSON. `data` and `user` count twice, as in `event`."""
         return 2 * len(self.event.body) + 4096
 
     def answer(self, expression: str) -> Answer:
@@ -49,8 +49,11 @@ class Evaluation:
 
 @dataclass(slots=True)
 class _Group:
-    """Triggers that need values at the same places. `by_values`: their numbers; `alike`: those of which one says for
-    all what they say where there is no scalar; `others`: the other ones."""
+    """The triggers whose indexes have the same paths.
+
+    `by_values`: the numbers of triggers by the values that they need. If an event has no scalar at a path, the triggers
+    in one list of `alike` all give the same answer; those in `others` must each be evaluated.
+    """
 
     by_values: dict[Values, list[int]] = field(default_factory=lambda: defaultdict(list))
     alike: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -58,13 +61,13 @@ class _Group:
 
 
 class TriggerTable(Entries):
-    """Made when the first event of its name comes. What has no index is evaluated for each event."""
+    """A table that is built for the first event of a name. Expressions without an index are evaluated each time."""
 
     def __init__(self, entries: Sequence[tuple[Starts, Trigger]]) -> None:
         super().__init__(entries)
-        self._always: list[int] = []  # to be looked at for every event
+        self._always: list[int] = []  # triggers that are evaluated for every event
         self._groups: dict[tuple[Path, ...], _Group] = defaultdict(_Group)
-        self._long: list[tuple[int, int]] = []  # of what may be too much for longer events: how long, and its number
+        self._long: list[tuple[int, int]] = []  # the length from which an event may be too costly, and the number
         self.has_expressions = any(trigger.expression is not None for _, trigger in entries)
         for number, (_, trigger) in enumerate(entries):
             self._add(number, trigger)
@@ -95,28 +98,30 @@ class TriggerTable(Entries):
         return found
 
     def look_up(self, evaluation: Evaluation) -> tuple[Sequence[int], dict[str, list[int]]]:
-        """The numbers of triggers that may start something, or may have no value, in their order; and, by what is
-        wrong, those that have no value for this event. All others are false."""
+        """The numbers of the triggers to evaluate, in order, and those known to have no value, by the reason.
+
+        All other triggers are false for this event.
+        """
         problems: dict[str, list[int]] = defaultdict(list)
         if not self._groups:
             return self._always, problems
         numbers = {*self._always, *(number for _, number in self._long[: self._longer_than(evaluation.length)])}
         for paths, group in self._groups.items():
-            values = tuple([value_at(evaluation.body, its_path) for its_path in paths])
+            values = tuple([value_at(evaluation.body, event_path) for event_path in paths])
             if NOTHING not in values:
                 numbers.update(group.by_values.get(values, ()))
                 continue
             numbers.update(group.others)
             for alike in group.alike.values():
                 answer = self._answer_of(alike[0], evaluation)
-                if answer.holds:  # which none of those can, without a scalar
+                if answer.holds:  # defensive: without a scalar, none of them can be true
                     numbers.update(alike)
                 elif answer.problem is not None:
                     problems[answer.problem] += alike
         return sorted(numbers), problems
 
     def _longer_than(self, length: int) -> int:
-        """How many of `_long` an event of this length may be too much for."""
+        """How many entries of `_long` an event of this length may be too costly for."""
         return bisect_left(self._long, (length,))
 
     def _answer_of(self, number: int, evaluation: Evaluation) -> Answer:

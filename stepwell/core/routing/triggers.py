@@ -1,5 +1,7 @@
-"""Which functions an event starts, and under which keys it is stored: an index over what is live. Changing a function
-costs what depends on it, and not a new index of all."""
+"""An index of all live functions: which ones an event starts, and the keys under which waits find the event.
+
+Changing a function updates only the parts of the index that depend on this function.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,12 @@ class _Live(Mapping[str, Plan]):
 
 
 class Catalog:
-    """`routes`: what new runs use. `paths`: the sets of paths by which waits are found, of every version that has, or
-    may get, open waits, by event name (None: by the name alone). `plan`: the plan of what stands in `routes`, if those
-    are no plans."""
+    """The index of the live functions.
+
+    `routes`: the versions that new runs use. `paths`: for each event name, the sets of paths by which waits are indexed
+    (None: by the name alone), for all versions that have or may get open waits. `plan`: returns the plan of a version,
+    if `routes` contains heads.
+    """
 
     def __init__(
         self,
@@ -63,13 +68,13 @@ class Catalog:
         self._dropping: set[str] = set()
         self._exact: _Triggers = defaultdict(dict)
         self._prefixes: _Triggers = defaultdict(dict)
-        self._tables: dict[str, TriggerTable] = {}  # by what the triggers' `event` says
+        self._tables: dict[str, TriggerTable] = {}  # by the `event` of the triggers: a name, or a prefix with `*`
         self._paths: WaitPaths = paths or {}
         for route in routes:
             self._add(route)
 
     def change(self, function_id: str, route: Route | None) -> None:
-        """Let new runs of a function use this; None: it is not live any more."""
+        """Changes the route for new runs of a function. None: the function is no longer live."""
         before = self._routes.pop(function_id, None)
         for name in () if before is None else _event_names(before):
             triggers, key = self._place(name)
@@ -83,14 +88,14 @@ class Catalog:
             self._add(route)
 
     def await_by(self, paths: WaitPaths) -> None:
-        """Find waits by these paths from now on."""
+        """Changes the paths by which waits are indexed."""
         self._paths = paths
 
     def prepare(self) -> Iterator[None]:
-        """Do, a piece at a time, what the first event of each name would else have to wait for."""
+        """Builds all tables, one at a time, so that the first event of each name does not have to wait for it."""
         for name in self.triggers:
             triggers, key = self._place(name)
-            if key in triggers:  # it may be gone meanwhile
+            if key in triggers:  # a change may have removed it
                 self._table(name)
                 yield
 
@@ -109,11 +114,11 @@ class Catalog:
                     self._tables.pop(trigger.event, None)
 
     def _place(self, name: str) -> tuple[_Triggers, str]:
-        """Where triggers are kept whose `event` is this."""
+        """The dictionary and the key for triggers with this `event`."""
         return (self._prefixes, name[:-1]) if name.endswith("*") else (self._exact, name)
 
     def choose(self, function_id: str, event: Event) -> Plan | None:
-        """The version that a run of this event uses, of a tick the live one; None if the function is not live."""
+        """The version for a run of this event; for a cron tick, the live one. None if the function is not live."""
         chosen = self._choose(function_id, event)
         return None if chosen is None else self._plan(chosen)
 
@@ -124,13 +129,16 @@ class Catalog:
         return route.choose(event)
 
     def is_paused(self, function_id: str) -> bool:
-        """Whether what would start this function is kept, and its ticks wait, until it is resumed."""
+        """Whether the function is paused, so that events and cron ticks are stored until it is resumed."""
         route = self._routes.get(function_id)
         return route is not None and route.state is State.PAUSED
 
     def starts(self, event: Event, only: str | None = None) -> tuple[list[Plan], Misses]:
-        """The functions that this event starts (each once), and those it names but does not start. The version is
-        chosen first, then its triggers decide. `only`: the event is a tick, which starts this one function."""
+        """The functions that an event starts, each once, and the misses.
+
+        First the version of a function is chosen, then the triggers of this version decide. `only`: the id of the
+        function that a cron tick starts.
+        """
         if only is not None:
             return ([self.live[only]] if only in self.live else []), NO_MISSES
         tables = self._tables_of(event.name)
@@ -143,19 +151,20 @@ class Catalog:
         others: list[NotStarted] = []
         for function_id in [name for name in started if name in self._dropping] if self._dropping else ():
             del started[function_id]
-            others.append(NotStarted(function_id, "", "the function is paused, and drops events until it is resumed"))
+            problem = "the function is paused and drops events until it is resumed"
+            others.append(NotStarted(function_id, "", problem))
         plans = [self._plan(starts) for starts in started.values()]
         return plans, Misses(misses, others) if misses or others else NO_MISSES
 
     def _tables_of(self, name: str) -> list[TriggerTable]:
-        """The triggers that have this name, and those that have a prefix of it."""
+        """The tables of triggers with this name, and of those with a matching prefix."""
         found = [self._table(name)] if name in self._exact else []
         if self._prefixes and not name.startswith("stepwell/"):
             found += [self._table(f"{prefix}*") for prefix in self._prefixes if name.startswith(prefix)]
         return found
 
     def _table(self, name: str) -> TriggerTable:
-        """Of the triggers whose `event` is this, by function."""
+        """The table of the triggers with this `event`, sorted by function."""
         table = self._tables.get(name)
         if table is None:
             triggers, key = self._place(name)
@@ -164,7 +173,10 @@ class Catalog:
         return table
 
     def _look_up(self, table: TriggerTable, evaluation: Evaluation, started: dict[str, Starts]) -> dict[str, list[int]]:
-        """Add what these triggers start. Answers the numbers of those that have no value, by what is wrong."""
+        """Adds the functions that these triggers start to `started`.
+
+        Returns the numbers of the triggers without a value, by the reason.
+        """
         numbers, problems = table.look_up(evaluation)
         for number in numbers:
             starts, trigger = table.entries[number]
@@ -180,7 +192,7 @@ class Catalog:
     def _misses(
         self, table: TriggerTable, problems: dict[str, list[int]], event: Event, started: Mapping[str, Starts]
     ) -> MissesOf:
-        """Triggers of what is started are none, nor are those of versions that are not chosen for the event."""
+        """The misses in a table. Triggers of started functions do not count, or those of versions not chosen."""
         of = table.by_function
         out = {number for function_id in started for number in of.get(function_id, ())}
         for function_id in self._divided:
@@ -192,28 +204,31 @@ class Catalog:
 
     @property
     def triggers(self) -> list[str]:
-        """The names, and prefixes with `*`, that triggers of live functions have."""
+        """The names and prefixes (with `*`) in the triggers of live functions, sorted."""
         return sorted({*self._exact, *(f"{prefix}*" for prefix in self._prefixes)})
 
     def is_triggered_by(self, name: str) -> bool:
-        """Whether a trigger has this name."""
+        """Whether a live function has a trigger for this name."""
         return name in self._exact or any(name.startswith(prefix) for prefix in self._prefixes)
 
     def is_awaited(self, name: str) -> bool:
         return name in self._paths
 
     def is_wanted(self, name: str) -> bool:
-        """Whether an event of exactly this name may start or wake anything; wildcards do not count."""
+        """Whether a trigger or a wait has exactly this name. Wildcards do not count."""
         return name in self._exact or name in self._paths
 
     def is_awaited_by_name(self, event: Event) -> bool:
-        """Whether waits without a key may relate to this event: their `match` has no equality, or one with what is no
-        scalar in the run, and then in the event too."""
-        value = self._paths.get(event.name, ())
-        return None in value or any(holds_structure(paths, event.as_json()) for paths in value if paths)
+        """Whether waits without a key may match this event.
+
+        The `match` of such a wait has no equality, or compares with a list or object of the run. In the second case,
+        the event has a list or object in the same place.
+        """
+        path_sets = self._paths.get(event.name, ())
+        return None in path_sets or any(holds_structure(paths, event.as_json()) for paths in path_sets if paths)
 
     def keys(self, event: Event) -> list[bytes]:
-        """The keys under which waits that relate to this event may be found, besides its bare name."""
+        """The keys under which waits for this event may be stored, in addition to its name."""
         if event.name not in self._paths:
             return []
         body = event.as_json()
@@ -222,5 +237,5 @@ class Catalog:
 
 
 def _event_names(route: Route) -> set[str]:
-    """What the triggers of a route have as their `event`."""
+    """The values of `event` in the triggers of a route."""
     return {trigger.event for plan in route.plans for trigger in plan.triggers if trigger.event is not None}

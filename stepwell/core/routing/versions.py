@@ -1,7 +1,7 @@
-"""Which version of a function its new runs use, and how people change that. Pure.
+"""Chooses the version of a function for new runs, and defines how users change that. Pure.
 
-One rule: whose sticky value is the same gets the same version as long as the routing is the same, and a greater weight
-moves some from the live version to the canary, and nobody back.
+Events with the same sticky value get the same version while the routing does not change. A greater weight only moves
+values from the live version to the canary, never back.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from stepwell.core.routing.waits import canonical, is_scalar
 
 class State(StrEnum):
     ON = "on"
-    PAUSED = "paused"  # events that would start runs are kept, and routed on `resume`
-    DROPPING = "dropping"  # events that would start runs start none
+    PAUSED = "paused"  # events that would start runs are stored, and routed on `resume`
+    DROPPING = "dropping"  # events that would start runs are discarded
     DELETED = "deleted"
 
 
 class NotPossible(Exception):
-    """This routing cannot be changed so; the message says why, and what can be done."""
+    """The routing cannot be changed in this way. The message contains the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What is known of a guarded canary: when it began, how often it was looked at, and when last (ms)."""
+    """The state of a guard: when the canary began, the number of looks, and the time of the last one (ms)."""
 
     began_at: int
     looks: int = 0
@@ -42,7 +42,7 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A second version that gets a share of the new runs; `since`: when it got this weight (ms)."""
+    """A second version that gets a share of the new runs. `since`: when it got this weight (ms)."""
 
     version: int
     weight: float
@@ -53,7 +53,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """`previous`: the version that was live before, to which `rollback` goes back."""
+    """The versions of a function that new runs use. `previous`: the version that `rollback` returns to."""
 
     live: int | None
     canary: Canary | None = None
@@ -62,7 +62,7 @@ class Routing:
 
     @property
     def is_paused(self) -> bool:
-        """Whether events start no runs for now. What was kept before it began to drop events is kept on."""
+        """Whether events start no runs at the moment. Events stored before it began to drop events stay stored."""
         return self.state in (State.PAUSED, State.DROPPING)
 
     @property
@@ -71,18 +71,18 @@ class Routing:
 
 
 RoutingChange = Callable[[Routing, Collection[int], int], Routing]
-"""From a routing, the numbers of the versions that there are, and the time (ms) to another. Raises NotPossible."""
+"""Returns a new routing, from a routing, the numbers of existing versions, and the time (ms). Raises NotPossible."""
 
 
 def to_json(routing: Routing) -> bytes:
-    """As both platforms keep it, beside `live`."""
+    """The stored form of a routing on both platforms. `live` is stored separately."""
     fields = asdict(routing)
     del fields["live"]
     return orjson.dumps(fields)
 
 
 def from_json(live: int | None, text: bytes | None) -> Routing:
-    """`text`: None for a function that never had any routing but its live version."""
+    """The inverse of `to_json`. `text` is None for a function that only ever had a live version."""
     if text is None:
         return Routing(live)
     value = orjson.loads(text)
@@ -98,7 +98,7 @@ def from_json(live: int | None, text: bytes | None) -> Routing:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The plans among which the new runs of a function are divided."""
+    """The plans that the new runs of a function are divided between."""
 
     live: Starts
     canary: Starts | None = None
@@ -111,13 +111,13 @@ class Route:
         return (self.live,) if self.canary is None else (self.live, self.canary)
 
     def choose(self, event: Event) -> Starts:
-        """The plan that this event's run uses, if it starts one; for equal events always the same."""
+        """The plan for a run of this event. Always the same for the same event."""
         if self.canary is None:
             return self.live
         return self.canary if place(self.live.function_id, self._value(event)) < self.weight else self.live
 
     def _value(self, event: Event) -> Any:
-        """What is sticky of an event: its own id where the expression has no value, or one that is no scalar."""
+        """The sticky value of an event. The event's id if the expression has no value, or not a scalar."""
         if self.sticky is not None:
             value = compile_value(self.sticky, Scope.TRIGGER).value(Bindings(event=event.as_json())).value
             if value is not None and is_scalar(value):
@@ -126,7 +126,7 @@ class Route:
 
 
 def place(function_id: str, value: Any) -> float:
-    """Where a value lies in [0, 1): evenly spread, and for each function differently."""
+    """The place of a value in [0, 1). Places are evenly distributed, and different for each function."""
     digest = hashlib.blake2b(orjson.dumps([function_id, value]), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53
 
@@ -136,7 +136,7 @@ def place(function_id: str, value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How somebody makes a version live: at once, or as a canary of this weight."""
+    """How a version is released: at once, or as a canary with a weight."""
 
     author: str = ""
     message: str = ""
@@ -145,16 +145,16 @@ class Release:
     guarded: bool = False
 
     def check(self) -> None:
-        """Raises NotPossible for what no version could be released with."""
+        """Raises NotPossible if the settings are invalid for every version."""
         if self.weight is None:
             if self.sticky is not None or self.guarded:
-                raise NotPossible("only a canary is sticky or guarded; say how large it is, as with --canary 10%")
+                raise NotPossible("only a canary can be sticky or guarded; set a weight, as in --canary 10%")
             return
         check_weight(self.weight)
         check_sticky(self.sticky)
 
     def of(self, routing: Routing | None, version: int, now: int) -> Routing:
-        """The routing with this version released. Raises NotPossible."""
+        """The routing after this version is released. Raises NotPossible."""
         self.check()
         if self.weight is None:
             return deployed(routing, version)
@@ -165,7 +165,7 @@ class Release:
 
 
 def deployed(routing: Routing | None, version: int) -> Routing:
-    """A version goes live at once: all new runs use it. A pause goes on."""
+    """The routing after a version goes live: all new runs use it. A paused function stays paused."""
     if routing is None or routing.live is None:
         return Routing(version)
     previous = routing.live if routing.live != version else routing.previous
@@ -175,13 +175,16 @@ def deployed(routing: Routing | None, version: int) -> Routing:
 def with_canary(
     routing: Routing | None, version: int, weight: float, sticky: str | None, guarded: bool, now: int
 ) -> Routing:
-    """A version gets a share of the new runs; the first version of a function gets all. Raises NotPossible."""
+    """The routing after a version gets a share of the new runs. Raises NotPossible.
+
+    If the function has no live version, the version goes live.
+    """
     check_weight(weight)
     check_sticky(sticky)
     if routing is None or routing.live is None:
         return Routing(version)
     if routing.live == version:
-        raise NotPossible(f"version {version} is live already, so it cannot be its own canary; push a change first")
+        raise NotPossible(f"version {version} is live already, so it cannot be a canary; push a change first")
     known = routing.canary
     if known is not None and (known.version, known.weight, known.sticky) == (version, weight, sticky):
         if (known.guard is not None) == guarded:
@@ -190,7 +193,7 @@ def with_canary(
 
 
 def promoted(routing: Routing, weight: float | None, now: int) -> Routing:
-    """The canary goes live; or, with a `weight`, gets another share. Raises NotPossible."""
+    """The routing after the canary goes live, or gets another `weight`. Raises NotPossible."""
     canary = _canary(routing)
     if weight is None or weight == 1:
         return replace(routing, live=canary.version, canary=None, previous=routing.live)
@@ -199,10 +202,12 @@ def promoted(routing: Routing, weight: float | None, now: int) -> Routing:
 
 
 def rolled_back(routing: Routing, to: int | None, versions: Collection[int]) -> Routing:
-    """Back to the live version if there is a canary; else to the version that was live before, or to the one that is
-    named. Raises NotPossible."""
+    """The routing after a rollback. Raises NotPossible.
+
+    `to`: the version to return to. None: a canary is removed; without one, the previous version goes live.
+    """
     if routing.live is None:
-        raise NotPossible("the function is not live; push it")
+        raise NotPossible("the function is not live; push it first")
     if to is None and routing.canary is not None:
         return replace(routing, canary=None)
     if to is None:
@@ -210,46 +215,46 @@ def rolled_back(routing: Routing, to: int | None, versions: Collection[int]) -> 
         if to is None or to not in versions:
             to = max((version for version in versions if version < routing.live), default=None)
         if to is None:
-            raise NotPossible(f"there is no version before {routing.live}")
+            raise NotPossible(f"version {routing.live} is the first version; push another one instead")
     if to not in versions:
-        raise NotPossible(f"there is no version {to}; there are {_listed(versions)}")
+        raise NotPossible(f"there is no version {to}; the existing versions are {_listed(versions)}")
     if to == routing.live and routing.canary is None:
         raise NotPossible(f"version {to} is live already")
     return replace(routing, live=to, canary=None, previous=None)
 
 
 def paused(routing: Routing, *, drop: bool) -> Routing:
-    """Raises NotPossible if the function is not live."""
+    """The routing of a paused function, which stores or drops events. Raises NotPossible if it is not live."""
     if routing.live is None:
-        raise NotPossible("the function is not live; push it")
+        raise NotPossible("the function is not live; push it first")
     return replace(routing, state=State.DROPPING if drop else State.PAUSED)
 
 
 def resumed(routing: Routing) -> Routing:
-    """Raises NotPossible if the function is not live; a function that is not paused stays as it is."""
+    """The routing of a function that is not paused. Raises NotPossible if the function is not live."""
     if routing.live is None:
-        raise NotPossible("the function is not live; push it")
+        raise NotPossible("the function is not live; push it first")
     return replace(routing, state=State.ON)
 
 
 def retired(routing: Routing) -> Routing:
-    """No new runs, until it is deployed again."""
+    """The routing of a function that starts no new runs until it is deployed again."""
     return Routing(None, previous=routing.live)
 
 
 def deleted(routing: Routing) -> Routing:
-    """As retired; but that its files are still there does not bring it back, only a push does."""
+    """The routing of a deleted function. Only a push brings it back; a server that still has the files does not."""
     return Routing(None, state=State.DELETED)
 
 
 def check_weight(weight: float) -> None:
-    """Raises NotPossible."""
+    """Raises NotPossible if the weight is out of range."""
     if not 0 < weight < 1:
-        raise NotPossible(f"a canary's weight lies between 0 and 1, as 0.1 for a tenth; {weight} does not")
+        raise NotPossible(f"the weight {weight} is not between 0 and 1; write 0.1 for a tenth of the runs")
 
 
 def check_sticky(sticky: str | None) -> None:
-    """Raises NotPossible."""
+    """Raises NotPossible if the expression cannot be compiled."""
     if sticky is None:
         return
     try:
@@ -260,7 +265,7 @@ def check_sticky(sticky: str | None) -> None:
 
 def _canary(routing: Routing) -> Canary:
     if routing.canary is None:
-        raise NotPossible("there is no canary; `stepwell push --canary 10%` makes one")
+        raise NotPossible("there is no canary; create one with `stepwell push --canary 10%`")
     return routing.canary
 
 

@@ -1,7 +1,8 @@
-"""Where a wait is found: its `match` split into equalities of the incoming event with values the run knows.
+"""Computes the keys by which waits and events find each other, from the equalities in a wait's `match`.
 
-The law: if `match` is true of an event, the wait's key equals the event's key for the same paths, or the wait has no
-key and is found by the event's name alone. Equal keys prove nothing: `match` is evaluated in the end.
+An equality compares a value of the incoming event with a value of the run. The invariant: for an event that matches,
+the key of the wait equals the event's key for the same paths. A wait without a key is found by the event's name alone.
+Equal keys are not sufficient: `match` is evaluated in the end.
 """
 
 from __future__ import annotations
@@ -21,28 +22,29 @@ from stepwell.core.run.messages import WaitKey
 
 _KNOWN = ("event", "user", "data", "steps", "errors", "response")
 _MISSING = object()
-_EXACT = 2**53  # from here on, not every integer is a double
+_EXACT = 2**53  # above this, some integers cannot be represented as a double
 
 
 @dataclass(frozen=True, slots=True)
 class WaitIndex:
-    """`paths` into the incoming event, sorted; `known` gives each one's value: a path, or a constant."""
+    """The equalities of a `match`: `paths` into the incoming event, sorted, and for each one the value that it must be
+    equal to (`known`): a path into the run's variables, or a constant."""
 
     paths: tuple[Path, ...]
     known: tuple[Path | Const, ...]
 
     @property
     def relates(self) -> bool:
-        """Whether a value of the run is compared, and not only constants."""
+        """Whether a value of the run is compared, not only constants."""
         return any(not isinstance(known, Const) for known in self.known)
 
     def key(self, event_name: str, variables: Mapping[str, Any]) -> WaitKey:
-        """Where a wait of a run with these variables (those of `match`, without `async`) is found."""
+        """The key of a wait. `variables`: those of `match` for the run, without `async`."""
         values = []
         for known in self.known:
             value = known.value if isinstance(known, Const) else _value_at(variables, known)
             if value is _MISSING and not isinstance(known, Const):
-                return WaitKey(None, f"{_written(known)} is not there")
+                return WaitKey(None, f"there is no {_source(known)}")
             values.append(value)
         if not all(map(is_scalar, values)):
             return WaitKey(None)
@@ -51,7 +53,7 @@ class WaitIndex:
 
 @lru_cache(maxsize=4096)
 def wait_index(match: str | None) -> WaitIndex | None:
-    """How waits with this `match` are indexed; None if only the event's name tells. Raises ExpressionError."""
+    """How waits with this `match` are indexed; None if by the event's name alone. Raises ExpressionError."""
     if match is None:
         return None
     found: dict[Path, Path | Const] = {}
@@ -62,58 +64,60 @@ def wait_index(match: str | None) -> WaitIndex | None:
             incoming, known = path(one), _known(other)
             if incoming is None or incoming[0] != "async" or len(incoming) == 1 or known is None:
                 continue
-            # Of two equalities about one path, one is enough to find the wait by: rather the one about the run.
+            # One equality for each path is sufficient. One with a value of the run is preferred to a constant.
             if isinstance(found.get(incoming[1:], known), Const) or incoming[1:] not in found:
                 found[incoming[1:]] = known
     if not found:
         return None
     paths = tuple(sorted(found))
-    return WaitIndex(paths, tuple(found[its_path] for its_path in paths))
+    return WaitIndex(paths, tuple(found[event_path] for event_path in paths))
 
 
 def found_by_name(match: str) -> str | None:
-    """None if a wait with this `match` is found by a value of its run; else why it is found by its event's name alone,
-    or by constants that all runs share: ` (...)`, or nothing if it has no equality at all. Raises ExpressionError."""
+    """None if a wait with this `match` is indexed by a value of the run; else the reason, for a warning.
+
+    The reason is ` (...)`, or empty if there is no equality at all. Raises ExpressionError.
+    """
     index = wait_index(match)
     if index is not None:
-        return None if index.relates else " (it compares with constants alone)"
+        return None if index.relates else " (it compares only with constants)"
     tree = compile_expression(match, Scope.MATCH).tree
     needed = list(conjuncts(tree))
     equalities = [node for node in walk(tree) if isinstance(node, Call) and node.function == "_==_" and _relates(node)]
     if any(node in needed for node in equalities):
-        return " (one side of `==` is computed, or an entry of a list, and both must be fields)"
+        return " (both sides of `==` must be fields, and one is computed or an entry of a list)"
     if equalities:
-        return " (its `==` stands in `||`, `!`, `? :` or a loop, and it must hold for itself)"
+        return " (the `==` is inside `||`, `!`, `? :` or a loop, and must stand alone or be joined with `&&`)"
     return ""
 
 
 def _relates(equality: Call) -> bool:
-    """Whether it names the incoming event and something of the run."""
-    roots = {named[0] for side in equality.args for named in paths_of(side)}
+    """Whether an equality has a field of the incoming event and a value of the run."""
+    roots = {found[0] for side in equality.args for found in paths_of(side)}
     return "async" in roots and bool(roots & {*_KNOWN})
 
 
 def event_key(event_name: str, paths: Sequence[Path], event: Mapping[str, Any]) -> bytes | None:
     """The key of an event for one set of paths; None if the event has no scalar at one of them."""
-    values = [_value_at(event, its_path) for its_path in paths]
+    values = [_value_at(event, event_path) for event_path in paths]
     return _digest(event_name, paths, values) if all(map(is_scalar, values)) else None
 
 
 def holds_structure(paths: Sequence[Path], event: Mapping[str, Any]) -> bool:
-    """Whether an event has a list or map at one of these paths, which only a wait without a key can equal."""
-    return any(isinstance(_value_at(event, its_path), list | dict) for its_path in paths)
+    """Whether an event has a list or object at one of these paths. Only a wait without a key can be equal to that."""
+    return any(isinstance(_value_at(event, event_path), list | dict) for event_path in paths)
 
 
 def _known(node: Node) -> Path | Const | None:
     if isinstance(node, Const):
         return None if isinstance(node.value, bytes) else node
-    its_path = path(node)
-    return its_path if its_path is not None and its_path[0] in _KNOWN else None
+    found = path(node)
+    return found if found is not None and found[0] in _KNOWN else None
 
 
-def _value_at(variables: Mapping[str, Any], its_path: Path) -> Any:
+def _value_at(variables: Mapping[str, Any], place: Path) -> Any:
     value: Any = variables
-    for field in its_path:
+    for field in place:
         if not isinstance(value, Mapping) or field not in value:
             return _MISSING
         value = value[field]
@@ -125,10 +129,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def canonical(value: Any) -> Any:
-    """Equal for values that CEL calls equal: 1 and 1.0, 0.0 and -0.0; texts, booleans and null are themselves.
+    """A form of a scalar that is equal for values that CEL treats as equal, such as 1 and 1.0, or 0.0 and -0.0.
 
-    The library compares an integer with a double as doubles: 2**53 + 1 equals 2.0**53, but not 2**53. So integers
-    that are no double share a key with the double next to them.
+    The library compares an integer with a double as doubles: 2**53 + 1 is equal to 2.0**53, but not to 2**53. So an
+    integer that cannot be represented as a double has the same form as the nearest double.
     """
     if isinstance(value, float):
         return f"#{int(value)}" if value.is_integer() else [value]
@@ -138,11 +142,11 @@ def canonical(value: Any) -> Any:
 
 
 def _digest(event_name: str, paths: Sequence[Path], values: Sequence[Any]) -> bytes:
-    # Whole numbers stand there as texts, since as doubles they may have more digits than JSON has here.
+    # `canonical` makes texts of whole numbers, because a large double can have more digits than orjson writes.
     document = orjson.dumps([event_name, paths, [canonical(value) for value in values]])
     return hashlib.blake2b(document, digest_size=16).digest()
 
 
-def _written(its_path: Path) -> str:
-    """As it is written in CEL: steps['step-1'].total."""
-    return its_path[0] + "".join(f".{f}" if f.isidentifier() else f"[{f!r}]" for f in its_path[1:])
+def _source(place: Path) -> str:
+    """A path in CEL, such as `steps['step-1'].total`."""
+    return place[0] + "".join(f".{f}" if f.isidentifier() else f"[{f!r}]" for f in place[1:])

@@ -1,1 +1,1 @@
-"""A run: its state machine, its steps' inputs and outcomes."""
+"""A run: the state machine, the inputs of steps and the outcomes of attempts."""

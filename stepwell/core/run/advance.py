@@ -1,10 +1,11 @@
-"""The state machine of a run. What changes a run is here, in `settle` and in `draft`, and each change is a move of a
-table of `transitions`.
+"""The state machine of a run. All changes of a run are here, in `settle` and in `draft`. Each change of a status is a
+move in a table of `transitions`.
 
-`advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expression:
-`questions(plan, run, fact)` lists what must be evaluated first, and the answers are handed in with the fact. What a run
-is owed follows from its state alone (`outstanding`), so a stale or repeated fact changes nothing and asks again for
-what is owed: a crash between commit and dispatch needs no outbox.
+`advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expressions:
+`questions(plan, run, fact)` lists those that must be evaluated first, and the caller passes the answers in.
+
+The commands that a run still needs are derived from its state (`outstanding`). So a stale or repeated fact changes
+nothing and returns these commands again. This is why a crash between commit and dispatch needs no outbox.
 """
 
 from __future__ import annotations
@@ -52,20 +53,20 @@ from stepwell.core.run.run import (
 from stepwell.core.run.settle import ON, end_pause, end_run, fail_undecided, settle
 
 _RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
-_RUNNING, _QUEUED_STEP = RunStatus.RUNNING, StepStatus.QUEUED  # until Python 3.11, an enum is slow to look one up
-_OVER = (AttemptEnded, AttemptLost)  # a tuple is made once, and a union for each question
+_RUNNING, _QUEUED_STEP = RunStatus.RUNNING, StepStatus.QUEUED  # looking up an enum member is slow before Python 3.12
+_OVER = (AttemptEnded, AttemptLost)  # a tuple is created once, a union of types on each call
 
 
 @immutable
 class Decision:
-    """`run` is the very same object if the fact changed nothing."""
+    """The result of folding a fact. `run` is the same object as before if the fact changed nothing."""
 
     run: Run
     commands: tuple[Command, ...]
 
 
 def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Decision:
-    """Fold one fact into a run. `answers` must cover `questions(plan, run, fact)`."""
+    """Folds one fact into a run. `answers` must cover `questions(plan, run, fact)`."""
     draft = Draft(plan, run, answers, now)
     if not _HANDLERS[type(fact)](draft, fact):
         claims_nothing = isinstance(fact, AttemptStarted | AttemptPostponed)
@@ -74,10 +75,10 @@ def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Dec
 
 
 def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
-    """The conditions and wait keys that must be evaluated before `fact` can be folded."""
+    """The conditions and wait keys that must be evaluated before a fact can be folded."""
     if run.status is not _RUNNING:
         return NO_QUESTIONS
-    if isinstance(fact, _OVER):  # most facts that ask are these
+    if isinstance(fact, _OVER):  # first, because most facts with questions are of these types
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if step.asks_nothing or not is_current(state, fact):
             return NO_QUESTIONS
@@ -89,7 +90,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     if isinstance(fact, RunStarted):
         return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
     if isinstance(fact, RunResumed):
-        settled = {fact.step, *(kept.step for kept in fact.kept)}  # whose edges stand as they stood
+        settled = {fact.step, *(kept.step for kept in fact.kept)}  # the edges of these steps are carried over
         roots = tuple(e for e in plan.roots if plan.edges[e].step not in settled)
         return _questions(plan, TRIGGER, roots, "success", also=plan.cancels)
     if isinstance(fact, StepKept):
@@ -101,7 +102,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
 
 
 def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
-    """Events that satisfied a wait upstream of this one in this run, and so cannot satisfy it too."""
+    """The ids of events that satisfied a wait upstream of this pause in this run. They cannot satisfy it too."""
     used: set[str] = set()
     for e in plan.pauses[pause].upstream:
         before = run.pauses[plan.edges[e].pause or 0]
@@ -111,7 +112,7 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 
 
 # --- facts ---------------------------------------------------------------------------------------------------------
-# A handler returns False if the fact is stale; it has not changed the draft then.
+# A handler returns False if the fact is stale. In that case, the draft is unchanged.
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
@@ -147,8 +148,10 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
 
 
 def _step_kept(draft: Draft, fact: StepKept) -> bool:
-    """Settle the edges out of a step that was carried over. A failure was handled in the earlier run, whatever becomes
-    of its edges in this one."""
+    """Settles the outgoing edges of a step that was carried over from an earlier run.
+
+    A failure of the step does not fail this run: the earlier run has handled it, whatever happens to the edges here.
+    """
     result, out = _RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
     pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
     if draft.status is not RunStatus.RUNNING or result is None or not pending:
@@ -170,13 +173,13 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
 
 
 def _attempt_postponed(draft: Draft, fact: AttemptPostponed) -> bool:
-    """It stays claimed; only the engine's record of who claims it, and when, changes."""
+    """Changes nothing: the attempt stays claimed. Only the engine's record of the claim changes."""
     return False
 
 
 def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
-    if not is_current(state, fact) or (step.is_approval and isinstance(fact, AttemptLost)):  # no worker has it
+    if not is_current(state, fact) or (step.is_approval and isinstance(fact, AttemptLost)):  # approvals have no worker
         return False
     ended = attempt_result(draft.run, step, state, fact)
     draft.record(fact.step, ended.record, ended.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
@@ -273,9 +276,6 @@ _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
 }
 
 
-# --- helpers of the above -------------------------------------------------------------------------------------------
-
-
 def _questions(
     plan: Plan,
     parent: int,
@@ -284,9 +284,9 @@ def _questions(
     outcome: Outcome | None = None,
     also: tuple[int, ...] = (),
 ) -> Questions:
-    """The conditions and wait keys that are needed to settle these edges and to open the pauses in `also`."""
+    """The conditions and wait keys that are needed to settle these edges, and to open the pauses in `also`."""
     passing, conditions = ON.get(result, ()), []
-    begun: dict[int, None] = {}  # pauses, each once
+    begun: dict[int, None] = {}  # pauses that begin, without duplicates
     for e in edges:
         edge = plan.edges[e]
         if edge.on not in passing:

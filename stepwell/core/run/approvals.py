@@ -1,9 +1,7 @@
-"""Approvals: what people are asked, the links by which they decide, and what a decision is as an outcome.
+"""Approvals: the message that people read, the links with which they decide, and the outcome of a decision.
 
-One rule: a link's token is the authority to make one decision on one attempt until one moment, and nothing else. It
-names all of these, and ends with a signature of them (`core.signing`).
-
-`requested_event` has eight parameters: an event that names everything has to be given everything.
+The token in a link allows one decision on one attempt until a given time, and nothing else. It contains run, step,
+attempt, decision and time, and ends with a signature of them (`core.signing`).
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _CAUSED_BY_US = (RUN_EVENTS, "stepwell/approval.")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link allows. `decision`: approved or declined; `expires_at`: ms since the epoch."""
+    """The content of a link. `decision`: approved or declined. `expires_at`: ms since the epoch."""
 
     run_id: str
     step: int
@@ -50,7 +48,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes the links of approvals, and reads them. `url` is the address at which people reach the API."""
+    """Creates and reads the links of approvals. `url`: the public address of the API."""
 
     url: str
     keys: Signer
@@ -65,11 +63,12 @@ class Links:
         return approve, decline
 
     def token(self, link: Link) -> str:
+        """The signed token of a link. Raises KeysUnreadable."""
         text = f"{link.run_id}.{link.step}.{link.attempt}.{link.decision[0]}.{link.expires_at}"
         return f"{text}.{self.keys.sign(signed_text(text))}"
 
     def read(self, token: str) -> Link | None:
-        """What a token allows; None for one that was not made here. Raises KeysUnreadable, UnknownKey."""
+        """The content of a token; None if the token is invalid. Raises KeysUnreadable, UnknownKey."""
         found = _TOKEN.fullmatch(token)
         if found is None:
             return None
@@ -80,18 +79,20 @@ class Links:
         return Link(run_id, int(step), int(attempt), decision, int(until))
 
 
-# --- how an approval stands ------------------------------------------------------------------------------------------
+# --- the state of an approval ----------------------------------------------------------------------------------------
 
 
 class Standing(Enum):
+    """The state of an approval for the holder of a link."""
+
     OPEN = "open"
     DECIDED = "decided"
     EXPIRED = "expired"
-    OVER = "over"  # the run ended before anybody decided
+    OVER = "over"  # the run ended before a decision
 
 
 def standing(run: Run, link: Link, now: int) -> Standing:
-    """The standing of the attempt that a link is for."""
+    """The state of the attempt that a link is for."""
     state = run.steps[link.step]
     if state.attempt != link.attempt:
         return Standing.OVER
@@ -102,12 +103,12 @@ def standing(run: Run, link: Link, now: int) -> Standing:
 
 
 def expires_at(plan: Plan, run: Run, step: int) -> int:
-    """Until when people may decide on an approval that is open, in ms since the epoch."""
+    """The time until which people may decide on an open approval, in ms since the epoch."""
     return run.steps[step].at + plan.steps[step].timeout_ms
 
 
 def decided(decision: str, comment: str | None, by: str | None, now: int) -> Outcome:
-    """The outcome of an attempt on which somebody decided. Control characters in what people wrote are removed."""
+    """The outcome of an attempt after a decision. Control characters in `comment` and `by` are removed."""
     output = {
         "decision": decision,
         "approved": decision == "approved",
@@ -118,11 +119,11 @@ def decided(decision: str, comment: str | None, by: str | None, now: int) -> Out
     return Outcome(output=orjson.dumps(output))
 
 
-# --- what people are asked -------------------------------------------------------------------------------------------
+# --- the message -----------------------------------------------------------------------------------------------------
 
 
 def placeholders(message: str) -> list[str]:
-    """The expressions in a message."""
+    """The expressions in the placeholders of a message."""
     return [source.strip() for source in _PLACEHOLDER.findall(message)]
 
 
@@ -133,8 +134,11 @@ def has_values(message: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The step's message with its values. `error` is set if a placeholder has no value: then nobody is asked, and
-    `text` keeps the placeholder."""
+    """The message of an approval with the values filled in.
+
+    `error` is set if a placeholder has no value. Then the step fails without asking anyone, and `text` contains the
+    placeholder.
+    """
 
     text: str
     error: Error | None = None
@@ -143,28 +147,29 @@ class Message:
 def asked(
     plan: Plan, run: Run, step: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Message:
+    """The message of an approval step for a run. `event` is the event of the run; `outputs` and `errors` by step."""
     message = plan.steps[step].runtime.message
     if not has_values(message):
         return Message(printable(message))
-    seen = [a for a in plan.steps[step].ancestors if a not in run.steps[step].unseen]
-    bindings = Bindings(event, _by_id(plan, outputs, seen), _by_id(plan, errors, seen))
+    ended = [a for a in plan.steps[step].ancestors if a not in run.steps[step].unseen]
+    bindings = Bindings(event, _by_id(plan, outputs, ended), _by_id(plan, errors, ended))
     missing: list[str] = []
 
-    def shown(placeholder: re.Match[str]) -> str:
+    def fill_in(placeholder: re.Match[str]) -> str:
         value = compile_value(placeholder[1].strip(), Scope.MESSAGE).value(bindings)
         if value.problem is not None:
             missing.append(f"`{placeholder[0]}` has no value: {value.problem}")
             return placeholder[0]
         return value.value if isinstance(value.value, str) else orjson.dumps(value.value).decode()
 
-    text = printable(_PLACEHOLDER.sub(shown, message))
+    text = printable(_PLACEHOLDER.sub(fill_in, message))
     return Message(text, _no_message(plan.steps[step].id, missing) if missing else None)
 
 
 def _no_message(step_id: str, missing: list[str]) -> Error:
     message = (
-        f"nobody can be asked `{step_id}`, since {', '.join(missing)}; where something may be missing, write has(...) "
-        "first, as in {{ has(data.x) ? data.x : 'none' }}"
+        f"the approval `{step_id}` cannot be requested, because {', '.join(missing)}; if a value may be missing, check "
+        "it with has(...), as in {{ has(data.x) ? data.x : 'none' }}"
     )
     return Error("message_failed", printable(message))
 
@@ -172,7 +177,7 @@ def _no_message(step_id: str, missing: list[str]) -> Error:
 def _by_id(plan: Plan, results: Mapping[int, bytes], steps: Iterable[int]) -> dict[str, Any]:
     found = {}
     for step in steps:
-        with suppress(KeyError):  # also of one that is not stored any more
+        with suppress(KeyError):  # the step has no result, or it is deleted
             found[plan.steps[step].id] = orjson.loads(results[step])
     return found
 
@@ -180,8 +185,10 @@ def _by_id(plan: Plan, results: Mapping[int, bytes], steps: Iterable[int]) -> di
 def requested_event(
     plan: Plan, run: Run, step: int, trigger: Event, message: str, links: Links, now: int, replay: str | None = None
 ) -> Event | None:
-    """The event `stepwell/approval.requested`. None for a run that such an event, or the end of a run, has started: no
-    function can ask itself for ever."""
+    """The event `stepwell/approval.requested`.
+
+    None if the run was started by such an event or by the end of a run, so that no function can trigger itself forever.
+    """
     if trigger.name.startswith(_CAUSED_BY_US):
         return None
     value, attempt = plan.steps[step], run.steps[step].attempt

@@ -1,4 +1,4 @@
-"""What the end of an attempt means for its step: it is completed, retried, or failed for good."""
+"""Decides what happens to a step after an attempt: it completes, retries, or fails for good."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_LOSSES = 4  # the fourth loss of a step is a final failure
 
 @immutable
 class AttemptResult:
-    """`move` is a move of the table `STEP` of `transitions`, `record` the status of the attempt in the step's history,
-    `delay_ms` the time until a retry."""
+    """What happens to a step after an attempt. `move`: a move in the table `STEP` of `transitions`. `record`: the
+    status of the attempt in the step's history. `delay_ms`: the time until a retry."""
 
     move: str
     record: str
@@ -30,7 +30,7 @@ def is_current(state: StepState, fact: AttemptEnded | AttemptLost) -> bool:
 
 
 def attempt_result(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> AttemptResult:
-    """What the step does next. A run that has failed retries nothing."""
+    """The result of an attempt for the step. In a failed run, nothing is retried."""
     again = run.status is _RUNNING_RUN
     if isinstance(fact, AttemptLost):
         error = Error("lost", f"the server or worker was lost during attempt {state.attempt}")

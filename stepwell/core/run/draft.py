@@ -1,6 +1,6 @@
-"""A run while one fact is folded into it.
+"""The mutable copy of a run into which one fact is folded.
 
-One rule: each change of a status is a move of `transitions`, and says with it what it makes the run owe.
+Each change of a status is a move in a table of `transitions`, and appends the commands that follow from it.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from stepwell.core.run.run import (
 )
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP
 
-# A rule of `cancel` without a timeout holds to the run's end. A wait needs a deadline all the same: what a crash leaves
-# behind of it must go at some time.
+# A rule of `cancel` without a timeout applies until the run ends. The wait has a deadline nevertheless, so that a wait
+# left behind by a crash is deleted at some time.
 _AS_LONG_AS_THE_RUN_MS = 10 * 366 * 86_400_000
 
-# Members of enums that every transition compares with: until Python 3.11, an enum is slow to look one up.
+# Members of enums that every transition uses: looking up an enum member is slow before Python 3.12.
 _RUNNING = RunStatus.RUNNING
 _PENDING_STEP, _RUNNING_STEP = StepStatus.PENDING, StepStatus.RUNNING
 _PENDING_EDGE, _PAUSED_EDGE = EdgeStatus.PENDING, EdgeStatus.PAUSED
 
 
 class Draft:
-    """A run while one fact is folded into it. Its methods are the only legal changes."""
+    """The mutable copy of a run into which one fact is folded. Only these methods may change it."""
 
     __slots__ = (
         *("answers", "busy", "commands", "edges", "ended_at", "failed_edge", "failed_step", "now", "open", "pauses"),
@@ -62,18 +62,18 @@ class Draft:
 
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
-        # A named tuple is taken apart many times as fast as its fields are looked up.
+        # Unpacking a named tuple is many times faster than reading the fields.
         _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge = run
         if not isinstance(steps, Steps):
             steps = steps_of(run)
         self.status, self.started_at, self.ended_at = status, started_at, ended_at
         self.steps, self.open, self.busy, self.pauses = [*steps], steps.open, steps.busy, [*pauses]
-        self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = edges  # a list once one has moved
+        self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = edges  # becomes a list when an edge changes
         self.failed_step, self.problems, self.failed_edge = failed_step, problems, failed_edge
         self.commands: list[Command] = []
 
     def finish(self) -> Run:
-        """The run as it stands now. It is completed if all of its steps have ended."""
+        """The run after the changes. It is completed if all steps have ended."""
         if self.status is _RUNNING and not self.open:
             self.move_run("complete")
         steps = Steps(self.steps)
@@ -95,7 +95,7 @@ class Draft:
     # runs
 
     def move_run(self, move: str) -> None:
-        """The run is completed, failed or cancelled."""
+        """Completes, fails or cancels the run."""
         self.status = RUN[self.status][move]
         self.ended_at = self.now
         for p in self.plan.cancels:
@@ -105,32 +105,32 @@ class Draft:
     # steps
 
     def claim(self, i: int) -> None:
-        """The queued attempt starts."""
+        """Starts the queued attempt."""
         status, attempt, failures, losses, _, queued_at, unseen = self.steps[i]
-        claimed = STEP[status]["claim"]  # the step stays as busy as it was
+        claimed = STEP[status]["claim"]  # `busy` does not change: the step was queued, and now runs
         self.steps[i] = StepState(claimed, attempt, failures, losses, self.now, queued_at, unseen)
         if self.started_at is None:
             self.started_at = self.now
 
     def retry(self, i: int, due: int) -> None:
-        """The attempt failed; the next one is due later."""
+        """Schedules the next attempt after a failed one."""
         state = self.steps[i]
         failures, status = state.failures + 1, self._moved(i, "retry")
         self.steps[i] = StepState(status, state.attempt, failures, state.losses, due, state.queued_at, state.unseen)
         self.commands.append(SetTimer(Timer(TimerKind.RETRY, i, state.attempt), due))
 
     def lose(self, i: int) -> None:
-        """The attempt was lost; the next one is queued at once."""
+        """Queues the next attempt at once, because the attempt was lost."""
         state = self.steps[i]
         self._queue(i, "lose", state.losses + 1, state.unseen)
 
     def retry_due(self, i: int) -> None:
-        """The next attempt is queued after its delay."""
+        """Queues the next attempt after the delay."""
         state = self.steps[i]
         self._queue(i, "due", state.losses, state.unseen)
 
     def start(self, i: int) -> None:
-        """The first attempt is queued. The open edges of the step die."""
+        """Queues the first attempt, and kills the step's open edges."""
         step = self.plan.steps[i]
         unseen = self.open & step.ancestor_bits
         frozen = tuple(a for a in step.ancestors if unseen >> a & 1) if unseen else ()
@@ -144,12 +144,12 @@ class Draft:
         self.commands.append(RunStep(i, attempt + 1))
 
     def end_step(self, i: int, move: str) -> None:
-        """The step is completed, failed, skipped, kept or cancelled."""
+        """Ends a step: it is completed, failed, skipped, kept or cancelled."""
         _, attempt, failures, losses, _, _, unseen = self.steps[i]
         self.steps[i] = StepState(self._moved(i, move), attempt, failures, losses, 0, 0, unseen)
 
     def _moved(self, i: int, move: str) -> StepStatus:
-        """The step's status after this move. (`_replace` would set it three times as slowly as a new state does.)"""
+        """The status of a step after a move. Updates the sets `open` and `busy`."""
         status = STEP[self.steps[i].status][move]
         bit = 1 << i
         self.busy = self.busy | bit if status in BUSY_STEPS else self.busy & ~bit
@@ -158,7 +158,7 @@ class Draft:
         return status
 
     def record(self, i: int, status: str, outcome: Outcome, at: int | None = None) -> None:
-        """Put the newest attempt, which is over, into the step's history."""
+        """Records the newest attempt, which has ended, in the step's history."""
         state = self.steps[i]
         started = state.at if state.status is _RUNNING_STEP else None
         ended = self.now if at is None else at
@@ -167,7 +167,7 @@ class Draft:
         )
 
     def carry_over_step(self, kept: CarriedOver) -> None:
-        """End a step as it ended in an earlier run. Its outcome becomes attempt 0 of this run."""
+        """Ends a step as it ended in an earlier run. The outcome is recorded as attempt 0."""
         i, outcome = kept.step, kept.outcome
         if outcome is None:
             self.end_step(i, "skip")
@@ -184,19 +184,19 @@ class Draft:
         return self.answers.edges[e].holds
 
     def move_edge(self, e: int, move: str) -> None:
-        """The edge is paused, satisfied or dead."""
-        if isinstance(self.edges, tuple):  # most facts are claims, which move none
+        """Pauses, satisfies or kills an edge."""
+        if isinstance(self.edges, tuple):  # copied late: most facts are claims, which change no edge
             self.edges = list(self.edges)
         self.edges[e] = EDGE[self.edges[e]][move]
 
     def carry_over_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
-        """Settle the pending edges into a step as they were settled in an earlier run."""
+        """Settles the pending edges into a step as they were settled in an earlier run."""
         for e in self.plan.steps[i].edges:
             if self.edges[e] is _PENDING_EDGE:
                 self.move_edge(e, "satisfy" if e in satisfied else "kill")
 
     def kill_edges_of(self, i: int) -> None:
-        """Kill the open edges into a step that started or is skipped, with their timers and waits."""
+        """Kills the open edges into a step that started or is skipped, with the timers and waits of these edges."""
         for e in self.plan.steps[i].edges:
             status = self.edges[e]
             if status is _PENDING_EDGE:
@@ -208,12 +208,12 @@ class Draft:
     # pauses
 
     def move_pause(self, p: int, move: str, **changes: Any) -> None:
-        """`changes`: fields of its state."""
+        """Changes the status of a pause, and other fields of the state (`changes`)."""
         state = self.pauses[p]
         self.pauses[p] = state._replace(status=PAUSE[state.status][move], **changes)
 
     def await_event(self, p: int, since: int) -> None:
-        """Open the wait of this pause. Its ttl counts from `since`."""
+        """Opens the wait of a pause. The ttl counts from `since`."""
         wait = self.answers.pauses[p]
         self.note_problem("pause", p, wait)
         ttl = self.plan.pauses[p].ttl_ms
@@ -221,16 +221,17 @@ class Draft:
         self.move_pause(p, "await", due_at=deadline, key=wait.key)
         if ttl:
             self.commands.append(SetTimer(Timer(TimerKind.DEADLINE, p), deadline))
-        if wait.problem is None:  # else no event can satisfy it: only its deadline is left
+        if wait.problem is None:  # otherwise no event can satisfy the wait, and only the deadline can end it
             self.commands.append(OpenWait(p, wait.key, deadline))
 
     def close_wait(self, p: int) -> None:
+        """Removes the wait of a pause, and the timer of the deadline."""
         if self.plan.pauses[p].ttl_ms:
             self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
         self.commands.append(CloseWait(p))
 
     def begin_pause(self, p: int, edges: tuple[int, ...]) -> None:
-        """These edges go into the pause."""
+        """Begins a pause for the given edges, with the delay or with the wait."""
         self.pauses[p] = self.pauses[p]._replace(edges=edges)
         delay = self.plan.pauses[p].delay_ms
         if delay:
@@ -254,6 +255,6 @@ class Draft:
         self.move_pause(p, "drop")
 
     def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
-        """Keep why an expression has no value, if it has none."""
+        """Stores the reason why an expression has no value, if there is one. `kind`: edge or pause."""
         if answer is not None and answer.problem is not None:
             self.problems = (*self.problems, (kind, index, answer.problem))

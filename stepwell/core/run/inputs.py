@@ -1,4 +1,4 @@
-"""What a step sees: its input document, and the variables of the expressions on its edges (contract, section 3)."""
+"""Builds the input document of a step, and the variables of expressions on edges."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_INPUT_BYTES = 640 * 1024
 
 
 def error_json(error: Error) -> bytes:
-    """An error as steps and the API see it."""
+    """The JSON form of an error, for steps and for the API."""
     output = None if error.output is None else orjson.Fragment(error.output)
-    message = error.message.encode(errors="replace").decode()  # names of files may hold what is no Unicode
+    message = error.message.encode(errors="replace").decode()  # a file name in it may not be valid Unicode
     return orjson.dumps({"kind": error.kind, "message": message, "status": error.status, "output": output})
 
 
 def erased_error(error: bytes) -> bytes:
-    """The error without its message and output, which may quote the data of an erased user."""
+    """The error without message and output, because they may quote data of an erased user."""
     value = orjson.loads(error)
     return orjson.dumps({"kind": value["kind"], "message": "erased", "status": value["status"], "output": None})
 
@@ -39,7 +39,7 @@ def error_from(text: bytes) -> Error:
 
 
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
-    """Ids of the events that satisfied this step's edges, the first one first."""
+    """The ids of the events that satisfied the step's edges, in the order in which they did."""
     matched = {
         plan.edges[e].pause
         for e in plan.steps[step].edges
@@ -50,17 +50,20 @@ def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
 
 
 class JoinedOutputs:
-    """The outputs of a step's ancestors as the members of a JSON object. The prefix that the previous step of the run
-    has too is not joined again; in a chain, that is all but one."""
+    """Joins the outputs of a step's ancestors to the members of a JSON object, with a cache.
+
+    If the ancestors of the previous step are a prefix of this step's ancestors, only the rest is joined. In a chain of
+    steps, the rest is a single output.
+    """
 
     __slots__ = ("_members", "_steps")
 
     def __init__(self) -> None:
         self._steps: tuple[int, ...] = ()
-        self._members = b""  # of these steps
+        self._members = b""  # the joined outputs of `_steps`
 
     def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> bytes:
-        """The members of those of these steps that have a text. The steps have ended, so their texts do not change."""
+        """The members for the steps that have a text. All steps have ended, so the texts do not change."""
         known = len(self._steps)
         is_longer = steps[:known] == self._steps
         begin, more = (self._members, steps[known:]) if is_longer else (b"", steps)
@@ -71,7 +74,7 @@ class JoinedOutputs:
 
 
 def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
-    """The pieces of the members of a JSON object: one member for each of these steps that has a text."""
+    """The pieces of a JSON object's members, with one member for each step that has a text."""
     if not texts:
         return []
     pieces: list[bytes] = []
@@ -83,8 +86,8 @@ def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> li
 
 @immutable
 class InputTexts:
-    """The JSON texts that the input of a step is put together from. `outputs` and `errors` are by step. `joined` is
-    shared by the inputs of all steps of one run."""
+    """The JSON texts that a step's input is built from. `outputs` and `errors` are by step. `joined`: the cache that
+    the inputs of all steps of a run share."""
 
     event: bytes
     async_events: Sequence[bytes] = ()
@@ -94,13 +97,13 @@ class InputTexts:
 
 
 def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, replay: str | None = None) -> bytes:
-    """The input of the step's newest attempt, one JSON document. Only `ctx.attempt` differs between attempts.
+    """The input of the step's newest attempt, as a JSON document. Only `ctx.attempt` differs between attempts.
 
-    Ancestors that had not ended when the input was frozen are left out. `replay` is the id of the replay that made the
-    run, if one did. The document is put together by hand, so that each text is copied once, however long it is.
+    Ancestors that had not ended when the input was frozen are left out. `replay`: the id of the replay that created the
+    run, if there was one. The document is joined from texts, so that each text is copied only once.
     """
     state, value = run.steps[step], plan.steps[step]
-    seen = tuple(a for a in value.ancestors if a not in state.unseen) if state.unseen else value.ancestors
+    ended = tuple(a for a in value.ancestors if a not in state.unseen) if state.unseen else value.ancestors
     ctx: dict[str, Any] = {
         "function_id": plan.function_id,
         "function_version": plan.version,
@@ -115,8 +118,8 @@ def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, 
         ctx["replay"] = replay
     first_event = texts.async_events[0] if texts.async_events else b"null"
     joined, outputs = texts.joined, texts.outputs
-    steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
-    errors = _members(plan, seen, texts.errors)
+    steps = _members(plan, ended, outputs) if joined is None else [joined.of(plan, ended, outputs)]
+    errors = _members(plan, ended, texts.errors)
     pieces = [b'{"event":', texts.event, b',"steps":{', *steps, b'},"errors":{', *errors]
     pieces += [b'},"async":', first_event, b',"ctx":', orjson.dumps(ctx), b"}"]
     return b"".join(pieces)
@@ -130,8 +133,10 @@ def edge_variables(
     errors: Mapping[int, bytes],
     read_by: Iterable[Expression],
 ) -> dict[str, Any]:
-    """The variables of expressions (`read_by`) on edges out of `parent`, a step or TRIGGER. `steps` and `errors` hold
-    what these expressions read and what has ended."""
+    """The variables for expressions (`read_by`) on edges out of `parent`, a step or TRIGGER.
+
+    `steps` and `errors` contain only the ended steps that these expressions read.
+    """
     expressions = list(read_by)
     read = [expression.steps_read for expression in expressions]
     reads_response = any("response" in expression.variables for expression in expressions)
@@ -155,17 +160,17 @@ def match_answer(
     errors: Mapping[int, bytes],
     incoming: dict[str, Any],
 ) -> Answer:
-    """Whether an incoming event satisfies a wait's `match`, and why it has no value if it has none."""
+    """Whether an incoming event satisfies the `match` of a pause, or the reason why `match` has no value."""
     return matcher(plan, pause, event, outputs, errors)(incoming)
 
 
 def matcher(
     plan: Plan, pause: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Callable[[dict[str, Any]], Answer]:
-    """`match_answer` as a function of the incoming event. The data of the run is decoded once."""
-    paus = plan.pauses[pause]
-    if paus.match is None:
+    """A function that returns `match_answer` for an incoming event. The data of the run is decoded once."""
+    parent, source = plan.pauses[pause].parent, plan.pauses[pause].match
+    if source is None:
         return lambda incoming: Answer(True)
-    match = compile_expression(paus.match, Scope.MATCH)
-    known = edge_variables(plan, paus.parent, event, outputs, errors, [match])
+    match = compile_expression(source, Scope.MATCH)
+    known = edge_variables(plan, parent, event, outputs, errors, [match])
     return lambda incoming: match.evaluate(Bindings(**known, async_event=incoming))

@@ -1,6 +1,6 @@
-"""`stepwell/event.invalid`: the engine's own event about an event that does not match its schema.
+"""The event `stepwell/event.invalid`, which the engine sends for an event that does not match its schema.
 
-One rule: there is at most one for each event, and none for the engine's own, so that no function can wake itself.
+It is sent at most once for each event, and never for the engine's events, so that no function can trigger itself.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.events.events import Event, Invalid, internal_event, run_id
 
 INVALID_EVENT = "stepwell/event.invalid"
-MOST_SHOWN = 20  # of what is wrong with an event, as it is kept and told; a sender is told all
+MOST_SHOWN = 20  # errors of one event that are stored and sent; the response to the sender has all of them
 
 
 def invalid_event(event: Event, policy: str, errors: Sequence[Invalid], now: int) -> Event:
-    """`policy`: what became of it, `reject` (it was not accepted) or `warn` (it was)."""
+    """The event about an invalid event. `policy`: `reject` (it was not accepted) or `warn` (it was accepted)."""
     data = {
         "event_name": event.name,
         "event_id": event.id,

@@ -1,6 +1,6 @@
-"""How long a run may take: what it may come to need must be kept so long.
+"""Computes how long a run may take. Stepwell must store everything that the run may need for this long.
 
-One rule: never too short, but for a `retry_after`, which a step may say to be anything; most runs end long before.
+The result is an upper bound, except that a step may return any `retry_after`. Most runs end long before.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from stepwell.core.plan import TRIGGER, Plan, Step
 from stepwell.core.run.attempt_result import MAX_LOSSES
 
-_UNSEEN_MS = 7 * 3_600_000  # how long an attempt may wait to begin, and a lost one may stay unnoticed
+_UNSEEN_MS = 7 * 3_600_000  # the maximum time until an attempt starts, or until a lost attempt is noticed
 
 
 def longest_run_ms(plan: Plan) -> int:
-    """The longest time from a run's start to its end: on the slowest path every step uses up all its attempts, and
-    every pause its delay and its ttl."""
+    """The maximum duration of a run: that of the slowest path, if all attempts, delays and ttls are used up."""
     ends = {TRIGGER: 0}
     for i in sorted(range(len(plan.steps)), key=lambda i: len(plan.steps[i].ancestors)):  # parents come first
         edges = [plan.edges[e] for e in plan.steps[i].edges]
@@ -27,7 +26,7 @@ def _pause_ms(plan: Plan, pause: int | None) -> int:
 
 
 def _step_ms(step: Step) -> int:
-    if step.is_approval:  # it begins at once, is never lost, and nothing is tried again
+    if step.is_approval:  # an approval starts at once, is never lost, and is not retried
         return step.timeout_ms
     retries = step.retries
     longest_delay = round(retries.max_ms * (1 + retries.jitter))

@@ -1,7 +1,7 @@
-"""What goes into the engine core (facts, past tense) and what comes out of it (commands, imperative).
+"""The input of the engine core (facts, in the past tense) and the output (commands, in the imperative).
 
-Plain data only. Times are integers: milliseconds since the Unix epoch. JSON texts are UTF-8 bytes, already valid.
-Steps, edges and pauses are named by their index in the `Plan`.
+Plain data only. Times are milliseconds since the Unix epoch. JSON texts are valid UTF-8 bytes. Steps, edges and pauses
+are identified by the index in the `Plan`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from stepwell.core.plain_data import immutable
 
 @immutable
 class Error:
-    """Why an attempt failed, as steps and people see it: `{kind, message, status, output}`."""
+    """The error of a failed attempt, shown to later steps and in the API: `{kind, message, status, output}`."""
 
     kind: str
     message: str
     status: int | None = None
-    output: bytes | None = None  # JSON text of what the attempt printed, where that was JSON
+    output: bytes | None = None  # JSON text of the attempt's output, if that is a JSON object
 
 
 @immutable
 class Outcome:
-    """What came back from an attempt: an output (JSON text), or an error that may be worth another try."""
+    """The result of an attempt: an output (JSON text), or an error that may be retried."""
 
     output: bytes | None = None
     error: Error | None = None
@@ -38,12 +38,12 @@ class Outcome:
 
 @immutable
 class RunStarted:
-    """The run was made: its `$trigger` edges settle, its first steps start."""
+    """The run was created: the `$trigger` edges settle, and the first steps start."""
 
 
 @immutable
 class CarriedOver:
-    """The outcome that a step had in an earlier run. None: it was skipped."""
+    """The outcome of a step in an earlier run. None: the step was skipped."""
 
     step: int
     outcome: Outcome | None
@@ -51,8 +51,11 @@ class CarriedOver:
 
 @immutable
 class RunResumed:
-    """The run was made to go on from a step of an earlier one. That step starts at once, whatever its edges say; the
-    kept steps have ended. Of the edges into all of these, some were `satisfied`; events `matched` pauses, in order."""
+    """The run was created to continue an earlier run from a step.
+
+    This step starts at once, without its edges being evaluated. The `kept` steps have ended already. `satisfied`: the
+    edges into these steps that were satisfied. `matched`: the pauses that events matched, in order.
+    """
 
     step: int
     kept: tuple[CarriedOver, ...]
@@ -62,14 +65,14 @@ class RunResumed:
 
 @immutable
 class StepKept:
-    """A kept step's edges to steps that run again are settled anew."""
+    """A step was carried over: the edges to steps that run again are settled."""
 
     step: int
 
 
 @immutable
 class AttemptStarted:
-    """A claim: this attempt is about to be executed, by exactly one worker."""
+    """A worker is about to execute this attempt. The transition that folds this fact is the claim."""
 
     step: int
     attempt: int
@@ -77,7 +80,7 @@ class AttemptStarted:
 
 @immutable
 class AttemptPostponed:
-    """The claimed attempt was never started, and is to be started anew at `until` (ms since the epoch)."""
+    """The claimed attempt was never started. It is to be started again at `until` (ms since the epoch)."""
 
     step: int
     attempt: int
@@ -89,12 +92,12 @@ class AttemptEnded:
     step: int
     attempt: int
     outcome: Outcome
-    at: int | None = None  # when it ended, if it is told later
+    at: int | None = None  # when it ended, if the fact arrives later
 
 
 @immutable
 class AttemptLost:
-    """The server or worker that executed this attempt is gone, and nobody knows how the attempt ended."""
+    """The server or worker that executed this attempt is gone, so the outcome is unknown."""
 
     step: int
     attempt: int
@@ -103,7 +106,7 @@ class AttemptLost:
 @immutable
 class RetryDue:
     step: int
-    attempt: int  # the attempt that failed; the next number is queued
+    attempt: int  # the failed attempt; the next number is queued
 
 
 @immutable
@@ -113,7 +116,7 @@ class DelayEnded:
 
 @immutable
 class EventArrived:
-    """An event that satisfies the wait: the name is equal, `match` held, it came in time, it is no replay."""
+    """An event satisfied the wait: the name is equal, `match` is true, it came in time, and it is not a replay."""
 
     pause: int
     event_id: str
@@ -121,8 +124,10 @@ class EventArrived:
 
 @immutable
 class DeadlinePassed:
-    """The wait's ttl is over, and a last look found no event that satisfies it. `looked`: the position up to which that
-    is known already."""
+    """The ttl of the wait has passed, and a last search found no event that satisfies it.
+
+    `looked`: the position up to which events have been checked already.
+    """
 
     pause: int
     looked: int = 0
@@ -154,10 +159,8 @@ Fact = (
 
 @immutable
 class WaitKey:
-    """Where a wait is found: `key` is the index key of its equality conjuncts, None if only its name tells.
-
-    `problem` is set if the known side of `match` has no value, so that no event can satisfy it.
-    """
+    """The key under which a wait is stored, from the equalities in `match`; None if found by the event's name alone.
+    `problem` is set if the run's side of `match` has no value, so that no event can satisfy the wait."""
 
     key: bytes | None
     problem: str | None = None
@@ -165,12 +168,12 @@ class WaitKey:
 
 @immutable
 class Questions:
-    """What the engine must evaluate before a fact can be decided. All of it is about edges of one `parent`."""
+    """The expressions that the engine must evaluate before a fact can be folded. All are on edges of one `parent`."""
 
     parent: int = -1
     edges: tuple[int, ...] = ()  # edges whose `if` is evaluated now
     pauses: tuple[int, ...] = ()  # pauses whose wait key is needed now
-    outcome: Outcome | None = None  # how the parent ends with this fact, if it does
+    outcome: Outcome | None = None  # the outcome of the parent, if it ends with this fact
 
 
 @immutable
@@ -190,31 +193,31 @@ class TimerKind(IntEnum):
     RETRY = 1
     DELAY = 2
     DEADLINE = 3
-    DECISION = 4  # by when people must have decided on an approval
+    DECISION = 4  # the end of the time for a decision on an approval
 
 
 @immutable
 class Timer:
-    """A timer's name within its run. `index` is a step for RETRY and DECISION (with its attempt), else a pause."""
+    """The identity of a timer within a run. `index`: a step for RETRY and DECISION (with `attempt`), else a pause."""
 
     kind: TimerKind
     index: int
     attempt: int = 0
 
     def fact(self) -> Fact:
-        """The fact that is true once this timer is due."""
+        """The fact to fold when the timer is due."""
         if self.kind is TimerKind.RETRY:
             return RetryDue(self.index, self.attempt)
         if self.kind is TimerKind.DELAY:
             return DelayEnded(self.index)
         if self.kind is TimerKind.DECISION:
-            error = Error("approval_timeout", "nobody decided in time")
+            error = Error("approval_timeout", "there was no decision before the timeout")
             return AttemptEnded(self.index, self.attempt, Outcome(error=error, retryable=False))
         return DeadlinePassed(self.index)
 
 
 def timer_of(fact: Fact) -> Timer | None:
-    """The timer that brings a fact; None if no timer does."""
+    """The timer that produces a fact; None if the fact does not come from a timer."""
     if isinstance(fact, RetryDue):
         return Timer(TimerKind.RETRY, fact.step, fact.attempt)
     if isinstance(fact, DelayEnded):
@@ -229,7 +232,7 @@ def timer_of(fact: Fact) -> Timer | None:
 
 @immutable
 class RunStep:
-    """Execute this attempt: it is queued."""
+    """Execute this attempt, which is queued."""
 
     step: int
     attempt: int
@@ -237,7 +240,7 @@ class RunStep:
 
 @immutable
 class StopStep:
-    """Kill this running attempt; its outcome will change nothing."""
+    """Stop this running attempt. The outcome changes nothing any more."""
 
     step: int
     attempt: int
@@ -256,7 +259,7 @@ class ClearTimer:
 
 @immutable
 class OpenWait:
-    """Store the wait, then look for events that came before it was stored."""
+    """Store the wait, then search for matching events that were accepted before it was stored."""
 
     pause: int
     key: bytes | None
@@ -270,8 +273,10 @@ class CloseWait:
 
 @immutable
 class RecordAttempt:
-    """An attempt is over: keep its record. `status`: completed, failed, lost or cancelled; or kept, with the number 0,
-    for what a step did in an earlier run."""
+    """Store the record of an attempt that has ended.
+
+    `status`: completed, failed, lost or cancelled; or kept, with attempt 0, for a result from an earlier run.
+    """
 
     step: int
     attempt: int
@@ -285,7 +290,7 @@ class RecordAttempt:
 
 @immutable
 class EmitEnd:
-    """Tell the world that the run ended: `stepwell/run.<status>`."""
+    """Send the event about the end of the run: `stepwell/run.<status>`."""
 
     status: str
 

@@ -1,6 +1,6 @@
-"""What a step says: from stdout, exit code, HTTP status or return value to an `Outcome` (contract, section 3).
+"""Turns the result of an attempt into an `Outcome`: stdout, exit code, HTTP status or return value.
 
-One rule: whatever bytes a step prints, the result is an `Outcome` that can be stored, sent and read again.
+The result for any bytes that a step prints is an `Outcome` that can be stored, sent and read again.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x
 
 @immutable
 class Said:
-    """What a step said, read. `log` are the lines before the output, `text` the bytes the output was read from."""
+    """The parsed output of a step. `text`: the bytes of the output. `log`: the lines before the output."""
 
-    output: bytes | None  # compact JSON text, None if there is a problem
-    fields: Mapping[str, Any] = field(default_factory=dict)  # of an output that is a JSON object
-    is_json: bool = True  # False: text, wrapped as `{"body": text}`
+    output: bytes | None  # compact JSON text; None if there is a problem
+    fields: Mapping[str, Any] = field(default_factory=dict)  # the members of the output, if that is a JSON object
+    is_json: bool = True  # False: the output is text, wrapped as `{"body": text}`
     problem: Error | None = None
     log: bytes = b""
     text: bytes = b""
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- parsing ---------------------------------------------------------------------------------------------------------
 
 
 def read_json(text: bytes, log: bytes = b"") -> Said:
-    """Read a text that should be one JSON value: what a handler returned."""
+    """Parses a text that should be one JSON value: the result of a handler."""
     try:
         return _said(*parse_compact(text), text, log)
     except ValueError as error:
@@ -54,7 +54,7 @@ def read_json(text: bytes, log: bytes = b"") -> Said:
 
 
 def read_value(value: object) -> Said:
-    """Read what a handler returned, if somebody has parsed it already."""
+    """Parses the result of a handler that is already decoded from JSON."""
     try:
         return read_json(orjson.dumps(value))
     except TypeError:
@@ -62,9 +62,9 @@ def read_value(value: object) -> Said:
 
 
 def read_stdout(text: bytes) -> Said:
-    """Read all that a step printed: a JSON value, or a last line that is an object or array, or text.
+    """Parses the stdout of a step: a JSON value, or a last line that is an object or array, or text.
 
-    What looks like a number and is none that is held exactly is text: it is the hash of a commit, or a tracking number.
+    A number that cannot be represented exactly is text, because it may be a commit hash or a tracking number.
     """
     if is_inexact_number(text):
         return _said_text(text)
@@ -85,7 +85,7 @@ def _said_text(text: bytes) -> Said:
 
 
 def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
-    """Read a last line as the output; None unless it is a JSON object or array."""
+    """Parses the last line as the output. None if it is not a JSON object or array."""
     if line.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
@@ -97,7 +97,7 @@ def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
 
 
 def too_large(size: int) -> Said:
-    """What was said if it is `size` bytes, and no one keeps them."""
+    """The parsed form of an output of `size` bytes that is too large to be read."""
     return _too_large(size, b"")
 
 
@@ -108,33 +108,37 @@ def _said(value: Any, output: bytes, text: bytes, log: bytes = b"") -> Said:
 
 
 def _invalid(reason: str, text: bytes, log: bytes = b"") -> Said:
-    message = printable(f"the output is JSON that cannot be kept: {reason}")
+    message = printable(f"the output is JSON that cannot be stored: {reason}")
     return Said(None, problem=Error("invalid_output", message), log=log, text=text)
 
 
 def _too_large(size: int, text: bytes, log: bytes = b"") -> Said:
     message = (
-        f"the output has {size:,} bytes, more than the {MAX_OUTPUT_BYTES:,} (256 KiB) allowed; "
-        "store it elsewhere and pass a reference to it, such as a URL or a key"
+        f"the output has {size:,} bytes, more than the maximum of {MAX_OUTPUT_BYTES:,} (256 KiB); "
+        "store it elsewhere and output a reference, such as a URL or a key"
     )
     return Said(None, problem=Error("output_too_large", message), log=log, text=text)
 
 
-# --- judging ---------------------------------------------------------------------------------------------------------
+# --- outcomes --------------------------------------------------------------------------------------------------------
 
 
 def from_said(report: Said, now: int) -> Outcome:
-    """The outcome of an attempt that ended well. `now`: ms since the epoch, for a `retry_after` that is a date."""
+    """The outcome of an attempt without a failure so far. The output may have a status that makes it a failure.
+
+    `now`: ms since the epoch, for a `retry_after` that is a date.
+    """
     if report.problem is not None:
         return Outcome(error=report.problem, retryable=False)
     status = _status(report.fields)
     if status is None:
         return Outcome(output=report.output)
-    return _failed("status", f"the output says status {status}{_reason(report)}", status, report, now)
+    return _failed("status", f"the output has the status {status}{_reason(report)}", status, report, now)
 
 
 def from_exit(code: int, report: Said, last_line: str, now: int) -> Outcome:
-    """The outcome of a program. `code` as subprocess has it: negative for a signal. `last_line`: of its stderr."""
+    """The outcome of a program. `code`: the exit code, negative for a signal, as in `subprocess`. `last_line`: the last
+    line of stderr."""
     if code == 0:
         return from_said(report, now)
     status = _status(report.fields)
@@ -147,37 +151,37 @@ def from_exit(code: int, report: Said, last_line: str, now: int) -> Outcome:
 def from_http(
     status: int, report: Said, now: int, *, retry_after: str | None = None, location: str | None = None
 ) -> Outcome:
-    """The outcome of an HTTP call. `retry_after`, `location`: the headers of these names."""
+    """The outcome of an HTTP call. `retry_after`, `location`: the headers with these names."""
     if status < 300:
         outcome = from_said(report, now)
     else:
         where = _redirect(location) if status < 400 else ""
-        outcome = _failed("http", f"answered with status {status}{where}{_reason(report)}", status, report, now)
+        outcome = _failed("http", f"the response has status {status}{where}{_reason(report)}", status, report, now)
     if outcome.error is None or not outcome.retryable or outcome.retry_after_ms is not None:
         return outcome
     return Outcome(None, outcome.error, outcome.retryable, retry_after_ms(retry_after, now))
 
 
 def _redirect(location: str | None) -> str:
-    """What a 3xx leads to: a POST that was sent elsewhere has not done its work here."""
+    """The explanation of a 3xx status, for a message. Redirects are failures, because a POST is not sent again."""
     if not location:
-        return ", which is no success"
-    return f", a redirect to {location}, which is not followed; correct the step's url"
+        return ", which is not a success"
+    return f", a redirect to {location}; redirects are not followed, so correct the step's url"
 
 
 def failure(kind: str, message: str, *, retryable: bool = True) -> Outcome:
-    """A failed outcome; the message may hold anything."""
+    """The outcome of a failure. Unprintable characters in the message are removed."""
     return Outcome(error=Error(kind, printable(message)), retryable=retryable)
 
 
 def timed_out(timeout_ms: int) -> Outcome:
-    return failure("timeout", f"did not end within {timeout_ms / 1000:g} s, its timeout")
+    return failure("timeout", f"the attempt did not end within the timeout of {timeout_ms / 1000:g} s")
 
 
 def unsaid(report: Said, outcome: Outcome) -> bytes:
-    """What was said and is in no output, so that it belongs into the log."""
-    kept = outcome.output if outcome.error is None else outcome.error.output
-    return report.log + report.text if kept is None else report.log
+    """The part of stdout that is not in the output or in the error, and so belongs to the log."""
+    output = outcome.output if outcome.error is None else outcome.error.output
+    return report.log + report.text if output is None else report.log
 
 
 def _failed(kind: str, message: str, status: int | None, report: Said, now: int) -> Outcome:
@@ -196,7 +200,7 @@ def _status(fields: Mapping[str, Any]) -> int | None:
 
 
 def _reason(report: Said) -> str:
-    """How the output itself explains a failure, to go behind a message."""
+    """The explanation of a failure in the output, to be appended to a message."""
     if report.output is not None and not report.is_json:
         text = report.text.strip()[:500].decode("utf-8", "replace")
         return f": {text}" if text else ""
@@ -215,7 +219,7 @@ def _signal(number: int) -> str:
 
 
 def printable(text: str) -> str:
-    """A message that any terminal, JSON text and database takes, of at most 2,000 characters."""
+    """A text without control characters and lone surrogates, cut at 2,000 characters, safe for terminals and JSON."""
     whole = _UNPRINTABLE.sub("", text[: 2 * _LONGEST_MESSAGE]).encode("utf-8", "replace").decode()
     return whole if len(whole) <= _LONGEST_MESSAGE else f"{whole[: _LONGEST_MESSAGE - 3]}..."
 
@@ -224,9 +228,9 @@ def printable(text: str) -> str:
 
 
 def retry_after_ms(value: object, now: int) -> int | None:
-    """Milliseconds from `now` (ms since the epoch) until a retry, at most 366 days; None if `value` is no such thing.
+    """Milliseconds from `now` (ms since the epoch) until a retry, at most 366 days; None if `value` is invalid.
 
-    Seconds as number or text, a duration such as `10s`, an HTTP date (RFC 9110) or an RFC 3339 time.
+    Valid are seconds as number or text, a duration such as `10s`, an HTTP date (RFC 9110) or an RFC 3339 time.
     """
     if isinstance(value, str):
         delay = _delay_in_text(value.strip(), now)
@@ -251,7 +255,7 @@ def _delay_in_text(text: str, now: int) -> float | None:
 
 
 def _moment(text: str) -> datetime | None:
-    from email.utils import parsedate_to_datetime  # seldom needed, and slow to import
+    from email.utils import parsedate_to_datetime  # imported late: rarely needed, and slow to import
 
     try:
         moment = datetime.fromisoformat(text)

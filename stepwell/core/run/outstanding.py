@@ -1,4 +1,4 @@
-"""What a run is owed, as it follows from its state alone."""
+"""Derives the commands that a run still needs from its state alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepwell.core.run.run import PauseStatus, Run, StepStatus
 
 
 def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
-    """The commands that a run in this state is owed; giving one twice is harmless."""
+    """The commands that a run in this state needs. Carrying one out twice is harmless."""
     for i, step in enumerate(run.steps):
         if step.status is StepStatus.QUEUED:
             yield RunStep(i, step.attempt)
@@ -18,12 +18,12 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
         elif step.status is StepStatus.RUNNING and plan.steps[i].is_approval:
             yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
-    hopeless = {index for kind, index, _ in run.problems if kind == "pause"}
+    unsatisfiable = {index for kind, index, _ in run.problems if kind == "pause"}
     for p, pause in enumerate(run.pauses):
         if pause.status is PauseStatus.DELAYED:
             yield SetTimer(Timer(TimerKind.DELAY, p), pause.due_at)
         elif pause.status is PauseStatus.AWAITING:
-            if p not in hopeless:
+            if p not in unsatisfiable:
                 yield OpenWait(p, pause.key, pause.due_at)
             if plan.pauses[p].ttl_ms:
                 yield SetTimer(Timer(TimerKind.DEADLINE, p), pause.due_at)

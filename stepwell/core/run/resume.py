@@ -1,6 +1,7 @@
-"""Going on from a step of an earlier run: what the new run takes over, as the facts that say so.
+"""Continues an earlier run from one of its steps: computes the first facts of the new run.
 
-One rule: what comes after the step, in either version, runs again; of the rest, what had ended keeps its outcome.
+All steps that come after this step, in either version, run again. The other steps keep their outcomes if they had
+ended.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ _KEPT = (StepStatus.COMPLETED, StepStatus.SKIPPED)
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Where a run goes on: at this step, with these outputs of kept steps instead of their own (JSON texts, by id)."""
+    """The step from which a run continues. `outputs`: new outputs for kept steps (JSON texts, by step id)."""
 
     step: str
     outputs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class CannotResume(Exception):
-    """The live version cannot go on from there; the message says why and what to do."""
+    """The live version cannot continue the run from this step. The message contains the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The run that is gone on from. `outputs` and `errors` are JSON texts by step."""
+    """The run to continue. `outputs` and `errors` are JSON texts by step."""
 
     plan: Plan
     run: Run
@@ -39,25 +40,28 @@ class Earlier:
 
 
 def resumption(earlier: Earlier, plan: Plan, restart: Restart) -> list[Fact]:
-    """The first facts of a run of `plan` that goes on from a step; all of them belong into one transition.
-    Raises CannotResume."""
+    """The first facts of a run of `plan` that continues from a step. Raises CannotResume.
+
+    All facts must be folded in one transition.
+    """
     before, now = _index(earlier.plan), _index(plan)
-    live = f"version {plan.version} of {plan.function_id}, which is live,"
+    live = f"the live version {plan.version} of {plan.function_id}"
     if restart.step not in now:
-        raise CannotResume(f"{live} has no step {restart.step[:100]!r}; its steps are {', '.join(now)}")
+        raise CannotResume(f"{live} has no step {restart.step[:100]!r}; choose one of {', '.join(now)}")
     again = _with_descendants(earlier.plan, restart.step) | _with_descendants(plan, restart.step)
     kept = [name for name, i in before.items() if name not in again and _keeps(earlier, i)]
     missing = [name for name in kept if name not in now]
     if missing:
         raise CannotResume(
-            f"{live} has no step {missing[0]!r}, whose outcome would be kept; rerun without a step to go on from"
+            f"{live} has no step {missing[0]!r}, whose outcome would be kept; rerun the whole run without `from_step`"
         )
     editable = [name for name in kept if earlier.run.steps[before[name]].status is StepStatus.COMPLETED]
     for output in restart.outputs:
         if output not in editable:
-            can = f"those that can are {', '.join(editable)}" if editable else "none can"
+            choice = f"set those of {', '.join(editable)}" if editable else "no step's output can be set here"
             raise CannotResume(
-                f"step {output[:100]!r} cannot be given an output, since it did not complete, or runs again; {can}"
+                f"the output of step {output[:100]!r} cannot be set, because the step did not complete or runs again;"
+                f" {choice}"
             )
     outcomes = [CarriedOver(now[name], _outcome(earlier, before[name], restart.outputs.get(name))) for name in kept]
     settled = {*kept, restart.step}
@@ -79,13 +83,13 @@ def _with_descendants(plan: Plan, step_id: str) -> set[str]:
 
 
 def _keeps(earlier: Earlier, i: int) -> bool:
-    """Whether a step ended in a way that others could go on from."""
+    """Whether the outcome of a step is kept: the step completed, was skipped, or failed and the failure was handled."""
     run, status = earlier.run, earlier.run.steps[i].status
     if status is not StepStatus.FAILED:
         return status in _KEPT
-    if run.status is not RunStatus.FAILED:  # or else this failure would have ended the run
+    if run.status is not RunStatus.FAILED:  # an unhandled failure would have failed the run
         return True
-    # What failed after the run had, was never handled. An edge that went on because of a failure tells.
+    # A failure was handled if an edge was taken because of it. Failures after the run had failed were not handled.
     edges = [e for e in earlier.plan.steps[i].out if earlier.plan.edges[e].on in ("failure", "always")]
     return any(run.edges[e] is EdgeStatus.SATISFIED or _went_into_its_pause(earlier, e) for e in edges)
 
@@ -100,7 +104,7 @@ def _outcome(earlier: Earlier, i: int, edited: bytes | None) -> Outcome | None:
     if status is StepStatus.COMPLETED:
         if edited is None and i not in earlier.outputs:
             step = earlier.plan.steps[i].id
-            raise CannotResume(f"the output of step {step!r} is not there any more; give it another one")
+            raise CannotResume(f"the output of step {step!r} is not stored any more; set one with `outputs`")
         return Outcome(output=edited if edited is not None else earlier.outputs[i])
     return Outcome(error=error_from(earlier.errors[i])) if status is StepStatus.FAILED else None
 
@@ -110,8 +114,11 @@ def _leads_on(plan: Plan, i: int, settled: set[str]) -> bool:
 
 
 def _edges(earlier: Earlier, plan: Plan, settled: set[str]) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
-    """The edges into settled steps that are there in both versions and were satisfied, and the events that did it: so
-    that a step whose edge waited for an event sees it again. A pause that other steps wait for anew is left to them."""
+    """The satisfied edges into settled steps that exist in both versions, and the events that matched their pauses.
+
+    So a step whose edge waited for an event gets this event again. A pause is left out if it has edges to other steps
+    too: these wait again.
+    """
     old, run = earlier.plan, earlier.run
     known = {_signature(old, e): e for e in range(len(old.edges)) if run.edges[e] is EdgeStatus.SATISFIED}
     satisfied: list[int] = []
@@ -132,7 +139,7 @@ def _edges(earlier: Earlier, plan: Plan, settled: set[str]) -> tuple[tuple[int, 
 
 
 def _signature(plan: Plan, e: int) -> tuple[object, ...]:
-    """What makes two edges the same, whatever their number."""
+    """A value that is equal for equal edges of two versions, even if their indexes differ."""
     edge = plan.edges[e]
     pause = None if edge.pause is None else plan.pauses[edge.pause]
     waits = None if pause is None else (pause.delay_ms, pause.event, pause.match, pause.ttl_ms)

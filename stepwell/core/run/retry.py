@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again: exponential backoff with jitter, as a pure function."""
+"""Computes the delay before a retry: exponential backoff with jitter, as a pure function."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stepwell.core.plan import Retries
 def retry_delay_ms(retries: Retries, failures: int, seed: str) -> int:
     """Milliseconds until the next attempt after the `failures`-th failure (from 1).
 
-    `initial * factor^(failures-1)`, at most `max`, moved by up to `jitter` (a fraction) either way. The jitter comes
-    from a hash of `seed`, so that deciding the same fact twice gives the same delay.
+    The delay is `initial * factor^(failures-1)`, at most `max`, then changed by up to `jitter` (a fraction) in either
+    direction. The jitter comes from a hash of `seed`, so that folding the same fact twice gives the same delay.
     """
     delay = float(retries.initial_ms)
-    for _ in range(failures - 1):  # not a power: stops at the cap before it could overflow
+    for _ in range(failures - 1):  # a loop and not a power, to stop at the maximum before an overflow
         delay *= retries.factor
         if delay >= retries.max_ms:
             break

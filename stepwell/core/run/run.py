@@ -1,7 +1,7 @@
-"""The state of one run: small, immutable, and packed to a few bytes a step.
+"""The state of a run: small, immutable, and packed to a few bytes for each step.
 
-Outputs, errors and the history of attempts are not in here: they are records that the store keeps beside the run.
-Named tuples, because every transition makes new ones, and they are made five times as fast as frozen dataclasses.
+The state does not contain outputs, errors or the history of attempts: the store has separate records for these. The
+classes are named tuples, because every transition creates new ones, five times as fast as frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class PauseStatus(IntEnum):
     ELAPSED = 3  # a delay without a wait is over
     MATCHED = 4
     EXPIRED = 5
-    DROPPED = 6  # nothing needs it any more
+    DROPPED = 6  # no longer needed
 
 
-_PENDING_STEP = StepStatus.PENDING  # until Python 3.11, an enum is slow to look one up
+_PENDING_STEP = StepStatus.PENDING  # looking up an enum member is slow before Python 3.12
 
 ENDED_STEPS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 BUSY_STEPS = frozenset({StepStatus.QUEUED, StepStatus.RUNNING})
@@ -59,7 +59,7 @@ OPEN_PAUSES = frozenset({PauseStatus.DELAYED, PauseStatus.AWAITING})
 
 class StepState(NamedTuple):
     status: StepStatus = StepStatus.PENDING
-    attempt: int = 0  # number of the newest attempt; 0: none yet
+    attempt: int = 0  # the number of the newest attempt; 0: none yet
     failures: int = 0  # attempts that failed
     losses: int = 0  # attempts that were lost
     at: int = 0  # QUEUED: when it was queued; RUNNING: when it started; RETRYING: when the next attempt is due
@@ -69,23 +69,25 @@ class StepState(NamedTuple):
 
 class PauseState(NamedTuple):
     status: PauseStatus = PauseStatus.IDLE
-    due_at: int = 0  # end of the delay, or the wait's deadline
+    due_at: int = 0  # the end of the delay, or the deadline of the wait
     event_id: str | None = None  # the event that matched
-    order: int = 0  # matched pauses of a run are numbered from 1 in the order they were matched
-    key: bytes | None = None  # where the open wait is found
-    edges: tuple[int, ...] = ()  # those that went into it: an edge that died at `on` or `if` did not
+    order: int = 0  # the matched pauses of a run are numbered from 1, in the order of the matches
+    key: bytes | None = None  # the key under which the open wait is stored
+    edges: tuple[int, ...] = ()  # the paused edges, without those that died because of `on` or `if`
 
 
 class Steps(tuple[StepState, ...]):
-    """The steps of a run, with two sets of them, which every transition hands on to the next. A set is a whole number:
-    bit i stands for step i. So it is cheap to ask about all steps of a long run."""
+    """The steps of a run, with two sets of steps that every transition updates.
+
+    A set is an integer in which bit i stands for step i. So a question about all steps of a long run costs little.
+    """
 
     open: int  # those that have not ended
     busy: int  # those with an attempt that is queued or running
 
 
 def steps_of(run: Run) -> Steps:
-    """The run's steps with their sets, which are found by looking at each step if they are not known."""
+    """The run's steps with the two sets. The sets are computed from the steps if they are not known."""
     steps = run.steps
     if isinstance(steps, Steps):
         return steps
@@ -109,7 +111,7 @@ def bits_where(holds: Iterable[bool]) -> int:
     return int(digits[::-1], 2) if digits else 0
 
 
-STATUS_NAMES = {status: status.name.lower() for status in RunStatus}  # what an enum makes anew each time
+STATUS_NAMES = {status: status.name.lower() for status in RunStatus}  # cached: an enum computes `name` on each access
 
 
 class Run(NamedTuple):
@@ -121,9 +123,9 @@ class Run(NamedTuple):
     steps: tuple[StepState, ...]
     edges: tuple[EdgeStatus, ...]
     pauses: tuple[PauseState, ...]
-    failed_step: int | None = None  # the step whose failure nothing handled
-    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why its expression has no value)
-    failed_edge: int | None = None  # the edge whose `if` had no value, so that the run failed
+    failed_step: int | None = None  # the step whose failure was not handled
+    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why the expression has no value)
+    failed_edge: int | None = None  # the edge whose `if` had no value, which failed the run
 
 
 IDLE_STEP = StepState()
@@ -131,7 +133,7 @@ IDLE_PAUSE = PauseState()
 
 
 def new_run(run_id: str, plan: Plan, now: int) -> Run:
-    """A run to which nothing has happened yet; `RunStarted` is its first fact."""
+    """A new run without any facts. The first fact is `RunStarted` or `RunResumed`."""
     steps = Steps((IDLE_STEP,) * len(plan.steps))
     steps.open, steps.busy = (1 << len(steps)) - 1, 0
     edges, pauses = (EdgeStatus.PENDING,) * len(plan.edges), (IDLE_PAUSE,) * len(plan.pauses)
@@ -139,14 +141,16 @@ def new_run(run_id: str, plan: Plan, now: int) -> Run:
 
 
 def without_data(run: Run) -> Run:
-    """A run that has ended, without what follows from the data of its event: texts that may quote it, and keys of
-    waits, which are digests of it."""
+    """An ended run without information about the event's data, for erasing a user.
+
+    Problems may quote the data, and keys of waits are digests of it.
+    """
     pauses = (pause if pause.key is None else pause._replace(key=None) for pause in run.pauses)
     return run._replace(problems=(), pauses=tuple(pauses))
 
 
 def pack(run: Run) -> bytes:
-    """The run's state as compact JSON, without its id. What is still at its default takes a byte or two."""
+    """The run's state as compact JSON, without the id. Steps and pauses in the default state take a byte or two."""
     return _pack(run, _pack_steps(run.steps), _pack_pauses(run.pauses) if run.pauses else ())
 
 
@@ -165,8 +169,10 @@ Part = tuple[int, bytes]  # steps are in parts 0, 1, 2, ..., pauses in -1, -2, -
 
 
 class Packer:
-    """Packs the states that one long run has one after the other, in parts, so that a transition writes the parts that
-    it changes. A part that was never written holds only what is still at its default."""
+    """Packs the successive states of a long run in parts, so that a transition writes only the parts that it changes.
+
+    A part that was never written contains only steps or pauses in the default state.
+    """
 
     __slots__ = ("_pauses", "_steps")
 
@@ -176,7 +182,7 @@ class Packer:
         self._pauses: tuple[PauseState, ...] = (IDLE_PAUSE,) * len(run.pauses)
 
     def pack(self, run: Run) -> tuple[bytes, list[Part]]:
-        """The run's state without its parts, and the parts that differ from those of the last call."""
+        """The run's state without steps and pauses, and the parts that have changed since the last call."""
         parts = [(n, orjson.dumps(_pack_steps(_part(run.steps, n)))) for n in _differences(self._steps, run.steps)]
         changed = _differences(self._pauses, run.pauses)
         parts += [(-1 - n, orjson.dumps(_pack_pauses(_part(run.pauses, n)))) for n in changed]
@@ -192,7 +198,7 @@ def _part(states: Sequence[State], number: int) -> Sequence[State]:
 
 
 def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
-    """The parts in which two sequences differ. Those that have the same objects are compared fast."""
+    """The numbers of the parts in which two sequences differ. Parts with identical objects are compared fast."""
     if old is new:
         return []
     return [
@@ -205,8 +211,10 @@ def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
 
 
 def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
-    """The inverse of `pack`, and, with all parts, of `Packer.pack`. What earlier versions of Stepwell packed ends
-    before `failed_edge`."""
+    """The inverse of `pack`; with all parts, also of `Packer.pack`.
+
+    Data from earlier versions of Stepwell may end before `failed_edge`.
+    """
     status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, *later = orjson.loads(data)
     if isinstance(steps, int):
         steps, pauses = _whole(steps, pauses, parts)

@@ -1,6 +1,6 @@
-"""The events that the engine itself sends when a run ends: `stepwell/run.completed|failed|cancelled`.
+"""The events that the engine sends when a run ends: `stepwell/run.completed|failed|cancelled`.
 
-One rule: a run that one of these started emits none, so that no function can wake itself for ever.
+A run that was started by such an event sends none, so that no function can trigger itself forever.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ RUN_EVENTS = "stepwell/run."
 
 
 def cancelled_by(plan: Plan, run: Run) -> str | None:
-    """The id of the event that cancelled this run, if a rule of `cancel` did."""
+    """The id of the event that cancelled the run by a rule of `cancel`; None if there is none."""
     return next((text for p in plan.cancels if (text := run.pauses[p].event_id) is not None), None)
 
 
 def end_event(
     plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int, replay: str | None = None
 ) -> Event | None:
-    """The event that tells of this run's end; None if `trigger` was one itself. `errors`: JSON texts by step. `replay`:
-    the replay that made the run, so that who acts on the end can leave those out: `!has(data.replay)`. `cancelled_by`
-    is there if an event cancelled it."""
+    """The event about the end of a run; None if the run was started by such an event.
+
+    `errors`: JSON texts by step. `replay`: the id of the replay that created the run. A trigger can exclude replays
+    with `!has(data.replay)`. The data has `cancelled_by` if an event cancelled the run.
+    """
     if trigger.name.startswith(RUN_EVENTS):
         return None
     error = run_error(plan, run, errors)
     if error is not None:
-        error.pop("output", None)  # an event has a size limit; the run has it all
+        error.pop("output", None)  # the size of an event is limited; the run has the whole error
     data = {
         "run_id": run.id,
         "function_id": plan.function_id,

@@ -1,6 +1,6 @@
-"""What follows from one change of a run: edges that settle, steps that start or are skipped, what ends with the run.
+"""The consequences of a change in a run: edges settle, steps start or are skipped, the run ends.
 
-These functions change a draft by its own moves only.
+These functions change the draft only with its methods.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from stepwell.core.run.run import ENDED_STEPS, EdgeStatus, StepStatus
 _PENDING_STEP, _RUNNING_STEP = StepStatus.PENDING, StepStatus.RUNNING
 _PENDING_EDGE, _PAUSED_EDGE = EdgeStatus.PENDING, EdgeStatus.PAUSED
 
-# The parent's end, as the `on` of an edge sees it.
+# The values of an edge's `on` that hold for each result of the parent.
 ON = {"success": ("success", "always"), "failure": ("failure", "always")}
 
 
 def end_run(draft: Draft, move: str) -> None:
-    """Fail or cancel the run. Steps that have not ended are cancelled; running attempts go on if the run failed."""
+    """Fails or cancels the run. Steps that have not ended are cancelled; after a failure, running attempts go on."""
     draft.move_run(move)
     for i, state in enumerate(draft.steps):
         is_approval, running = draft.plan.steps[i].is_approval, state.status is _RUNNING_STEP
@@ -39,7 +39,7 @@ def end_run(draft: Draft, move: str) -> None:
 
 
 def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
-    """Fail the run if the `if` of one of these edges has no value. Returns whether it has failed."""
+    """Fails the run if the `if` of one of these edges has no value. Returns whether the run has failed."""
     if not draft.answers.edges:
         return False
     undecided = [e for e in edges if (answer := draft.answers.edges.get(e)) and answer.problem is not None]
@@ -52,14 +52,14 @@ def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
 
 
 def settle(draft: Draft, edges: tuple[int, ...], result: str) -> None:
-    """Settle the edges out of a parent that ended with `result`: success, failure or skip."""
+    """Settles the edges out of a parent that ended with `result`: success, failure or skip."""
     if edges:
         _settle_edges(draft, edges, result)
         _join_children(draft, edges)
 
 
 def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
-    """End a pause. Each of its edges is satisfied if `satisfied(on_timeout)` is true, else dead."""
+    """Settles the edges of a pause that has ended. An edge is satisfied if `satisfied(on_timeout)`, else dead."""
     edges = draft.plan.pauses[p].edges
     for e in edges:
         if draft.edges[e] is _PAUSED_EDGE:
@@ -68,7 +68,7 @@ def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
 
 
 def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
-    """Settle edges, or begin their pauses, in the order `on`, `if`, `wait`, `async`."""
+    """Settles edges or begins their pauses, in the order `on`, `if`, `wait`, `async`."""
     begun: dict[int, list[int]] = {}
     passing, plan_edges = ON.get(result, ()), draft.plan.edges
     for e in edges:
@@ -86,8 +86,10 @@ def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
 
 
 def _join_children(draft: Draft, edges: tuple[int, ...]) -> None:
-    """Start or skip the steps behind these edges, and what follows. A chain of 1,000 skipped steps is one transition,
-    so this is a work list and no recursion."""
+    """Starts or skips the steps behind these edges, and those behind skipped steps.
+
+    A chain of 1,000 skipped steps is one transition, so this uses a list and not recursion.
+    """
     children = _children(draft, edges)
     for i in children:
         if _join(draft, i) == "skip":
@@ -103,12 +105,12 @@ def _children(draft: Draft, edges: tuple[int, ...]) -> list[int]:
 
 
 def _join(draft: Draft, i: int) -> str | None:
-    """Start or skip a pending step, if its edges say so; returns the move that was made."""
+    """Starts or skips a pending step if the edges decide it. Returns the move, or None."""
     if draft.steps[i].status is not _PENDING_STEP:
         return None
     step = draft.plan.steps[i]
     if step.join == "merge" and draft.edges[step.edges[-1]] is _PENDING_EDGE:
-        return None  # so steps that many others lead to cost those little
+        return None  # a quick check, so that a step with many parents costs each of them little
     move = JOINS[step.join]([draft.edges[e] for e in step.edges])
     if move == "start":
         draft.start(i)

@@ -1,7 +1,7 @@
-"""Approval links in events, as they are stored: without their signatures, so that who reads a store cannot decide.
+"""Removes the signatures of approval links from stored events, so that read access to a store allows no decision.
 
-A link is `<url>/approvals/<text>.<signature>`. What is stored of it ends before the signature's digits, and so still
-names the signature's key; the signature is made again for the step that is to send the link to somebody.
+A link is `<url>/approvals/<text>.<signature>`. The stored link ends before the digits of the signature, so it contains
+the key id. The signature is created again for the step that sends the link to people.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from stepwell.core.signing import SIGNATURE, UNNAMED, Signer
 
 REQUESTED = "stepwell/approval.requested"
 TEXT = r"([a-z2-7]{26})\.(\d{1,4})\.(\d{1,4})\.([ad])\.(\d{1,15})"
-"""What a link's token says: run, step, attempt, decision, expiry."""
+"""The text of a link's token: run, step, attempt, decision, expiry."""
 _WHOLE = re.compile(rf"{TEXT}\.{SIGNATURE}", re.ASCII)
 _CUT = re.compile(rf"(?P<text>{TEXT})\.(?:(?P<key>[a-z2-7]{{8}})\.)?", re.ASCII)
-_DIGITS = 32  # of a signature
+_DIGITS = 32  # the length of a signature without the key id
 
 
 def signed_text(text: str) -> bytes:
-    """What the signature of a link is of. The keys sign other texts too: none of them begins like this."""
+    """The bytes that the signature of a link covers. No other text that the keys sign begins with this prefix."""
     return b"approval:" + text.encode()
 
 
 def stored_body(event: Event) -> bytes:
-    """The body of an event, without signatures of approval links."""
+    """The body of an event for the store, without the signatures of approval links."""
     return _with_urls(event, lambda url: url[:-_DIGITS] if _WHOLE.fullmatch(url.rpartition("/")[2]) else url)
 
 
 def whole_body(event: Event, keys: Callable[[], Signer]) -> bytes:
-    """The body of an event as it was before `stored_body`. Raises KeysUnreadable."""
-    if not _tells(event):
+    """The body of a stored event, with the signatures of approval links. Raises KeysUnreadable."""
+    if not _has_links(event):
         return event.body
     return _with_urls(event, lambda url: _signed_again(url, keys))
 
 
 def whole_data(event: Event, keys: Callable[[], Signer]) -> dict[str, Any]:
-    """Its data likewise. Raises KeysUnreadable."""
-    return _with_other_urls(event.data, lambda url: _signed_again(url, keys)) if _tells(event) else event.data
+    """The data of a stored event, with the signatures of approval links. Raises KeysUnreadable."""
+    return _with_other_urls(event.data, lambda url: _signed_again(url, keys)) if _has_links(event) else event.data
 
 
 def _signed_again(url: str, keys: Callable[[], Signer]) -> str:
@@ -55,7 +55,7 @@ def _signed_again(url: str, keys: Callable[[], Signer]) -> str:
 
 
 def _with_urls(event: Event, change: Callable[[str], str]) -> bytes:
-    if not _tells(event):
+    if not _has_links(event):
         return event.body
     return orjson.dumps({**event.as_json(), "data": _with_other_urls(event.data, change)})
 
@@ -64,6 +64,6 @@ def _with_other_urls(data: dict[str, Any], change: Callable[[str], str]) -> dict
     return {**data, **{name: change(data[name]) for name in ("approve_url", "decline_url")}}
 
 
-def _tells(event: Event) -> bool:
-    """Whether it is one that tells that people are asked."""
+def _has_links(event: Event) -> bool:
+    """Whether the event contains approval links."""
     return event.name == REQUESTED and not event.erased

@@ -1,4 +1,4 @@
-"""The moves of runs, steps, edges and pauses: no other change of a status is legal."""
+"""The tables of all legal status changes ("moves") of runs, steps, edges and pauses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Table = dict[S, dict[str, S]]
 
 RUN: Table[RunStatus] = {
     RunStatus.RUNNING: {
-        "complete": RunStatus.COMPLETED,  # every step ended, no failure unhandled
-        "fail": RunStatus.FAILED,  # a failure that no edge handles, or an `if` that has no value
+        "complete": RunStatus.COMPLETED,  # every step has ended, and all failures were handled
+        "fail": RunStatus.FAILED,  # no edge handles a failure, or an `if` has no value
         "cancel": RunStatus.CANCELLED,
     },
 }
 
 STEP: Table[StepStatus] = {
     StepStatus.PENDING: {
-        "start": StepStatus.QUEUED,  # its join is satisfied
-        "skip": StepStatus.SKIPPED,  # its join cannot be satisfied any more
+        "start": StepStatus.QUEUED,  # the join is satisfied
+        "skip": StepStatus.SKIPPED,  # the join can no longer be satisfied
         "cancel": StepStatus.CANCELLED,
-        "keep": StepStatus.COMPLETED,  # in a run that goes on from a step of another, as it ended there
+        "keep": StepStatus.COMPLETED,  # carried over from an earlier run that this run continues
         "keep_failure": StepStatus.FAILED,
     },
     StepStatus.QUEUED: {
@@ -31,8 +31,8 @@ STEP: Table[StepStatus] = {
     },
     StepStatus.RUNNING: {
         "complete": StepStatus.COMPLETED,
-        "retry": StepStatus.RETRYING,  # the attempt failed, another one is due later
-        "lose": StepStatus.QUEUED,  # the attempt was lost, the next number follows at once
+        "retry": StepStatus.RETRYING,  # the attempt failed, and the next one is due later
+        "lose": StepStatus.QUEUED,  # the attempt was lost, and the next one is queued at once
         "fail": StepStatus.FAILED,
         "cancel": StepStatus.CANCELLED,
     },
@@ -58,7 +58,7 @@ PAUSE: Table[PauseStatus] = {
     PauseStatus.IDLE: {
         "delay": PauseStatus.DELAYED,
         "await": PauseStatus.AWAITING,
-        "keep": PauseStatus.MATCHED,  # in a run that goes on from a step of another
+        "keep": PauseStatus.MATCHED,  # carried over from an earlier run that this run continues
     },
     PauseStatus.DELAYED: {
         "elapse": PauseStatus.ELAPSED,

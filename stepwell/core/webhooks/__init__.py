@@ -1,1 +1,1 @@
-"""Webhooks: rules that make events of requests, and the requests' signatures."""
+"""Webhooks: rules that create events from requests, and the checks of signatures."""

@@ -1,6 +1,7 @@
-"""Requests by which a sender asks whether an address is meant for it: what they are answered, by a rule.
+"""Challenges: requests with which a sender verifies an address. A rule defines the answer.
 
-One rule: an answer is a short text or a small object, and what is signed for it can be no request of the sender's.
+An answer is a short text or a small object. A text that is signed for an answer must not be usable as a signed request
+of the sender, so it may have only letters, digits, - and _.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EXPRESSIONS = ("if", "sign", "answer")
 
 
 class BadChallenge(Exception):
-    """A challenge that a rule cannot answer: the field of `challenge`, its expression, and why."""
+    """A rule cannot answer a challenge. `field`: in the rule; `expression`: of the field; `why`: the reason."""
 
     def __init__(self, field: str, expression: str, why: str) -> None:
         super().__init__(f"challenge: {field}: {why}")
@@ -33,12 +34,12 @@ class Token:
     """A field of the query that must be equal to a secret."""
 
     query: str
-    secret: str  # its name
+    secret: str  # the name of the secret
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """`answer`, `if_` and `sign` are CEL."""
+    """The rule for challenges. `answer`, `if_` and `sign` are CEL expressions."""
 
     answer: str
     if_: str | None = None
@@ -58,7 +59,7 @@ class Challenge:
         yield compile_value(self.answer, Scope.CHALLENGE)
 
     def is_asked(self, bindings: Bindings) -> bool:
-        """Whether a request is one: `if` holds; without `if`, what is signed, or else `answer`, has a value."""
+        """Whether a request is a challenge: `if` is true. Without `if`: `sign`, or else `answer`, has a value."""
         if self.if_ is not None:
             return compile_expression(self.if_, Scope.WEBHOOK).evaluate(bindings).holds
         if self.sign is not None:
@@ -67,13 +68,16 @@ class Challenge:
         return found.problem is None and found.value is not None
 
     def answer_to(self, bindings: Bindings, sign: Callable[[str], str]) -> str | bytes:
-        """A text, or JSON as bytes. `sign`: the signature of a text. Raises BadChallenge."""
+        """The answer to a challenge: a text, or JSON as bytes. `sign`: signs a text. Raises BadChallenge."""
         if self.sign is not None:
             text = compile_value(self.sign, Scope.WEBHOOK).value(bindings)
             if text.problem is not None:
                 raise BadChallenge("sign", self.sign, text.problem)
             if not isinstance(text.value, str) or not _SIGNABLE.fullmatch(text.value):
-                why = "is no text of 1 to 128 letters, digits, - and _; anything else could be a request of the sender"
+                why = (
+                    "the value is not a text of 1 to 128 letters, digits, - and _; other texts are not signed, because"
+                    " they could be a request"
+                )
                 raise BadChallenge("sign", self.sign, why)
             bindings = bindings.with_signature(sign(text.value))
         found = compile_value(self.answer, Scope.CHALLENGE).value(bindings)
@@ -83,10 +87,10 @@ class Challenge:
         if isinstance(value, dict):
             content = orjson.dumps(value)
             if len(content) > _LARGEST_OBJECT:
-                raise BadChallenge("answer", self.answer, f"has more than {_LARGEST_OBJECT:,} bytes")
+                raise BadChallenge("answer", self.answer, f"the object has more than {_LARGEST_OBJECT:,} bytes")
             return content
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise BadChallenge("answer", self.answer, "is neither a text nor a whole number nor an object")
+            raise BadChallenge("answer", self.answer, "the value is not a text, a whole number or an object")
         if len(str(value)) > LONGEST_TEXT:
-            raise BadChallenge("answer", self.answer, f"has more than {LONGEST_TEXT:,} characters")
+            raise BadChallenge("answer", self.answer, f"the text has more than {LONGEST_TEXT:,} characters")
         return str(value)

@@ -1,4 +1,4 @@
-"""What is wrong between the fields of a webhook's rule, each of which may be right for itself."""
+"""Checks that involve several fields of a webhook rule, and the expressions in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.core.webhooks.senders import BY_TOKEN, BY_URL, SENDERS, is_timed
 from stepwell.core.webhooks.signatures import places
 from stepwell.core.webhooks.webhooks import EXPRESSIONS, template
 
-_CALCULATED = BY_TOKEN | {"sns", "standard-webhooks", "twilio"}  # the others are HMACs
+_WITHOUT_HMAC = BY_TOKEN | {"sns", "standard-webhooks", "twilio"}  # types that cannot sign a challenge
 ONLY = {
     "algorithm": frozenset({"hmac"}),
     "encoding": frozenset({"hmac"}),
@@ -24,17 +24,17 @@ ONLY = {
     "topics": frozenset({"sns"}),
     "confirm": frozenset({"sns"}),
 }
-"""Which types have a field that not all have."""
+"""The fields of `verify` that not all types have, with the types that have them."""
 
 
 def contradictions(raw: dict[Any, Any], name: str) -> Iterator[Problem]:
-    """All that is wrong with a rule beside what its model says."""
+    """The problems of a rule that the model does not find."""
     try:
         field_validators.identifier(name)
     except ValueError as error:
         yield Problem(("name",), f"name: {error}")
     if raw.get("name") not in (None, name):
-        yield Problem(("name",), f"name: is another than that of the webhook, {name}; leave it out")
+        yield Problem(("name",), f"name: differs from the name of the webhook, {name}; remove it")
     if isinstance(raw.get("event"), str):
         yield from _event(raw["event"])
     for field in EXPRESSIONS:
@@ -53,10 +53,14 @@ def _event(text: str) -> Iterator[Problem]:
         yield Problem(("event",), f"event: {error}")
         return
     if len(parts) == 1 and (len(text) > 256 or "*" in text or not text.isprintable() or text != text.strip()):
-        message = "event: a name has at most 256 characters, no * or control character, and no spaces at its ends"
+        message = (
+            "event: the name of an event must have at most 256 characters, no * or control character, and no space at"
+            " the beginning or end"
+        )
         yield Problem(("event",), message)
     if parts[0].startswith("stepwell/") and text != "stepwell/identify":
-        yield Problem(("event",), "event: names that begin with stepwell/ are the engine's own; choose another")
+        message = "event: names that begin with stepwell/ are reserved for the engine; choose another name"
+        yield Problem(("event",), message)
     for source in parts[1::2]:
         yield from _compiled("event", source, is_condition=False)
 
@@ -79,25 +83,26 @@ def _verify(verify: dict[Any, Any]) -> Iterator[Problem]:
     if kind == "sns":
         for field in ("secret", "header"):
             if field in has:
-                yield Problem(("verify", field), f"{field}: SNS signs with a certificate of its own; leave it out")
+                yield Problem(("verify", field), f"{field}: SNS signs with a certificate, so remove this field")
         if verify.get("confirm") and "topics" not in has:
-            yield Problem(("verify", "confirm"), "confirm: name the `topics` whose subscriptions are confirmed")
+            message = "confirm: add `topics`, the topics whose subscriptions are confirmed"
+            yield Problem(("verify", "confirm"), message)
     elif "secret" not in has:
-        yield Problem(
-            ("verify", "secret"), "`secret` is missing; add it: the name of the secret that requests are signed with"
-        )
+        message = "`secret` is missing; add this field: the name of the secret with which requests are signed"
+        yield Problem(("verify", "secret"), message)
     if kind == "hmac" and "header" not in has:
-        yield Problem(("verify",), "`header` is missing; hmac has no usual one, so name the sender's")
+        yield Problem(("verify",), "`header` is missing; add the header in which the sender sends the signature")
     header = verify.get("header")
     if kind == "standard-webhooks" and isinstance(header, str) and not header.lower().endswith("-signature"):
-        yield Problem(("verify", "header"), "header: must end with -signature, as its -id and -timestamp do")
+        message = "header: must end with -signature; the names of the -id and -timestamp headers are derived from it"
+        yield Problem(("verify", "header"), message)
     if kind == "token" and {"header", "query"} <= has:
-        yield Problem(("verify", "query"), "query: the token stands in a header or in the query; name one of them")
+        yield Problem(("verify", "query"), "query: the token is either in a header or in the query; remove one of them")
     for field, kinds in ONLY.items():
         if field in has and kind not in kinds:
-            yield Problem(("verify", field), f"{field}: only {_listed(kinds)} has it; leave it out")
+            yield Problem(("verify", field), f"{field}: only {_listed(kinds)} has this field; remove it")
     if "tolerance" in has and not is_timed(verify):
-        yield Problem(("verify", "tolerance"), "tolerance: these signatures do not say when they were made")
+        yield Problem(("verify", "tolerance"), "tolerance: these signatures contain no time; remove it")
     if kind == "hmac":
         yield from _over(verify)
 
@@ -106,9 +111,8 @@ def _over(verify: dict[Any, Any]) -> Iterator[Problem]:
     over = verify.get("over")
     if not isinstance(over, str):
         if verify.get("timestamp"):
-            yield Problem(
-                ("verify", "timestamp"), "timestamp: a time that is not signed proves nothing; say {{ts}} in `over`"
-            )
+            message = "timestamp: the time must be signed to be of use; add `over` with {{ts}}"
+            yield Problem(("verify", "timestamp"), message)
         return
     try:
         named = places(over)
@@ -116,9 +120,9 @@ def _over(verify: dict[Any, Any]) -> Iterator[Problem]:
         yield Problem(("verify", "over"), f"over: {error}")
         return
     if "body" not in named:
-        yield Problem(("verify", "over"), "over: {{body}} is missing, so that anybody could send another body")
+        yield Problem(("verify", "over"), "over: {{body}} is missing, so anyone could send another body; add it")
     if ("ts" in named) != bool(verify.get("timestamp")):
-        message = "over: {{ts}} and the field `timestamp`, which says where the time stands, go together"
+        message = "over: {{ts}} needs the field `timestamp`, the place of the time, and `timestamp` needs {{ts}}"
         yield Problem(("verify", "over"), message)
 
 
@@ -129,8 +133,8 @@ def _challenge(challenge: dict[Any, Any], verify: object) -> Iterator[Problem]:
             scope = Scope.CHALLENGE if field == "answer" else Scope.WEBHOOK
             yield from _compiled(field, source, is_condition=field == "if", scope=scope, within=("challenge",))
     kind = verify.get("type") if isinstance(verify, dict) else None
-    if challenge.get("sign") is not None and (not isinstance(kind, str) or kind in _CALCULATED):
-        message = "sign: it is signed with the secret of `verify`, which must be there and be one of an HMAC"
+    if challenge.get("sign") is not None and (not isinstance(kind, str) or kind in _WITHOUT_HMAC):
+        message = "sign: needs the secret of a `verify` whose type is an HMAC; add one, or remove `sign`"
         yield Problem(("challenge", "sign"), message)
 
 

@@ -1,7 +1,7 @@
-"""What the rule of a webhook may say, and what is wrong with one that says something else.
+"""The models of a webhook rule, and the checks of one.
 
-One rule: as with definitions of functions, what is kept and used is plain data, and reading that back needs no pydantic
-(`core.webhooks.webhooks`).
+As with function definitions, plain data is stored and used. Reading it back (`core.webhooks.webhooks`) needs no
+pydantic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepwell.core.definition import schema_rules as rules
 from stepwell.core.definition.definition import DefinitionError
 from stepwell.core.definition.fields import Cel, Duration, HeaderName, Id, Model, Variable
 from stepwell.core.definition.problems import Pointer, Problem, nearest
-from stepwell.core.definition.suggestions import in_words_with_cures
+from stepwell.core.definition.suggestions import problems_with_fixes
 from stepwell.core.webhooks.checks import ONLY, contradictions
 from stepwell.core.webhooks.webhooks import MAX_EVENT
 
@@ -27,7 +27,9 @@ _TIMESTAMP = rf"^[A-Za-z0-9_]{{1,20}}=$|{field_validators.HEADER}"
 
 def _topic(text: str) -> str:
     if not re.fullmatch(_TOPIC, text):
-        raise ValueError("a topic is an ARN as in arn:aws:sns:eu-west-1:123456789012:orders; `*` may stand at its end")
+        raise ValueError(
+            "a topic must be an ARN as in arn:aws:sns:eu-west-1:123456789012:orders, which may end with `*`"
+        )
     return text
 
 
@@ -40,54 +42,58 @@ Timestamp = Annotated[str, AfterValidator(_timestamp), Field(json_schema_extra={
 
 
 class Verify(Model):
-    """How a request shows that it is from whom it says."""
+    """How requests are signed, to prove who sent them."""
 
     type: Literal[
         "standard-webhooks", "stripe", "github", "slack", "zoom", "shopify", "square", "zendesk", "intercom", "twilio",
         "gitlab", "telegram", "sns", "hmac", "token",
     ] = Field(
-        description="`hmac`: an HMAC stands in `header`; `token`: a secret itself; the others are as their senders say."
+        description="How the sender signs. `hmac`: an HMAC in `header`. `token`: the secret itself, in a header or in"
+        " the query. The others follow the documentation of these senders."
     )  # fmt: skip
     secret: Variable | None = Field(
-        default=None, description="The name of the secret that requests are signed with; all have one but `sns`."
+        default=None, description="The name of the secret with which requests are signed. Required, except for `sns`."
     )
     header: HeaderName | None = Field(
-        default=None, description="The header that has the signature or token, if it is not the usual one."
+        default=None, description="The header with the signature or the token. Default: the sender's usual one."
     )
     algorithm: Literal["sha1", "sha256", "sha384", "sha512"] | None = Field(
-        default=None, description="Of `hmac`; sha256 if not given."
+        default=None, description="For `hmac`: the hash algorithm. Default: sha256."
     )
-    encoding: Literal["hex", "base64"] | None = Field(default=None, description="Of `hmac`; hex if not given.")
+    encoding: Literal["hex", "base64"] | None = Field(
+        default=None, description="For `hmac`: the encoding of the signature. Default: hex."
+    )
     prefix: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        default=None, description="Of `hmac` and `token`: what stands before the signature, as in `v0=`."
+        default=None, description="For `hmac` and `token`: the text before the signature, as in `v0=`."
     )
     over: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None,
-        description="Of `hmac`: what is signed, the body if not given; with {{ts}}, {{body}}, {{url}}, {{method}} and "
-        "{{headers['x-name']}}.",
+        description="For `hmac`: the text that is signed, with {{ts}}, {{body}}, {{url}}, {{method}} and "
+        "{{headers['x-name']}}. Default: {{body}}.",
         examples=["v0:{{ts}}:{{body}}"],
     )
     timestamp: Timestamp | None = Field(
         default=None,
-        description="Of `hmac`: the header that says when it was signed; or a part of the signature's, as in `t=`.",
+        description="For `hmac`: the header with the time of signing; or a part of the signature's header, as in `t=`.",
     )
     tolerance: Duration | None = Field(
         default=None,
-        description="How far from now the time in the signature may be, 5m if not given; of those that have one.",
+        description="The maximum difference between the time in the signature and now. Default: 5m; for `sns` 1h.",
     )
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        default=None, description="Of `token`: the field of the query that has it, in place of a header."
+        default=None, description="For `token`: the field of the query with the token, in place of a header."
     )
     url: (
         Annotated[str, AfterValidator(field_validators.url), Field(json_schema_extra={"pattern": rules.URL})] | None
     ) = Field(
-        default=None, description="The address that the sender sends to, if it is signed; the server's own if absent."
+        default=None,
+        description="The address that the sender sends to, if the signature covers it. Default: the server's address.",
     )
     topics: Annotated[list[Topic], Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="Of `sns`: the ARNs of the topics that may send; `*` may be an ARN's end."
+        default=None, description="For `sns`: the ARNs of the topics that may send. An ARN may end with `*`."
     )
     confirm: bool | None = Field(
-        default=None, description="Of `sns`: whether subscriptions to these topics are confirmed when SNS asks."
+        default=None, description="For `sns`: whether subscriptions to these topics are confirmed automatically."
     )
 
 
@@ -95,63 +101,88 @@ class Token(Model):
     """A field of the query that must be equal to a secret."""
 
     query: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        description="The field's name.", examples=["hub.verify_token"]
+        description="The name of the field.", examples=["hub.verify_token"]
     )
     secret: Variable = Field(description="The name of the secret.")
 
 
 class Challenge(Model):
-    """Which requests ask whether this address is meant for their sender, and what they are answered."""
+    """Requests with which a sender verifies this address, and the answer to them."""
 
     answer: Cel = Field(
-        description="CEL: a text, or an object that is answered as JSON; it has `signature`, too.",
+        description="A CEL expression for the answer: a text, or an object, which is sent as JSON. It may use"
+        " `signature`.",
         examples=["query['hub.challenge']"],
     )
     if_: Cel | None = Field(
         default=None,
         alias="if",
-        description="CEL: which requests these are; if absent, those for which `answer` has a value.",
+        description="A CEL expression that is true for these requests. Default: those for which `answer` has a value.",
     )
     sign: Cel | None = Field(
-        default=None, description="CEL: a text that is signed with the secret of `verify`, in hex, for `signature`."
+        default=None,
+        description="A CEL expression for a text to sign with the secret of `verify`. `signature` has the result in"
+        " hex.",
     )
-    token: Token | None = Field(default=None, description="What the query must have, or the answer is 403.")
+    token: Token | None = Field(
+        default=None, description="A secret that the query must contain. Without it, the response is 403."
+    )
 
 
 class Webhook(Model):
-    """What becomes of requests to `/webhooks/<name>`: an event. CEL has `body`, `headers` and `query`."""
+    """How an event is created from a request to `/webhooks/<name>`. CEL expressions can use `body`, `headers` and
+    `query`."""
 
     schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
     name: Id = Field(
-        default="", description="The webhook's name, a-z, 0-9 and -; the file's if absent.", validate_default=False
+        default="",
+        description="The name of the webhook: a-z, 0-9 and -. Default: the name of the file.",
+        validate_default=False,
     )
     event: Annotated[str, Field(min_length=1, max_length=MAX_EVENT)] = Field(
-        description="The event's name: text, with CEL in {{ }}.", examples=["github/{{ headers['x-github-event'] }}"]
+        description="The name of the event: a text that may contain CEL expressions in {{ }}.",
+        examples=["github/{{ headers['x-github-event'] }}"],
     )
     id: Cel | None = Field(
-        default=None, description="CEL: what tells one event from another. If absent, what the sender calls it."
+        default=None,
+        description="A CEL expression for the event's id, to recognise duplicates. Default: the sender's delivery id.",
     )
-    data: Cel | None = Field(default=None, description="CEL: the event's data; the body if absent.")
-    user: Cel | None = Field(default=None, description="CEL: the event's user, an object or an external_id.")
-    ts: Cel | None = Field(default=None, description="CEL: when it was, in milliseconds or RFC 3339; now if absent.")
-    if_: Cel | None = Field(default=None, alias="if", description="CEL: requests for which it is false are ignored.")
+    data: Cel | None = Field(
+        default=None, description="A CEL expression for the event's data. Default: the body of the request."
+    )
+    user: Cel | None = Field(
+        default=None, description="A CEL expression for the event's user: an object, or a text as the external_id."
+    )
+    ts: Cel | None = Field(
+        default=None,
+        description="A CEL expression for the event's time: milliseconds since 1970 or RFC 3339. Default: now.",
+    )
+    if_: Cel | None = Field(
+        default=None, alias="if", description="A CEL expression. Requests for which it is false are ignored."
+    )
     body: Literal["json", "form", "text"] | None = Field(
-        default=None, description="What the body is, whatever its content type says."
+        default=None, description="The format of the body. Default: as in the content type."
     )
-    challenge: Challenge | None = Field(default=None, description="Requests that ask whether the address is right.")
-    verify: Verify | None = Field(default=None, description="How requests are signed. Absent: anybody may send.")
+    challenge: Challenge | None = Field(
+        default=None, description="How to answer requests with which the sender verifies the address."
+    )
+    verify: Verify | None = Field(
+        default=None, description="How requests are signed. Without it, anyone may send requests."
+    )
 
 
 def parse_webhook(raw: object, name: str, written: Mapping[Pointer, str] | None = None) -> dict[str, Any]:
-    """The rule of this name as it is kept, from plain JSON data. `written`: as `parse_definition` has it. Raises
-    DefinitionError with all that is wrong."""
+    """The rule with this name in its stored form, from plain JSON data. Raises DefinitionError with all problems.
+
+    `written`: as for `parse_definition`.
+    """
     if not isinstance(raw, dict):
-        raise DefinitionError([Problem((), "a rule is an object, with the name of an `event`")])
+        raise DefinitionError([Problem((), "a rule must be an object that has at least an `event`")])
     webhook, errors = _validated(raw)
     problems = [problem for problem in map(_problem, errors) if problem is not None]
     plain = [(error["loc"], error) for error in errors if _problem(error) is None]
     wrong = lambda data: _wrong_places(data, name)  # noqa: E731
-    problems += in_words_with_cures(raw, plain, written or {}, wrong)
+    problems += problems_with_fixes(raw, plain, written or {}, wrong)
     problems += contradictions(raw, name)
     if problems or webhook is None:
         raise DefinitionError(problems)
@@ -159,7 +190,7 @@ def parse_webhook(raw: object, name: str, written: Mapping[Pointer, str] | None 
 
 
 def _validated(raw: Any) -> tuple[Webhook | None, list[Any]]:
-    """The rule, or pydantic's errors."""
+    """The rule and no errors, or None and pydantic's errors."""
     try:
         return Webhook.model_validate(raw), []
     except ValidationError as refused:
@@ -172,17 +203,17 @@ def _wrong_places(raw: Any, name: str) -> set[Pointer]:
 
 
 def warnings(rule: dict[str, Any]) -> list[Problem]:
-    """What is allowed, and probably not meant."""
+    """The parts of a rule that are allowed, but probably a mistake."""
     if "verify" not in rule:
-        return [Problem((), "checks no signature, so that anybody may send it; add `verify`")]
+        return [Problem((), "the rule checks no signature, so anyone can send requests; add `verify`")]
     if rule["verify"]["type"] == "sns" and not rule["verify"].get("topics"):
-        message = "takes messages of any topic, so that anybody with an AWS account may send it; name the `topics`"
+        message = "the rule accepts any topic, so anyone with an AWS account can send messages; add `topics`"
         return [Problem(("verify",), message)]
     return []
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a rule, for editors: as strict as reading one, where a schema can say it."""
+    """The JSON Schema (2020-12) of a rule, for editors. It is as strict as a schema can be."""
     model = Webhook.model_json_schema(by_alias=True)
     model["properties"]["name"].pop("default")
     model["$defs"]["Verify"] |= rules.of_verify(ONLY)
@@ -190,7 +221,7 @@ def schema() -> dict[str, Any]:
 
 
 def _problem(error: Any) -> Problem | None:
-    """The problem, if it is about what fields there are; None if it is about a value."""
+    """The problem, if the error is about the name of a field; None if it is about a value."""
     pointer = error["loc"]
     model = _MODELS.get(pointer[:-1], Webhook)
     match error["type"]:
@@ -199,7 +230,7 @@ def _problem(error: Any) -> Problem | None:
             return Problem(pointer, f"unknown field `{str(pointer[-1])[:100]}`; {nearest(str(pointer[-1]), names)}")
         case "missing":
             return Problem(
-                pointer, f"`{pointer[-1]}` is missing; add it: {model.model_fields[pointer[-1]].description}"
+                pointer, f"`{pointer[-1]}` is missing; add this field: {model.model_fields[pointer[-1]].description}"
             )
     return None
 

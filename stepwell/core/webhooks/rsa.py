@@ -1,9 +1,9 @@
-"""Checking RSA signatures (PKCS #1 v1.5), with the public key of an X.509 certificate.
+"""Checks RSA signatures (PKCS #1 v1.5) with the public key of an X.509 certificate.
 
-The standard library has none of it, and a library that has is larger than all that Stepwell needs for webhooks. Whoever
-checks needs no secret, so there is nothing that timing could tell. As RFC 8017, section 8.2.2, has it, the encoded
-message is made anew and compared as a whole: nothing is parsed out of a signature, which is where forgeries come from
-(CVE-2006-4339 and its like). Keys are read as RFC 5280, section 4.1, and RFC 8017, appendix A.1.1, write them in DER.
+The standard library cannot do this, and a library that can is larger than all other code for webhooks. A check needs no
+secret, so timing reveals nothing. As in RFC 8017, section 8.2.2, the expected encoded message is built and compared as
+a whole. Nothing is parsed out of a signature, because such parsing led to forgeries (such as CVE-2006-4339). Keys are
+decoded from DER as defined in RFC 5280, section 4.1, and RFC 8017, appendix A.1.1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _DIGEST_INFO = {  # RFC 8017, section 9.2, note 1
     "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
     "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
 }
-_SMALLEST, _LARGEST = 2048 // 8, 8192 // 8  # bytes of a modulus
+_SMALLEST, _LARGEST = 2048 // 8, 8192 // 8  # bytes of the modulus
 
 
 class BadCertificate(ValueError):
-    """No RSA key can be read from it."""
+    """The certificate contains no usable RSA key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class PublicKey:
 
     @property
     def size(self) -> int:
-        """Bytes of a signature."""
+        """The length of a signature in bytes."""
         return (self.modulus.bit_length() + 7) // 8
 
 
 def is_signed(key: PublicKey, algorithm: str, message: bytes, signature: bytes) -> bool:
-    """Whether it is this key's signature of the message. `algorithm`: sha1 or sha256."""
+    """Whether the key signed the message. `algorithm`: sha1 or sha256."""
     number = int.from_bytes(signature)
     if len(signature) != key.size or number >= key.modulus:
         return False
@@ -55,17 +55,17 @@ def public_key(pem: bytes) -> PublicKey:
         certificate = ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())
         (signed_part, *_) = _elements(_content(certificate, _SEQUENCE))
         fields = [element for element in _elements(_content(signed_part, _SEQUENCE)) if element[0] != _CONTEXT_0]
-        # Without the version: serial number, algorithm, issuer, validity, subject, the key's information
+        # Without the version, the fields are: serial number, algorithm, issuer, validity, subject, public key
         algorithm, key_bits = _elements(_content(fields[5], _SEQUENCE))
         if not _content(algorithm, _SEQUENCE).startswith(_RSA_ENCRYPTION):
-            raise BadCertificate("its key is not an RSA key")
+            raise BadCertificate("the key is not an RSA key")
         bits = _content(key_bits, _BIT_STRING)
         numbers = [int.from_bytes(_content(element, _INTEGER)) for element in _elements(_content(bits[1:], _SEQUENCE))]
         key = PublicKey(*numbers)
     except (ValueError, IndexError, TypeError) as error:
         raise BadCertificate(f"no RSA key can be read from the certificate: {error}") from None
     if not _SMALLEST <= key.size <= _LARGEST or key.exponent < 3 or key.exponent.bit_length() > 64:
-        raise BadCertificate("the certificate's key has a size that is not used for signatures today")
+        raise BadCertificate("the size of the certificate's key is not allowed for signatures")
     return key
 
 
@@ -80,17 +80,17 @@ def _elements(data: bytes) -> Iterator[bytes]:
 def _content(element: bytes, tag: int) -> bytes:
     start, end = _bounds(element)
     if element[0] != tag or end != len(element):
-        raise ValueError("an element is not of the kind that it should be")
+        raise ValueError("an element has an unexpected type")
     return element[start:end]
 
 
 def _bounds(data: bytes) -> tuple[int, int]:
-    """Where the content of the first element begins and ends."""
+    """The offsets at which the content of the first element begins and ends."""
     length, start = data[1], 2
     if length & 0x80:
         count = length & 0x7F
         length, start = int.from_bytes(data[2 : 2 + count]), 2 + count
     end = start + length
     if end > len(data) or start > len(data):
-        raise ValueError("it ends too early")
+        raise ValueError("the data ends too early")
     return start, end

@@ -1,6 +1,6 @@
-"""What is known of senders of webhooks: how each signs its requests, and what it calls a delivery.
+"""The known senders of webhooks: how each signs requests, and where the id of a delivery is.
 
-One rule: nothing but data, each from the sender's own documentation.
+This is data from the documentation of each sender.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from stepwell.core.webhooks.signatures import Verify, places
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """`signs`: the fields of Verify that are not as its defaults say. A delivery's id stands in one of
-    `delivery_headers`, or in `delivery_field` of the body."""
+    """A sender of webhooks. `signs`: the fields of Verify that differ from the defaults. The id of a delivery is in one
+    of `delivery_headers`, or in the field `delivery_field` of the body."""
 
     signs: Mapping[str, Any] = field(default_factory=dict)
     delivery_headers: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Sender:
 
 
 ANY = ("webhook-id", "svix-id", "x-github-delivery")
-"""Headers that say which delivery a request is, of senders that are not named."""
+"""The headers with the id of a delivery, for unknown senders."""
 
 SENDERS = {
     # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
@@ -90,11 +90,11 @@ BY_URL = frozenset({"twilio", "square"})
 
 
 def verify_of(raw: Mapping[str, Any]) -> Verify:
-    """How requests are signed, by what a rule says of it."""
+    """How requests are signed, from the `verify` of a rule."""
     kind = raw["type"]
     usual = replace(Verify(kind, raw.get("secret", ""), ""), **SENDERS[kind].signs)
     if "header" in raw and kind == "token":
-        usual = replace(usual, prefix="")  # the usual one is that of `authorization`
+        usual = replace(usual, prefix="")  # the default prefix is only for the header `authorization`
     given = {name: raw[name] for name in _SAME if name in raw}
     if "tolerance" in raw:
         given["tolerance_ms"] = parse_duration(raw["tolerance"])
@@ -107,7 +107,7 @@ def verify_of(raw: Mapping[str, Any]) -> Verify:
 
 
 def is_timed(raw: Mapping[str, Any]) -> bool:
-    """Whether what a rule says of signatures tells when they were made."""
+    """Whether signatures contain the time of signing. `raw`: the `verify` of a rule."""
     kind = raw.get("type")
     if kind in ("standard-webhooks", "sns") or raw.get("timestamp"):
         return True
@@ -115,19 +115,19 @@ def is_timed(raw: Mapping[str, Any]) -> bool:
 
 
 def needs_url(verify: Verify) -> bool:
-    """Whether the address that requests are sent to is signed with them."""
+    """Whether signatures cover the address that requests are sent to."""
     return verify.type in BY_URL or "url" in places(verify.over)
 
 
 def delivery_headers(verify: Verify | None) -> tuple[str, ...]:
-    """The headers that may say which delivery a request is, so that one which is sent again is known."""
+    """The headers that may contain the id of a delivery, to recognise a repeated delivery."""
     if verify is not None and verify.type == "standard-webhooks":
         return (f"{verify.header.removesuffix('signature')}id",)
     return ANY if verify is None else SENDERS[verify.type].delivery_headers
 
 
 def delivery_field(verify: Verify | None) -> str:
-    """The field of the body that says it, or nothing."""
+    """The field of the body with the id of a delivery; empty if there is none."""
     return "" if verify is None else SENDERS[verify.type].delivery_field
 
 

@@ -1,10 +1,10 @@
-"""Whether a webhook's request was signed by whom it should be, and when.
+"""Checks the signatures of webhook requests, and the time of signing.
 
 - Standard Webhooks: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 - Twilio: https://www.twilio.com/docs/usage/security#validating-requests
-- all others are HMACs, or texts that only the sender knows, as `core.webhooks.senders` says of each
+- all others use HMACs or secret texts, with the details in `core.webhooks.senders`
 
-One rule: what is secret stands in no message, and is compared in constant time.
+Secrets never appear in messages, and are compared in constant time.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from stepwell.core.webhooks.form import form_fields
 
 ALGORITHMS = ("sha1", "sha256", "sha384", "sha512")
 ENCODINGS = ("hex", "base64")
-_MOST = 20  # signatures that are looked at
+_MOST = 20  # signatures of one request that are checked
 _SEPARATORS = re.compile(r"[,;\s]+")
 _ANY_PREFIX = re.compile(r"^(?:sha\d+|v\d+)=", re.IGNORECASE)
 _EPOCH = re.compile(r"[0-9]{1,15}")
-_SECONDS_DIGITS = 11  # of more digits, they are milliseconds
+_SECONDS_DIGITS = 11  # a number with more digits is in milliseconds
 _PLACE = re.compile(r"\{\{\s*(ts|body|url|method|headers\['([A-Za-z0-9-]+)'\])\s*\}\}")
 _FORM = "application/x-www-form-urlencoded"
 
 
 class BadSignature(Exception):
-    """The request is not from whom it should be, or is too old; the message says why."""
+    """The request is not signed correctly, or is too old. The message contains the reason."""
 
 
 class BadSecret(Exception):
-    """No signature can be checked with this secret; the message says why, and not what it is."""
+    """The secret cannot be used to check signatures. The message contains the reason, but not the secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """How requests are signed. Names of headers are in small letters; `tolerance_ms`: how far the time in a signature
-    may be from now."""
+    """How requests are signed. Header names are in lower case. `tolerance_ms`: the maximum difference between the time
+    in a signature and now."""
 
     type: str
-    secret: str  # its name
+    secret: str  # the name of the secret
     header: str
     algorithm: str = "sha256"
     encoding: str = "hex"
     tolerance_ms: int = 300_000
-    prefix: str = ""  # before the signature; of several parts of a header, those that begin with it are signatures
-    over: str = "{{body}}"  # what is signed
-    timestamp: str = ""  # a header that says when it was signed; or `t=`, a part of the signature's header
-    query: str = ""  # of `token`: the field of the query that has it, in place of a header
-    url: str = ""  # where the sender reaches this webhook, if it signs that
-    topics: tuple[str, ...] = ()  # of `sns`: the ARNs of those that may send
-    confirm: bool = False  # of `sns`: whether subscriptions to these topics are confirmed
+    prefix: str = ""  # the text before a signature; the parts of the header with this prefix are signatures
+    over: str = "{{body}}"  # the template of the signed text
+    timestamp: str = ""  # the header with the time of signing; or `t=`, a part of the signature's header
+    query: str = ""  # for `token`: the field of the query with the token, in place of a header
+    url: str = ""  # the address that the sender sends to, if the signature covers it
+    topics: tuple[str, ...] = ()  # for `sns`: the ARNs of the topics that may send
+    confirm: bool = False  # for `sns`: whether subscriptions to these topics are confirmed
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What a sender may have signed. Names of headers are in small letters; `url` is where the sender sent it, with
-    its query."""
+    """The parts of a request that a signature may cover. Header names are in lower case. `url`: the address that the
+    sender sent the request to, with the query."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -73,14 +73,18 @@ class Signed:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(reversed(form_fields(urlsplit(self.url).query, "replace")))  # of several, the first
+        """The fields of the query. If a field is repeated, the first one counts."""
+        return dict(reversed(form_fields(urlsplit(self.url).query, "replace")))
 
 
 def check_signature(verify: Verify, secret: str | None, signed: Signed, now: int) -> None:
-    """Whether one of the request's signatures is right. `now`: ms since the epoch. Raises BadSignature, BadSecret."""
+    """Raises BadSignature if no signature of the request is right, BadSecret if the secret cannot be used.
+
+    `now`: ms since the epoch.
+    """
     if secret is None:
         raise BadSecret(
-            "it is not set; set an environment variable of the server, or in AWS use `stepwell secrets set`"
+            "it is not set; set it as an environment variable of the server, or on AWS with `stepwell secrets set`"
         )
     if verify.type == "standard-webhooks":
         _check_standard(verify, secret, signed, now)
@@ -93,23 +97,23 @@ def check_signature(verify: Verify, secret: str | None, signed: Signed, now: int
 
 
 def places(over: str) -> list[str]:
-    """What a template of what is signed names: ts, body, url, method, headers. Raises ValueError for anything else."""
-    left = _PLACE.sub("", over)
-    if "{{" in left or "}}" in left:
+    """The names in the template of a signed text: ts, body, url, method, headers. Raises ValueError for others."""
+    rest = _PLACE.sub("", over)
+    if "{{" in rest or "}}" in rest:
         raise ValueError(
-            "what is signed is text with {{ts}}, {{body}}, {{url}}, {{method}} or {{headers['x-name']}} in it"
+            "only {{ts}}, {{body}}, {{url}}, {{method}} and {{headers['x-name']}} are allowed in the signed text"
         )
     return ["headers" if match[2] else match[1] for match in _PLACE.finditer(over)]
 
 
 def check_time(text: str, tolerance_ms: int, now: int) -> None:
-    """Raises BadSignature unless that is near: seconds or milliseconds since 1970, or RFC 3339."""
+    """Raises BadSignature if a time is too far from now. `text`: seconds or milliseconds since 1970, or RFC 3339."""
     at = _ms(text)
     if at is None:
-        raise BadSignature("the signature does not say when it was made, in seconds since 1970")
+        raise BadSignature("the signature contains no time in seconds since 1970")
     if abs(now - at) > tolerance_ms:
         when = "too old" if now > at else "from the future"
-        raise BadSignature(f"the signature is {when}: it may be {tolerance_ms // 1000} s away from now")
+        raise BadSignature(f"the signature is {when}: it may differ from now by at most {tolerance_ms // 1000} s")
 
 
 # --- each kind -------------------------------------------------------------------------------------------------------
@@ -157,16 +161,16 @@ def _check_token(verify: Verify, secret: str, signed: Signed) -> None:
             raise BadSignature(f"the header {verify.header} does not begin with {verify.prefix!r}")
         sent = sent.removeprefix(verify.prefix)
     if not same_secret(sent, secret):
-        raise BadSignature("the token is not right")
+        raise BadSignature("the token is wrong")
 
 
 def same_secret(sent: str, secret: str) -> bool:
-    """Whether a text that came is the secret. Raises BadSecret."""
+    """Whether a text from a request is the secret. Raises BadSecret."""
     return hmac.compare_digest(sent.encode("utf-8", "replace"), _bytes(secret.strip()))
 
 
 def _check_twilio(verify: Verify, secret: str, signed: Signed) -> None:
-    """A form is signed with its fields; of any other body the query has a hash, and the URL is signed."""
+    """Checks a signature of Twilio. It covers the URL and a form; other bodies have a hash in the query."""
     sent = _header(signed.headers, verify.header)
     fields = ""
     if signed.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
@@ -178,7 +182,7 @@ def _check_twilio(verify: Verify, secret: str, signed: Signed) -> None:
     elif signed.body:
         digest = signed.query.get("bodySHA256", "").lower()
         if not hmac.compare_digest(digest.encode("utf-8", "replace"), hashlib.sha256(signed.body).hexdigest().encode()):
-            raise BadSignature("the body is not the one whose hash is in the query as bodySHA256")
+            raise BadSignature("the hash of the body differs from bodySHA256 in the query")
     key = _bytes(secret)
     right = [
         base64.b64encode(hmac.digest(key, (url + fields).encode("utf-8", "surrogateescape"), "sha1"))
@@ -188,11 +192,13 @@ def _check_twilio(verify: Verify, secret: str, signed: Signed) -> None:
         _compare([sent], *right)
     except BadSignature:
         where = signed.url.partition("?")[0]
-        raise BadSignature(f"the signature is not right for {where}: another address, or another token?") from None
+        raise BadSignature(
+            f"the signature is wrong for {where}; check that the sender uses this address, and the right token is set"
+        ) from None
 
 
 def _with_and_without_port(url: str) -> Iterator[str]:
-    """Twilio signs some addresses with the scheme's usual port, and others without."""
+    """A URL with and without the default port: Twilio signs some addresses with the port, and others without."""
     yield url
     parts = urlsplit(url)
     usual = {"https": 443, "http": 80}.get(parts.scheme)
@@ -201,7 +207,7 @@ def _with_and_without_port(url: str) -> Iterator[str]:
 
 
 def _content(over: str, signed: Signed, when: str) -> bytes:
-    """What is signed, in bytes; text is as it came."""
+    """The signed bytes. `over`: the template; `when`: the value of {{ts}}."""
 
     def value(place: re.Match[str]) -> bytes:
         if place[2]:
@@ -218,7 +224,7 @@ def _content(over: str, signed: Signed, when: str) -> bytes:
     return content + over[end:].encode()
 
 
-# --- parts of them ---------------------------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
@@ -244,23 +250,25 @@ def _compare(sent: Iterable[str], *right: bytes) -> None:
         for content in right:
             found |= hmac.compare_digest(signature.encode("utf-8", "replace"), content)
     if not found:
-        raise BadSignature("no signature is right: another secret, or a body that was changed on the way?")
+        raise BadSignature("no signature is right; check the secret, and that no proxy changes the body")
 
 
 def _standard_key(secret: str) -> bytes:
-    """What Standard Webhooks sign with: the secret is written in base64, after `whsec_`. Some senders write `v1,`
-    before it, or leave out the padding."""
+    """The key for Standard Webhooks: the secret is written in base64, after `whsec_`.
+
+    Some senders write `v1,` before it, or leave out the padding.
+    """
     text = secret.strip().removeprefix("v1,").removeprefix("whsec_").rstrip("=")
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise BadSecret("its value is not base64, with or without whsec_ before it, as Standard Webhooks have secrets")
+        raise BadSecret("it is not base64 (with or without whsec_ in front), as Standard Webhooks require")
     return key
 
 
 def _bytes(secret: str) -> bytes:
     if not secret:
-        raise BadSecret("its value is empty")
+        raise BadSecret("it is empty")
     return secret.encode(errors="surrogateescape")

@@ -1,9 +1,9 @@
-"""Messages of Amazon SNS: what of them is signed, and which addresses in them may be asked.
+"""Checks messages of Amazon SNS: the signature, and the addresses in a message that may be requested.
 
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
-One rule: a message says where its certificate is, and anybody can write a message; so what is fetched is fetched from
-SNS's own hosts, by https, and of the topic's own region.
+A message contains the address of a certificate, and anyone can write a message. So Stepwell sends requests only to the
+hosts of SNS, with https, in the region of the topic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIGNED = {
     "SubscriptionConfirmation": _CONFIRMATION,
     "UnsubscribeConfirmation": _CONFIRMATION,
 }
-# A region, and nothing that S3 or another service lets its customers name: sns.s3-us-west-2.amazonaws.com is a bucket.
+# Only a region: customers of S3 can choose other names. For example, sns.s3-us-west-2.amazonaws.com is a bucket.
 _REGION = r"[a-z]{2}(?:-[a-z]+){1,3}-[0-9]{1,2}"
 _HOST = rf"https://sns\.(?P<region>{_REGION})\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE = re.compile(rf"{_HOST}/SimpleNotificationService-[0-9a-f]{{1,64}}\.pem")
@@ -36,49 +36,51 @@ Json = dict[str, Any]
 
 
 def certificate_url(message: Any) -> str:
-    """Where the certificate is that a message is signed with. Raises BadSignature unless that is SNS's own host."""
+    """The address of the certificate that signed a message. Raises BadSignature if it is not a host of SNS."""
     topic = _TOPIC.fullmatch(_text(message, "TopicArn"))
     if topic is None:
-        raise BadSignature("the message names no topic as SNS has them")
+        raise BadSignature("the TopicArn of the message is not the ARN of an SNS topic")
     url = _text(message, "SigningCertURL")
     found = _CERTIFICATE.fullmatch(url)
     if found is None or found["region"] != topic["region"]:
-        raise BadSignature("the certificate is not at sns.<the topic's region>.amazonaws.com, so it is not looked at")
+        raise BadSignature("SigningCertURL is not at sns.<the topic's region>.amazonaws.com")
     return url
 
 
 def check_message(verify: Verify, message: Any, key: PublicKey, now: int) -> None:
-    """Raises BadSignature unless SNS signed it for one of the topics that may send, not long ago."""
+    """Raises BadSignature if SNS did not sign the message, if it is too old, or if the topic may not send."""
     fields = _SIGNED.get(_text(message, "Type"))
     if fields is None:
-        raise BadSignature("the message's Type is none that SNS has")
+        raise BadSignature("the Type of the message is unknown")
     algorithm = _ALGORITHMS.get(_text(message, "SignatureVersion"))
     if algorithm is None:
-        raise BadSignature("the message's SignatureVersion is neither 1 nor 2")
+        raise BadSignature("the SignatureVersion of the message is not 1 or 2")
     try:
         signature = base64.b64decode(_text(message, "Signature"), validate=True)
     except (binascii.Error, ValueError):
-        raise BadSignature("the message's Signature is not base64") from None
+        raise BadSignature("the Signature of the message is not base64") from None
     lines = [f"{name}\n{_text(message, name)}\n" for name in fields if name != "Subject" or message.get(name)]
     if not is_signed(key, algorithm, "".join(lines).encode("utf-8", "surrogatepass"), signature):
-        raise BadSignature("the signature is not right: a message that was changed on the way?")
+        raise BadSignature("the signature is wrong; check that no proxy changes the message")
     check_time(message["Timestamp"], verify.tolerance_ms, now)
     if verify.topics and not any(_is_topic(message["TopicArn"], topic) for topic in verify.topics):
-        raise BadSignature("the message is of a topic that may not send here; add it to `topics`")
+        raise BadSignature("the topic of the message may not send here; add it to `topics`")
 
 
 def confirmation_url(verify: Verify, message: Json) -> str | None:
-    """Where the subscription is confirmed that a message, which was checked, asks for; None if it asks for none, or
-    the rule does not say that it is."""
+    """The address that confirms the subscription requested by a message, which must be checked before.
+
+    None if the message requests no subscription, or the rule does not allow it. Raises BadSignature.
+    """
     if not verify.confirm or message.get("Type") != "SubscriptionConfirmation":
         return None
     url, topic = _text(message, "SubscribeURL"), _TOPIC.fullmatch(message["TopicArn"])
     found = _SUBSCRIBE.fullmatch(url)
     if found is None or topic is None or found["region"] != topic["region"]:
-        raise BadSignature("the subscription is not confirmed at sns.<the topic's region>.amazonaws.com")
-    asked = parse_qs(urlsplit(url).query)
-    if asked.get("Action") != ["ConfirmSubscription"] or asked.get("TopicArn") != [message["TopicArn"]]:
-        raise BadSignature("what the message would have confirmed is no subscription to its topic")
+        raise BadSignature("SubscribeURL is not at sns.<the topic's region>.amazonaws.com")
+    query = parse_qs(urlsplit(url).query)
+    if query.get("Action") != ["ConfirmSubscription"] or query.get("TopicArn") != [message["TopicArn"]]:
+        raise BadSignature("SubscribeURL does not confirm a subscription to the topic of the message")
     return url
 
 
@@ -89,5 +91,5 @@ def _is_topic(arn: str, pattern: str) -> bool:
 def _text(message: Any, name: str) -> str:
     value = message.get(name) if isinstance(message, dict) else None
     if not isinstance(value, str):
-        raise BadSignature(f"the body is no message of SNS: it has no {name}")
+        raise BadSignature(f"the body is not an SNS message: it has no {name}")
     return value

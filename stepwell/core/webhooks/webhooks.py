@@ -1,7 +1,7 @@
-"""What a webhook makes of a request: an event, by a stored rule.
+"""Creates an event from a webhook request by a stored rule.
 
-One rule: a rule says all or nothing. An expression without a value, or with one that an event cannot have, makes no
-event, and the sender is told which and why.
+If an expression of the rule has no value, or a value that an event cannot have, there is no event. The response to the
+sender then contains the field and the reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from stepwell.core.cel.expressions import Bindings, Expression, Scope, compile_expression, compile_value
-from stepwell.core.cel.json_fields import asked_fields
+from stepwell.core.cel.json_fields import fields_with_json
 from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.webhooks.challenges import Challenge
 from stepwell.core.webhooks.senders import verify_of
@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 
 class RuleError(Exception):
-    """A request of which a rule makes no event: the field of the rule, its expression, and why."""
+    """A rule cannot create an event from a request. `field`: in the rule; `expression`: of the field; `why`: the
+    reason."""
 
     def __init__(self, field: str, expression: str, why: str) -> None:
         super().__init__(f"{field}: {why}")
@@ -38,8 +39,8 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a webhook was sent. `body` is JSON data; names of headers are in small letters. `delivery`: what its sender
-    calls this delivery, if it says so."""
+    """A webhook request. `body` is JSON data. Header names are in lower case. `delivery`: the sender's id for this
+    delivery, if there is one."""
 
     body: Any
     headers: Mapping[str, str]
@@ -52,9 +53,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A stored rule, from the plain data that `core.webhooks.definition` checked. `event`: texts, and between them the
-    expressions that stand in {{ }}. `reading`: how the body is read, whatever its content type says. `asked_fields`:
-    fields of a form that are JSON if they can be, since the rule asks for fields of theirs."""
+    """A stored rule, from the plain data that `core.webhooks.definition` has checked.
+
+    `event`: texts, and between them the expressions in {{ }}. `reading`: the format of the body, if the rule sets it.
+    `fields_with_json`: the fields of a form that are parsed as JSON, because the rule reads fields in them.
+    """
 
     name: str
     event: tuple[str, ...]
@@ -63,7 +66,7 @@ class Rule:
     reading: str = ""
     challenge: Challenge | None = None
     needs_body: bool = False
-    asked_fields: frozenset[str] = frozenset()
+    fields_with_json: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, raw: Json) -> Rule:
@@ -75,9 +78,9 @@ class Rule:
         of_challenge = [part for whole in challenge.compiled() for part in (whole, *whole.texts)] if challenge else []
         names_body = any("body" in expression.variables for expression in of_event)
         fields = frozenset(
-            field for expression in (*of_event, *of_challenge) for field in asked_fields(expression.tree)
+            field for expression in (*of_event, *of_challenge) for field in fields_with_json(expression.tree)
         )
-        return replace(rule, needs_body=names_body or "data" not in expressions, asked_fields=fields)
+        return replace(rule, needs_body=names_body or "data" not in expressions, fields_with_json=fields)
 
     def _compiled(self) -> Iterator[Expression]:
         for source in self.event[1::2]:
@@ -110,7 +113,8 @@ class Rule:
             if found.problem is not None:
                 raise RuleError("event", parts[i], found.problem)
             if isinstance(found.value, bool) or not isinstance(found.value, str | int):
-                raise RuleError("event", parts[i], f"is {_kind(found.value)}, not a text or a whole number")
+                why = f"the value is {_kind(found.value)}, not a text or a whole number"
+                raise RuleError("event", parts[i], why)
             parts[i] = str(found.value)
         return "".join(parts)
 
@@ -125,7 +129,7 @@ class Rule:
         if value is None:
             value = sent.delivery
         elif isinstance(value, bool) or not isinstance(value, str | int):
-            raise self._wrong("id", f"is {_kind(value)}, not a text or a whole number")
+            raise self._wrong("id", f"the value is {_kind(value)}, not a text or a whole number")
         return None if value in (None, "") else event_id(self.name, str(value))
 
     def _user(self, bindings: Bindings) -> Json | None:
@@ -133,11 +137,11 @@ class Rule:
         if value is None or isinstance(value, dict):
             return value
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self._wrong("user", f"is {_kind(value)}, not an object, or the text of an external_id")
+            raise self._wrong("user", f"the value is {_kind(value)}, not an object or the text of an external_id")
         return {"external_id": value}
 
     def _ms(self, bindings: Bindings) -> int | None:
-        """Milliseconds since the epoch, of these or of an RFC 3339 text."""
+        """The event's time in milliseconds since the epoch, which the rule gives as a number or as RFC 3339."""
         value = self._value("ts", bindings)
         if value is None or type(value) is int:
             return value
@@ -148,14 +152,15 @@ class Rule:
         except (TypeError, ValueError):
             moment = None
         if moment is None or moment.tzinfo is None:
-            raise self._wrong("ts", "is no time: milliseconds since 1970, or a text such as 2026-11-23T10:00:00Z")
+            why = "the value is not a time: milliseconds since 1970, or a text such as 2026-11-23T10:00:00Z"
+            raise self._wrong("ts", why)
         return round(moment.timestamp() * 1000)
 
     def _wrong(self, field: str, why: str) -> RuleError:
         return RuleError(field, self.expressions[field], why)
 
     def _value(self, field: str, bindings: Bindings) -> Any:
-        """None if the rule does not say it."""
+        """The value of a field's expression; None if the rule does not have the field. Raises RuleError."""
         source = self.expressions.get(field)
         if source is None:
             return None
@@ -166,7 +171,7 @@ class Rule:
 
 
 def template(text: str) -> tuple[str, ...]:
-    """Texts, and between them the expressions in {{ }}. Raises ValueError for what is not closed."""
+    """The texts of a template, and between them the expressions in {{ }}. Raises ValueError if one is not closed."""
     parts: list[str] = []
     while True:
         before, opened, rest = text.partition("{{")
@@ -175,13 +180,13 @@ def template(text: str) -> tuple[str, ...]:
             return tuple(parts)
         end = _end(rest)
         if end is None:
-            raise ValueError("has {{ without }}; write an expression as in github/{{ headers['x-github-event'] }}")
+            raise ValueError("a {{ has no }}; write an expression as in github/{{ headers['x-github-event'] }}")
         parts.append(rest[:end].strip())
         text = rest[end + 2 :]
 
 
 def _end(text: str) -> int | None:
-    """Where the }} is that ends an expression: not in a text of it, and not the end of a map in a map."""
+    """The offset of the }} that ends an expression. A }} inside a text or at the end of nested maps does not count."""
     quote, depth = "", 0
     for i, character in enumerate(text):
         if quote:
@@ -199,7 +204,7 @@ def _end(text: str) -> int | None:
 
 
 def event_id(webhook: str, text: str) -> str:
-    """The id of an event, which no other webhook's and no other sender's can be."""
+    """The id of a webhook's event. It differs from the ids of other webhooks and of other senders."""
     plain = f"{EngineId.WEBHOOK}{webhook}:{text}"
     if len(plain) <= _LONGEST_ID and not _CONTROL.search(plain):
         return plain
