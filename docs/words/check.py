@@ -146,7 +146,7 @@ def _files(paths: Sequence[str]) -> list[Path]:
 
 
 def over_budget(rules: Rules, package: Path = ROOT / "stepwell") -> Iterator[str]:
-    """Words that are good English, but of which there are so many that they stand for something unsaid."""
+    """Words that are good English, but of which there are so many that they stand for something not_in_output."""
     lines = [line for path in package.rglob("*.py") for line in path.read_text("utf-8").splitlines()]
     for word, most in rules.budgets.items():
         found = sum(re.search(rf"\b{word}\b", line) is not None for line in lines)

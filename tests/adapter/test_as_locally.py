@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.aws.steps.outcomes import outcome_of_report
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.outcome import from_exit, unsaid
+from stepwell.core.run.outcome import from_exit, not_in_output
 from stepwell.local.runners.program import last_line
 from stepwell.local.runners.stdout import StdoutReader
 from tests.adapter.lambda_service import Lambda
@@ -51,7 +51,7 @@ def locally(text: bytes, code: int) -> tuple[Outcome, bytes]:
         reader.feed(text[start : start + 64 * KB])
     report = reader.finish()
     outcome = from_exit(code, report, last_line(b""), 0)
-    return outcome, bytes(log) + unsaid(report, outcome)
+    return outcome, bytes(log) + not_in_output(report, outcome)
 
 
 class Through:

@@ -128,7 +128,7 @@ def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: An
     batches.scheduler.sweep(range(8))  # looks at all of them
 
 
-def test_a_step_whose_input_is_lost_fails_and_says_so(batches: Batches, clock: Any) -> None:
+def test_a_step_whose_input_cannot_be_read_fails_and_is_logged(batches: Batches, clock: Any) -> None:
     batches.answer = lambda ctx: LONG
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "1d"})})
     batches.send()

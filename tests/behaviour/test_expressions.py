@@ -181,7 +181,7 @@ def test_a_misspelt_condition_of_both_branches_fails_the_run(platform: Platform)
     assert all("totl" in run["steps"][name]["after"][0]["problem"] for name in branches)
 
 
-def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anything_starts(platform: Platform) -> None:
+def test_a_trigger_condition_without_a_value_fails_the_run_before_any_step_starts(platform: Platform) -> None:
     platform.deploy(function({"a": {"after": {"step": "$trigger", "if": "data.missing"}}, "b": {}}))
     (run,) = platform.runs(platform.send())
     assert (run["status"], statuses(run)) == ("failed", {"a": "cancelled", "b": "cancelled"})

@@ -114,7 +114,7 @@ def test_what_is_no_name_is_one_line_of_error(command: Command, arguments: tuple
     assert "Traceback" not in result.output
 
 
-def test_a_byte_order_mark_is_passed_over(server: Server, command: Command, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(server: Server, command: Command, tmp_path: Path) -> None:
     """PowerShell and Excel write one."""
     (tmp_path / "data.json").write_bytes(b'\xef\xbb\xbf{"x": 1}')
     (tmp_path / "lines").write_bytes(b'\xef\xbb\xbf{"name": "bom"}\r\n{"name": "bom"}\r\n')

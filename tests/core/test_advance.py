@@ -1,4 +1,4 @@
-"""What a run does with each fact. Commands are compared as whole lists: these, and no more."""
+"""Tests how each fact changes a run. Commands are compared as complete lists."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from stepwell.core.run.run import (
 
 NOW = 1_000_000
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
-A, B, C, D, E, F = range(6)  # steps, in the order in which a test's plan gives them
+A, B, C, D, E, F = range(6)  # steps, in the order of a test's plan
 
 OK = Outcome(output=b"1")
 BOOM = Error("exit", "exit status 1")
@@ -72,12 +72,12 @@ ANSWERS = {"true": Answer(True), "false": Answer(False), BROKEN: Answer(False, "
 
 
 def after(parent: str, **fields: Any) -> dict[str, Any]:
-    """An edge; `if_` and `async_` stand for what Python does not allow as names."""
+    """An edge. `if_` and `async_` are the fields `if` and `async`, which are keywords in Python."""
     return {"step": parent, **{name.rstrip("_"): value for name, value in fields.items()}}
 
 
 def plan_of(cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> Plan:
-    """A plan of these steps, without retries unless a step says otherwise."""
+    """A plan of these steps. A step has no retries unless it sets `retries`."""
     defaults = {"path": "file://.", "retries": {"attempts": 0}}
     definition = {
         "id": "f",
@@ -89,8 +89,8 @@ def plan_of(cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any])
 
 
 class Story:
-    """A run to which facts are told. An `if` holds if it is literally `true`, and has no value if it is BROKEN; every
-    wait has the key KEY."""
+    """A run into which a test folds facts. An `if` is true if it is literally `true`, and has no value if it is BROKEN.
+    Every wait has the key KEY."""
 
     def __init__(self, cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> None:
         self.plan = plan_of(cancel, **steps)
@@ -104,22 +104,22 @@ class Story:
         )
         return advance(self.plan, self.run, fact, answers, now)
 
-    def tell(self, fact: Fact, now: int = NOW) -> list[Command]:
+    def fold(self, fact: Fact, now: int = NOW) -> list[Command]:
         decision = self.decide(fact, now)
         self.run = decision.run
         assert unpack("run", pack(self.run)) == self.run
         return list(decision.commands)
 
     def begin(self) -> list[Command]:
-        return self.tell(RunStarted())
+        return self.fold(RunStarted())
 
     def end(self, step: int, outcome: Outcome = OK, attempt: int = 1) -> list[Command]:
-        """The attempt is claimed, and then ends."""
-        assert self.tell(AttemptStarted(step, attempt)) == []
-        return self.tell(AttemptEnded(step, attempt, outcome))
+        """Claims an attempt, then ends it."""
+        assert self.fold(AttemptStarted(step, attempt)) == []
+        return self.fold(AttemptEnded(step, attempt, outcome))
 
     def ignores(self, fact: Fact) -> bool:
-        """Whether the fact changes nothing, and asks again for exactly what is owed."""
+        """Whether the fact changes nothing, and returns exactly the outstanding commands again."""
         return self.decide(fact) == Decision(self.run, tuple(outstanding(self.plan, self.run)))
 
     @property
@@ -128,7 +128,7 @@ class Story:
 
     @property
     def steps(self) -> str:
-        """The steps' statuses, in the order of the definition."""
+        """The statuses of the steps, in the order of the definition."""
         return " ".join(step.status.name.lower() for step in self.run.steps)
 
     @property
@@ -218,14 +218,14 @@ def test_a_claim_starts_the_attempt_and_the_first_one_the_run() -> None:
         (),
     )
     story.run = first.run
-    assert story.tell(AttemptStarted(B, 1), NOW + 9) == []
+    assert story.fold(AttemptStarted(B, 1), NOW + 9) == []
     assert story.run.started_at == NOW + 5
 
 
-def test_a_repeated_claim_is_refused_and_given_nothing() -> None:
+def test_a_repeated_claim_is_refused_and_returns_no_commands() -> None:
     story = Story(a={}, b={})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
+    story.fold(AttemptStarted(A, 1))
     assert story.decide(AttemptStarted(A, 1)) == Decision(story.run, ())
     assert story.decide(AttemptStarted(A, 1)).run is story.run
 
@@ -237,7 +237,7 @@ def test_a_claim_of_another_attempt_or_of_a_step_not_queued_is_refused() -> None
         assert story.decide(claim) == Decision(story.run, ())
 
 
-def test_an_outcome_that_overtakes_its_claim_is_not_accepted() -> None:
+def test_an_outcome_that_arrives_before_the_claim_is_not_accepted() -> None:
     story = Story(a={})
     story.begin()
     assert story.ignores(AttemptEnded(A, 1, OK))
@@ -250,8 +250,8 @@ def test_an_outcome_that_overtakes_its_claim_is_not_accepted() -> None:
 def test_an_outcome_is_recorded_with_its_times_and_starts_the_next_steps() -> None:
     story = Story(a={}, b={"after": [after("a")]}, c={"after": [after("a")]}, d={"after": [after("b"), after("c")]})
     story.begin()
-    story.tell(AttemptStarted(A, 1), NOW + 1)
-    assert story.tell(AttemptEnded(A, 1, OK), NOW + 3) == [
+    story.fold(AttemptStarted(A, 1), NOW + 1)
+    assert story.fold(AttemptEnded(A, 1, OK), NOW + 3) == [
         completed(A, started_at=NOW + 1, ended_at=NOW + 3),
         RunStep(B, 1),
         RunStep(C, 1),
@@ -264,8 +264,8 @@ def test_the_run_is_completed_with_its_last_step() -> None:
     story = Story(a={}, b={})
     story.begin()
     assert story.end(A) == [completed(A)]
-    story.tell(AttemptStarted(B, 1))
-    assert story.tell(AttemptEnded(B, 1, OK), NOW + 7) == [completed(B, ended_at=NOW + 7), EmitEnd("completed")]
+    story.fold(AttemptStarted(B, 1))
+    assert story.fold(AttemptEnded(B, 1, OK), NOW + 7) == [completed(B, ended_at=NOW + 7), EmitEnd("completed")]
     assert (story.status, story.run.ended_at) == ("completed", NOW + 7)
 
 
@@ -280,15 +280,15 @@ def test_a_repeated_outcome_changes_nothing() -> None:
 
 @pytest.mark.parametrize("outcome", [OK, RETRYABLE, FINAL])
 def test_an_outcome_of_an_earlier_attempt_changes_nothing_while_a_later_one_runs(outcome: Outcome) -> None:
-    """The attempt that was taken for lost was only slow."""
+    """An attempt that was reported as lost was only slow."""
     story = Story(a={"retries": {"attempts": 4}}, b={"after": [after("a")]})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
-    story.tell(AttemptLost(A, 1))
-    story.tell(AttemptStarted(A, 2))
+    story.fold(AttemptStarted(A, 1))
+    story.fold(AttemptLost(A, 1))
+    story.fold(AttemptStarted(A, 2))
     assert story.ignores(AttemptEnded(A, 1, outcome))
     assert story.ignores(AttemptLost(A, 1))
-    assert story.tell(AttemptEnded(A, 2, OK)) == [completed(A, 2), RunStep(B, 1)]
+    assert story.fold(AttemptEnded(A, 2, OK)) == [completed(A, 2), RunStep(B, 1)]
 
 
 # --- joins -----------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_an_outcome_of_an_earlier_attempt_changes_nothing_while_a_later_one_runs
         ("all", "true", "false", "pending", "skipped"),
         ("all", "false", "true", "skipped", "skipped"),  # at the first dead edge
         ("all", "false", "false", "skipped", "skipped"),
-        ("first", "true", "true", "queued", "queued"),  # the late edge finds the step started
+        ("first", "true", "true", "queued", "queued"),  # the step has started already
         ("first", "true", "false", "queued", "queued"),
         ("first", "false", "true", "pending", "queued"),
         ("first", "false", "false", "pending", "skipped"),
@@ -357,10 +357,10 @@ def test_success_and_failure_of_one_parent_exclude_each_other(join: str, then: s
 def test_a_first_join_leaves_its_other_parents_running() -> None:
     story = Story(a={}, b={}, c={"join": "first", "after": [after("a"), after("b")]})
     story.begin()
-    story.tell(AttemptStarted(B, 1))
+    story.fold(AttemptStarted(B, 1))
     assert story.end(A) == [completed(A), RunStep(C, 1)]
     assert (story.steps, story.edges) == ("completed running queued", "satisfied satisfied satisfied dead")
-    assert story.tell(AttemptEnded(B, 1, OK)) == [completed(B)]
+    assert story.fold(AttemptEnded(B, 1, OK)) == [completed(B)]
     assert story.end(C) == [completed(C), EmitEnd("completed")]
 
 
@@ -371,11 +371,11 @@ def test_the_input_of_a_first_join_is_frozen_without_the_ancestors_that_had_not_
     assert story.run.steps[C].unseen == (B,)
     story.end(B)
     story.end(C, Outcome(error=BOOM, retry_after_ms=0))
-    story.tell(RetryDue(C, 1))
+    story.fold(RetryDue(C, 1))
     assert (story.run.steps[C].attempt, story.run.steps[C].unseen) == (2, (B,))
 
 
-def test_an_ancestor_further_up_can_be_unseen_too() -> None:
+def test_an_ancestor_further_up_can_be_missing_in_the_input_too() -> None:
     story = Story(
         a={}, b={}, c={"join": "first", "after": [after("a"), after("b")]}, d={"after": [after("c")]}, e={"after": []}
     )
@@ -389,7 +389,7 @@ def test_an_ancestor_further_up_can_be_unseen_too() -> None:
 # --- skipped steps ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_which_all_steps_are_skipped_is_completed() -> None:
+def test_a_run_whose_steps_are_all_skipped_is_completed() -> None:
     story = Story(a=SKIPPED, b={"after": [after("a")]}, c={"after": [after("b", on="always")]})
     assert story.begin() == [EmitEnd("completed")]
     assert (story.status, story.steps) == ("completed", "skipped skipped skipped")
@@ -431,7 +431,7 @@ def test_on_says_how_the_parent_must_have_ended(on: str, outcome: Outcome, then:
     assert story.run.steps[B].status is StepStatus[then.upper()]
 
 
-def test_a_handled_failure_goes_on_and_completes_the_run() -> None:
+def test_a_run_with_a_handled_failure_completes() -> None:
     story = Story(a={}, b={"after": [after("a")]}, c={"after": [after("a", on="failure", if_="true")]})
     story.begin()
     assert story.end(A, FINAL) == [failed(A), RunStep(C, 1)]
@@ -459,8 +459,8 @@ def test_a_failure_edge_to_a_step_that_already_started_handles_the_failure() -> 
 def test_a_failure_that_no_edge_handles_fails_the_run_at_once(edges: list[dict[str, Any]]) -> None:
     story = Story(a={}, b={"after": edges})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
-    assert story.tell(AttemptEnded(A, 1, FINAL), NOW + 1) == [failed(A, ended_at=NOW + 1), EmitEnd("failed")]
+    story.fold(AttemptStarted(A, 1))
+    assert story.fold(AttemptEnded(A, 1, FINAL), NOW + 1) == [failed(A, ended_at=NOW + 1), EmitEnd("failed")]
     assert (story.status, story.steps, story.edges) == ("failed", "failed cancelled", "satisfied dead")
     assert (story.run.failed_step, story.run.ended_at) == (A, NOW + 1)
 
@@ -478,15 +478,15 @@ def busy_story() -> Story:
     )
     assert story.begin() == [*opened(0), SetTimer(delay(1), NOW + HOUR), *(RunStep(step, 1) for step in (A, B, C, D))]
     assert story.end(C, RETRYABLE) == [failed(C), SetTimer(retry(C), NOW + MINUTE)]
-    story.tell(AttemptStarted(A, 1))
-    story.tell(AttemptStarted(D, 1))
+    story.fold(AttemptStarted(A, 1))
+    story.fold(AttemptStarted(D, 1))
     assert story.steps == "running queued retrying running pending pending pending"
     return story
 
 
-def test_when_the_run_fails_all_that_is_not_running_is_cancelled() -> None:
+def test_when_the_run_fails_all_steps_that_are_not_running_are_cancelled() -> None:
     story = busy_story()
-    assert story.tell(AttemptEnded(A, 1, FINAL)) == [
+    assert story.fold(AttemptEnded(A, 1, FINAL)) == [
         failed(A),
         EmitEnd("failed"),
         record(B, "cancelled", started_at=None),
@@ -507,13 +507,13 @@ def test_when_the_run_fails_all_that_is_not_running_is_cancelled() -> None:
         (AttemptLost(D, 1), lost(D), "failed"),
     ],
 )
-def test_an_attempt_that_runs_while_the_run_fails_may_end_and_is_recorded(
+def test_an_attempt_that_runs_when_the_run_fails_may_end_and_is_recorded(
     fact: Fact, recorded: RecordAttempt, then: str
 ) -> None:
     story = busy_story()
-    story.tell(AttemptEnded(A, 1, FINAL), NOW)
+    story.fold(AttemptEnded(A, 1, FINAL), NOW)
     assert questions(story.plan, story.run, fact) == NO_QUESTIONS
-    assert story.tell(fact) == [recorded]
+    assert story.fold(fact) == [recorded]
     assert story.steps == f"failed cancelled cancelled {then} cancelled cancelled cancelled"
     assert (story.status, story.run.failed_step) == ("failed", A)
 
@@ -521,26 +521,26 @@ def test_an_attempt_that_runs_while_the_run_fails_may_end_and_is_recorded(
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
-def test_conditions_are_asked_for_when_the_parent_ends_for_good() -> None:
+def test_conditions_are_evaluated_when_the_parent_ends_for_good() -> None:
     story = Story(
         a={"retries": {"attempts": 1}},
         b={"after": [after("a", if_="true"), after("a", if_="false", on="failure")]},
         c={"after": [after("a", async_=WAIT), after("a", wait="1m", async_=WAIT)]},
     )
     story.begin()
-    story.tell(AttemptStarted(A, 1))
+    story.fold(AttemptStarted(A, 1))
     assert questions(story.plan, story.run, AttemptEnded(A, 1, RETRYABLE)) == NO_QUESTIONS
     assert questions(story.plan, story.run, AttemptEnded(A, 2, OK)) == NO_QUESTIONS
     assert questions(story.plan, story.run, AttemptEnded(A, 1, OK)) == Questions(A, (1,), (0,), OK)
     assert questions(story.plan, story.run, AttemptEnded(A, 1, FINAL)) == Questions(A, (2,), (), FINAL)
 
 
-def test_the_conditions_of_the_trigger_are_asked_for_at_the_start() -> None:
+def test_conditions_on_trigger_edges_are_evaluated_at_the_start() -> None:
     story = Story(a={"after": [after("$trigger", if_="true", async_=WAIT)]})
     assert questions(story.plan, story.run, RunStarted()) == Questions(TRIGGER, (0,), (0,))
 
 
-def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anything_starts() -> None:
+def test_a_trigger_condition_without_a_value_fails_the_run_before_any_step_starts() -> None:
     story = Story(GONE[:1], a={"after": [after("$trigger", if_=BROKEN)]}, b={})
     assert story.begin() == [EmitEnd("failed")]
     assert (story.status, story.steps, story.edges) == ("failed", "cancelled cancelled", "dead dead")
@@ -548,8 +548,8 @@ def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anythin
     assert story.run.problems == (("edge", 0, "no such key: x"),)
 
 
-def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stands() -> None:
-    """`d` runs, and may end; `e` would have been started by the same end."""
+def test_a_condition_without_a_value_fails_the_run_and_the_result_of_the_step_stays() -> None:
+    """`d` is running, and may end. `e` would have been started by the same outcome."""
     story = Story(
         a={},
         b={"after": [after("a", if_="true")]},
@@ -558,18 +558,18 @@ def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stan
         e={"after": [after("a")]},
     )
     story.begin()
-    story.tell(AttemptStarted(D, 1))
+    story.fold(AttemptStarted(D, 1))
     assert story.end(A) == [record(A, "completed", output=b"1"), EmitEnd("failed")]
     assert (story.status, story.run.failed_edge) == ("failed", 2)
     assert story.steps == "completed cancelled cancelled running cancelled"
     assert story.edges == "satisfied dead dead dead satisfied dead"
     assert story.run.problems == (("edge", 2, "no such key: x"),)
-    assert story.tell(AttemptEnded(D, 1, OK)) == [record(D, "completed", output=b"1")]
+    assert story.fold(AttemptEnded(D, 1, OK)) == [record(D, "completed", output=b"1")]
     assert story.ignores(RunStarted())
 
 
 @pytest.mark.parametrize("other", [after("a"), after("a", on="failure"), after("a", on="always", if_="true")])
-def test_a_handler_whose_condition_has_no_value_fails_the_run_whatever_else_handles_the_failure(
+def test_a_failure_edge_whose_condition_has_no_value_fails_the_run_even_if_another_edge_handles_the_failure(
     other: dict[str, Any],
 ) -> None:
     story = Story(a={}, b={"after": [after("a", on="failure", if_=BROKEN)]}, c={"after": [other]})
@@ -580,7 +580,7 @@ def test_a_handler_whose_condition_has_no_value_fails_the_run_whatever_else_hand
     assert story.run.problems == (("edge", 1, "no such key: x"),)
 
 
-def test_a_condition_that_is_not_asked_for_may_have_no_value() -> None:
+def test_a_condition_that_is_not_evaluated_may_have_no_value() -> None:
     """`on` comes before `if`, and the edges of a skipped step are dead."""
     story = Story(
         a={},
@@ -595,7 +595,7 @@ def test_a_condition_that_is_not_asked_for_may_have_no_value() -> None:
     assert story.run.problems == ()
 
 
-def test_a_condition_is_asked_for_when_its_parent_ends_although_its_step_has_started() -> None:
+def test_a_condition_is_evaluated_when_the_parent_ends_even_if_the_step_has_started() -> None:
     story = Story(a={}, b={}, c={"after": [after("a"), after("b", if_=BROKEN)], "join": "first"})
     story.begin()
     story.end(A)
@@ -603,7 +603,7 @@ def test_a_condition_is_asked_for_when_its_parent_ends_although_its_step_has_sta
     assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed completed cancelled", 3)
 
 
-def test_the_first_of_several_conditions_without_a_value_is_the_runs_error_and_all_are_kept() -> None:
+def test_the_first_of_several_conditions_without_a_value_is_the_error_of_the_run_and_all_are_stored() -> None:
     story = Story(a={}, b={"after": [after("a", if_=BROKEN)]}, c={"after": [after("a", if_=BROKEN)]})
     story.begin()
     story.end(A)
@@ -611,7 +611,7 @@ def test_the_first_of_several_conditions_without_a_value_is_the_runs_error_and_a
     assert [index for _, index, _ in story.run.problems] == [1, 2]
 
 
-def test_what_an_earlier_version_packed_has_no_failed_edge() -> None:
+def test_a_run_packed_by_an_earlier_version_has_no_failed_edge() -> None:
     story = Story(a={})
     story.begin()
     packed = orjson.loads(pack(story.run))
@@ -621,25 +621,25 @@ def test_what_an_earlier_version_packed_has_no_failed_edge() -> None:
 # --- retries ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_attempt_is_tried_again_after_its_backoff_until_the_retries_are_used_up() -> None:
+def test_a_failed_attempt_is_retried_after_the_backoff_until_the_retries_are_used_up() -> None:
     story = Story(a={"retries": {"attempts": 2, "backoff": {"initial": "10s", "factor": 3.0, "jitter": 0.0}}})
     story.begin()
     assert story.end(A, RETRYABLE, 1) == [failed(A, 1), SetTimer(retry(A, 1), NOW + 10 * SECOND)]
     assert story.run.steps[A] == StepState(StepStatus.RETRYING, 1, failures=1, at=NOW + 10 * SECOND, queued_at=NOW)
-    assert story.tell(RetryDue(A, 1)) == [RunStep(A, 2)]
+    assert story.fold(RetryDue(A, 1)) == [RunStep(A, 2)]
     assert story.end(A, RETRYABLE, 2) == [failed(A, 2), SetTimer(retry(A, 2), NOW + 30 * SECOND)]
-    assert story.tell(RetryDue(A, 2)) == [RunStep(A, 3)]
+    assert story.fold(RetryDue(A, 2)) == [RunStep(A, 3)]
     assert story.end(A, RETRYABLE, 3) == [failed(A, 3), EmitEnd("failed")]
 
 
-def test_an_attempt_that_is_tried_again_can_complete() -> None:
+def test_a_retried_attempt_can_complete() -> None:
     story = Story(a={"retries": {"attempts": 1}})
     story.begin()
     story.end(A, RETRYABLE)
-    story.tell(RetryDue(A, 1), NOW + MINUTE)
+    story.fold(RetryDue(A, 1), NOW + MINUTE)
     assert story.run.steps[A].queued_at == NOW + MINUTE
-    story.tell(AttemptStarted(A, 2), NOW + MINUTE)
-    assert story.tell(AttemptEnded(A, 2, OK), NOW + MINUTE) == [
+    story.fold(AttemptStarted(A, 2), NOW + MINUTE)
+    assert story.fold(AttemptEnded(A, 2, OK), NOW + MINUTE) == [
         completed(A, 2, queued_at=NOW + MINUTE, started_at=NOW + MINUTE, ended_at=NOW + MINUTE),
         EmitEnd("completed"),
     ]
@@ -652,16 +652,16 @@ def test_retry_after_sets_the_delay() -> None:
     assert story.end(A, outcome) == [failed(A), SetTimer(retry(A), NOW + 77)]
 
 
-def test_the_jitter_is_the_same_whenever_the_same_fact_is_decided() -> None:
+def test_folding_the_same_fact_again_gives_the_same_jitter() -> None:
     story = Story(a={"retries": {"attempts": 1, "backoff": {"initial": "100s", "jitter": 0.5}}})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
+    story.fold(AttemptStarted(A, 1))
     decision = story.decide(AttemptEnded(A, 1, RETRYABLE))
     assert decision == story.decide(AttemptEnded(A, 1, RETRYABLE))
     assert NOW + 50 * SECOND <= decision.run.steps[A].at <= NOW + 150 * SECOND
 
 
-def test_a_final_error_is_not_tried_again() -> None:
+def test_a_final_error_is_not_retried() -> None:
     story = Story(a={"retries": {"attempts": 4}})
     story.begin()
     assert story.end(A, FINAL) == [failed(A), EmitEnd("failed")]
@@ -672,7 +672,7 @@ def test_an_early_or_repeated_retry_changes_nothing() -> None:
     story.begin()
     assert story.ignores(RetryDue(A, 1))
     story.end(A, RETRYABLE)
-    story.tell(RetryDue(A, 1))
+    story.fold(RetryDue(A, 1))
     assert story.ignores(RetryDue(A, 1))
     story.end(A, RETRYABLE, 2)
     assert story.ignores(RetryDue(A, 1))
@@ -685,23 +685,23 @@ def test_a_lost_attempt_is_followed_at_once_by_the_next_and_the_fourth_loss_is_f
     story = Story(a={"retries": {"attempts": 20}}, b={"after": [after("a", on="failure")]})
     story.begin()
     for attempt in (1, 2, 3):
-        story.tell(AttemptStarted(A, attempt))
-        assert story.tell(AttemptLost(A, attempt)) == [lost(A, attempt), RunStep(A, attempt + 1)]
-    story.tell(AttemptStarted(A, 4))
-    assert story.tell(AttemptLost(A, 4)) == [lost(A, 4), RunStep(B, 1)]
+        story.fold(AttemptStarted(A, attempt))
+        assert story.fold(AttemptLost(A, attempt)) == [lost(A, attempt), RunStep(A, attempt + 1)]
+    story.fold(AttemptStarted(A, 4))
+    assert story.fold(AttemptLost(A, 4)) == [lost(A, 4), RunStep(B, 1)]
     assert story.steps == "failed queued"
 
 
 def test_a_lost_attempt_does_not_count_against_the_retries() -> None:
     story = Story(a={"retries": {"attempts": 1}})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
-    story.tell(AttemptLost(A, 1))
+    story.fold(AttemptStarted(A, 1))
+    story.fold(AttemptLost(A, 1))
     story.end(A, RETRYABLE, 2)
     assert story.run.steps[A][:4] == (StepStatus.RETRYING, 2, 1, 1)
-    story.tell(RetryDue(A, 2))
-    story.tell(AttemptStarted(A, 3))
-    assert story.tell(AttemptLost(A, 3)) == [lost(A, 3), RunStep(A, 4)]
+    story.fold(RetryDue(A, 2))
+    story.fold(AttemptStarted(A, 3))
+    assert story.fold(AttemptLost(A, 3)) == [lost(A, 3), RunStep(A, 4)]
     assert story.end(A, RETRYABLE, 4) == [failed(A, 4), EmitEnd("failed")]
 
 
@@ -709,37 +709,37 @@ def test_the_loss_of_an_attempt_that_is_not_running_changes_nothing() -> None:
     story = Story(a={})
     story.begin()
     assert story.ignores(AttemptLost(A, 1))
-    story.tell(AttemptStarted(A, 1))
-    story.tell(AttemptLost(A, 1))
+    story.fold(AttemptStarted(A, 1))
+    story.fold(AttemptLost(A, 1))
     assert story.ignores(AttemptLost(A, 1))
 
 
 # --- delays and waits ------------------------------------------------------------------------------------------------
 
 
-def test_a_delay_holds_the_edge_until_it_ends() -> None:
+def test_an_edge_is_settled_when_its_delay_ends() -> None:
     story = Story(a={}, b={"after": [after("a", wait="1h")]})
     story.begin()
     assert story.end(A) == [completed(A), SetTimer(delay(), NOW + HOUR)]
     assert (story.steps, story.edges, story.pauses) == ("completed pending", "satisfied paused", "delayed")
-    assert story.tell(DelayEnded(0)) == [RunStep(B, 1)]
+    assert story.fold(DelayEnded(0)) == [RunStep(B, 1)]
     assert (story.edges, story.pauses) == ("satisfied satisfied", "elapsed")
     assert story.ignores(DelayEnded(0))
 
 
-def test_a_wait_ends_with_its_event() -> None:
+def test_a_wait_ends_when_its_event_arrives() -> None:
     story = Story(a={}, b={"after": [after("a", async_=WAIT)]})
     story.begin()
     assert story.end(A) == [completed(A), *opened()]
     assert story.run.pauses == (PauseState(PauseStatus.AWAITING, NOW + HOUR, key=KEY, edges=(1,)),)
-    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
+    assert story.fold(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
     assert story.run.pauses == (PauseState(PauseStatus.MATCHED, NOW + HOUR, "e1", 1, KEY, (1,)),)
 
 
 def test_a_wait_settles_once() -> None:
     story = Story(a={"after": [after("$trigger", async_=WAIT)]})
     story.begin()
-    story.tell(EventArrived(0, "e1"))
+    story.fold(EventArrived(0, "e1"))
     assert story.ignores(EventArrived(0, "e1"))
     assert story.ignores(EventArrived(0, "e2"))
     assert story.ignores(DeadlinePassed(0))
@@ -749,8 +749,8 @@ def test_matched_waits_are_numbered_in_the_order_of_their_events() -> None:
     edges = [after("$trigger", async_={"event": name, "ttl": "1h"}) for name in ("x", "y")]
     story = Story(a={"after": edges})
     story.begin()
-    assert story.tell(EventArrived(1, "e1")) == closed(1)
-    assert story.tell(EventArrived(0, "e2")) == [*closed(0), RunStep(A, 1)]
+    assert story.fold(EventArrived(1, "e1")) == closed(1)
+    assert story.fold(EventArrived(0, "e2")) == [*closed(0), RunStep(A, 1)]
     assert [pause.order for pause in story.run.pauses] == [2, 1]
 
 
@@ -758,7 +758,7 @@ def test_an_edge_whose_event_did_not_come_in_time_is_dead() -> None:
     story = Story(a={}, b={"after": [after("a", async_=WAIT)]})
     story.begin()
     story.end(A)
-    assert story.tell(DeadlinePassed(0)) == [*closed(), EmitEnd("completed")]
+    assert story.fold(DeadlinePassed(0)) == [*closed(), EmitEnd("completed")]
     assert (story.steps, story.edges, story.pauses) == ("completed skipped", "satisfied dead", "expired")
 
 
@@ -770,7 +770,7 @@ def test_exactly_one_side_of_a_pair_of_wait_and_timeout_runs(fact: Fact, steps: 
     story = Story(a={}, b={"after": [after("a", async_=WAIT)]}, c={"after": [after("a", async_=TIMEOUT)]})
     story.begin()
     assert story.end(A) == [completed(A), *opened()]
-    assert story.tell(fact) == [*closed(), RunStep(steps.split().index("queued"), 1)]
+    assert story.fold(fact) == [*closed(), RunStep(steps.split().index("queued"), 1)]
     assert story.steps == steps
 
 
@@ -782,7 +782,11 @@ SAME = {"event": "paid", "match": "async.data.id == event.data.id", "ttl": "60m"
     [
         (after("a", async_=SAME), after("a", async_=SAME), True),
         (after("a", async_=SAME), after("a", async_={**SAME, "onTimeout": True}), True),
-        (after("a", async_=SAME), after("a", async_={**SAME, "ttl": "1h"}), True),  # the same length, written otherwise
+        (
+            after("a", async_=SAME),
+            after("a", async_={**SAME, "ttl": "1h"}),
+            True,
+        ),  # the same ttl, written in another way
         (after("a", async_=SAME, if_="true"), after("a", async_=SAME, on="always"), True),
         (after("a", wait="1h"), after("a", wait="60m"), True),
         (after("a", async_=SAME), after("b", async_=SAME), False),
@@ -809,7 +813,7 @@ def test_a_shared_wait_wakes_all_its_edges_in_one_transition() -> None:
     story = Story(a={}, b=waiting, c=waiting, d={"after": [after("a", async_=WAIT, if_="false")]})
     story.begin()
     assert story.end(A) == [completed(A), *opened()]
-    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1), RunStep(C, 1)]
+    assert story.fold(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1), RunStep(C, 1)]
     assert story.steps == "completed queued queued skipped"
 
 
@@ -819,12 +823,12 @@ def test_the_ttl_counts_from_the_end_of_the_delay_however_late_the_timer_fired(l
     story.begin()
     assert story.end(A) == [completed(A), SetTimer(delay(), NOW + 2 * HOUR)]
     assert questions(story.plan, story.run, DelayEnded(0)) == Questions(A, pauses=(0,))
-    assert story.tell(DelayEnded(0), NOW + 2 * HOUR + late) == opened(until=NOW + 3 * HOUR)
+    assert story.fold(DelayEnded(0), NOW + 2 * HOUR + late) == opened(until=NOW + 3 * HOUR)
     assert story.ignores(DelayEnded(0))
-    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
+    assert story.fold(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
 
 
-def test_during_the_delay_neither_an_event_nor_a_deadline_settles_the_wait() -> None:
+def test_an_event_or_a_deadline_during_the_delay_does_not_settle_the_wait() -> None:
     story = Story(a={"after": [after("$trigger", wait="2h", async_=WAIT)]})
     story.begin()
     assert story.ignores(EventArrived(0, "e1"))
@@ -876,7 +880,7 @@ def test_a_shared_wait_stays_while_another_edge_needs_it() -> None:
     assert story.pauses == "dropped"
 
 
-def test_an_edge_that_died_is_not_woken_by_the_wait_it_shared() -> None:
+def test_a_dead_edge_is_not_satisfied_by_the_wait_that_it_shared() -> None:
     story = Story(
         a={},
         b={"join": "first", "after": [after("$trigger", async_=WAIT), after("a")]},
@@ -884,7 +888,7 @@ def test_an_edge_that_died_is_not_woken_by_the_wait_it_shared() -> None:
     )
     story.begin()
     story.end(A)
-    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(C, 1)]
+    assert story.fold(EventArrived(0, "e1")) == [*closed(), RunStep(C, 1)]
     assert story.edges == "satisfied dead satisfied satisfied"
 
 
@@ -893,19 +897,19 @@ def test_an_event_that_satisfied_a_wait_upstream_cannot_satisfy_this_one() -> No
         a={},
         b={"after": [after("a", async_=WAIT)]},
         c={"after": [after("b", async_=WAIT)]},
-        d={"after": [after("a", async_={**WAIT, "ttl": "2h"})]},  # beside them
+        d={"after": [after("a", async_={**WAIT, "ttl": "2h"})]},  # not upstream
     )
     story.begin()
     story.end(A)
-    story.tell(EventArrived(0, "e1"))
+    story.fold(EventArrived(0, "e1"))
     story.end(B)
     assert [used_events(story.plan, story.run, pause) for pause in (0, 1, 2)] == [set(), {"e1"}, set()]
     assert story.ignores(EventArrived(1, "e1"))
-    assert story.tell(EventArrived(2, "e1")) == [*closed(2), RunStep(D, 1)]
-    assert story.tell(EventArrived(1, "e2")) == [*closed(1), RunStep(C, 1)]
+    assert story.fold(EventArrived(2, "e1")) == [*closed(2), RunStep(D, 1)]
+    assert story.fold(EventArrived(1, "e2")) == [*closed(1), RunStep(C, 1)]
 
 
-def test_a_wait_far_upstream_counts_and_one_that_expired_does_not() -> None:
+def test_a_wait_far_upstream_counts_and_an_expired_one_does_not() -> None:
     story = Story(
         a={"join": "first", "after": [after("$trigger", async_=WAIT), after("$trigger")]},
         b={"after": [after("a", async_=TIMEOUT)]},
@@ -915,7 +919,7 @@ def test_a_wait_far_upstream_counts_and_one_that_expired_does_not() -> None:
     assert story.plan.pauses[2].upstream == (0, 2)  # edges
     story.begin()
     story.end(A)
-    story.tell(DeadlinePassed(1))
+    story.fold(DeadlinePassed(1))
     story.end(B)
     story.end(C)
     assert used_events(story.plan, story.run, 2) == set()
@@ -924,10 +928,10 @@ def test_a_wait_far_upstream_counts_and_one_that_expired_does_not() -> None:
 # --- cancel ----------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_ends_all_that_has_not_ended_and_stops_what_runs() -> None:
+def test_cancel_ends_all_open_steps_and_stops_running_attempts() -> None:
     story = busy_story()
-    story.tell(AttemptEnded(D, 1, OK))
-    assert story.tell(CancelRequested(), NOW + 2) == [
+    story.fold(AttemptEnded(D, 1, OK))
+    assert story.fold(CancelRequested(), NOW + 2) == [
         EmitEnd("cancelled"),
         StopStep(A, 1),
         record(A, "cancelled", ended_at=NOW + 2),
@@ -941,9 +945,9 @@ def test_cancel_ends_all_that_has_not_ended_and_stops_what_runs() -> None:
     assert (story.status, story.run.ended_at, story.pauses) == ("cancelled", NOW + 2, "dropped dropped")
 
 
-def test_after_a_cancel_nothing_changes_any_more_and_failure_edges_do_not_run() -> None:
+def test_after_a_cancel_nothing_changes_and_failure_edges_are_not_taken() -> None:
     story = busy_story()
-    story.tell(CancelRequested())
+    story.fold(CancelRequested())
     for fact in (
         RunStarted(),
         AttemptEnded(A, 1, FINAL),
@@ -961,7 +965,7 @@ def test_after_a_cancel_nothing_changes_any_more_and_failure_edges_do_not_run() 
 
 def test_a_run_can_be_cancelled_before_it_started() -> None:
     story = Story(a={}, b={"after": [after("a")]})
-    assert story.tell(CancelRequested()) == [EmitEnd("cancelled")]
+    assert story.fold(CancelRequested()) == [EmitEnd("cancelled")]
     assert story.steps == "cancelled cancelled"
     assert story.decide(RunStarted()) == Decision(story.run, ())
 
@@ -969,16 +973,16 @@ def test_a_run_can_be_cancelled_before_it_started() -> None:
 def test_a_run_that_ended_is_not_cancelled() -> None:
     story = Story(a={}, b={})
     story.begin()
-    story.tell(AttemptStarted(B, 1))
+    story.fold(AttemptStarted(B, 1))
     story.end(A, FINAL)
     assert story.decide(CancelRequested()) == Decision(story.run, ())
     assert (story.status, story.steps) == ("failed", "failed running")
 
 
-# --- stale facts and what is owed ------------------------------------------------------------------------------------
+# --- stale facts and outstanding commands ----------------------------------------------------------------------------
 
 
-def test_a_stale_fact_asks_again_for_all_that_is_owed() -> None:
+def test_a_stale_fact_returns_all_outstanding_commands_again() -> None:
     story = busy_story()
     decision = story.decide(RunStarted())
     assert decision.run is story.run
@@ -997,7 +1001,7 @@ def test_a_repeated_start_of_a_run_whose_first_edges_are_paused_changes_nothing(
     assert story.decide(RunStarted(), NOW + 1) == Decision(story.run, (SetTimer(delay(), NOW + HOUR),))
 
 
-def test_no_fact_but_the_start_or_a_cancel_touches_a_run_that_has_not_started() -> None:
+def test_only_the_start_or_a_cancel_changes_a_run_that_has_not_started() -> None:
     story = Story(a={"after": [after("$trigger", wait="1h", async_=WAIT)]})
     for fact in (
         AttemptEnded(A, 0, OK),
@@ -1025,22 +1029,22 @@ DECISION = Timer(TimerKind.DECISION, A, 1)
 def asking(**more: dict[str, Any]) -> Story:
     story = Story(a=ASKS, **more)
     story.begin()
-    assert story.tell(AttemptStarted(A, 1)) == [SetTimer(DECISION, NOW + HOUR)]
+    assert story.fold(AttemptStarted(A, 1)) == [SetTimer(DECISION, NOW + HOUR)]
     return story
 
 
-def test_an_approval_has_a_timer_from_its_claim_until_somebody_decides() -> None:
+def test_an_approval_has_a_timer_from_the_claim_until_the_decision() -> None:
     story = asking(b={"after": [after("a")]})
     assert list(outstanding(story.plan, story.run)) == [SetTimer(DECISION, NOW + HOUR)]
     assert story.ignores(AttemptEnded(A, 2, OK))
-    assert story.tell(AttemptEnded(A, 1, OK)) == [completed(A), ClearTimer(DECISION), RunStep(B, 1)]
+    assert story.fold(AttemptEnded(A, 1, OK)) == [completed(A), ClearTimer(DECISION), RunStep(B, 1)]
     assert story.ignores(DECISION.fact())
     assert story.steps == "completed queued"
 
 
-def test_its_timer_is_a_failure_that_is_not_tried_again() -> None:
+def test_the_timeout_of_an_approval_is_a_failure_that_is_not_retried() -> None:
     story = asking(b={"after": [after("a", on="failure")]})
-    commands = story.tell(DECISION.fact(), NOW + HOUR)
+    commands = story.fold(DECISION.fact(), NOW + HOUR)
     assert story.steps == "failed queued"
     (recorded,) = (command for command in commands if isinstance(command, RecordAttempt))
     assert recorded.error == Error("approval_timeout", "there was no decision before the timeout")
@@ -1052,10 +1056,10 @@ def test_an_approval_is_never_lost() -> None:
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "failed"])
-def test_the_end_of_a_run_closes_its_approvals_and_stops_nothing(ending: str) -> None:
+def test_the_end_of_a_run_closes_open_approvals_without_stop_commands(ending: str) -> None:
     story = asking(b={})
-    story.tell(AttemptStarted(B, 1))
-    commands = story.tell(CancelRequested() if ending == "cancelled" else AttemptEnded(B, 1, FINAL))
+    story.fold(AttemptStarted(B, 1))
+    commands = story.fold(CancelRequested() if ending == "cancelled" else AttemptEnded(B, 1, FINAL))
     assert [command for command in commands if isinstance(command, ClearTimer)] == [ClearTimer(DECISION)]
     assert StopStep(A, 1) not in commands
     assert record(A, "cancelled") in commands
@@ -1068,7 +1072,7 @@ def test_the_end_of_a_run_closes_its_approvals_and_stops_nothing(ending: str) ->
 
 def test_a_run_is_unpacked_as_it_was_packed() -> None:
     story = busy_story()
-    story.tell(EventArrived(0, "é/1"))
+    story.fold(EventArrived(0, "é/1"))
     full = story.run._replace(failed_step=A, ended_at=NOW, problems=(("edge", 1, "no such key: «x»"),))
     full = full._replace(steps=(full.steps[0]._replace(unseen=(1, 4)), *full.steps[1:]))
     for run in (new_run("run", story.plan, 0), story.run, full):
@@ -1082,7 +1086,7 @@ GONE = [{"event": "gone"}, {"event": "late", "timeout": "1h"}]
 DEADLINE = Timer(TimerKind.DEADLINE, 1)
 
 
-def test_a_rule_waits_from_the_start_of_the_run_and_only_a_timeout_sets_a_timer() -> None:
+def test_a_cancel_rule_waits_from_the_start_of_the_run_and_only_a_timeout_sets_a_timer() -> None:
     story = Story(GONE, a={})
     forever = NOW + 10 * 366 * 24 * HOUR
     assert story.begin() == [
@@ -1100,16 +1104,16 @@ def test_a_rule_waits_from_the_start_of_the_run_and_only_a_timeout_sets_a_timer(
     ]
 
 
-def test_a_timeout_counts_from_when_the_run_was_made() -> None:
+def test_the_timeout_of_a_cancel_rule_counts_from_the_creation_of_the_run() -> None:
     story = Story(GONE, a={})
-    assert OpenWait(1, KEY, NOW + HOUR) in story.tell(RunStarted(), NOW + MINUTE)
+    assert OpenWait(1, KEY, NOW + HOUR) in story.fold(RunStarted(), NOW + MINUTE)
 
 
-def test_the_event_of_a_rule_cancels_the_run_and_closes_the_other_rules() -> None:
+def test_the_event_of_a_cancel_rule_cancels_the_run_and_closes_the_other_rules() -> None:
     story = Story(GONE, a={}, b={"after": [after("a")]})
     story.begin()
-    story.tell(AttemptStarted(A, 1))
-    assert story.tell(EventArrived(0, "e")) == [
+    story.fold(AttemptStarted(A, 1))
+    assert story.fold(EventArrived(0, "e")) == [
         CloseWait(0),
         ClearTimer(DEADLINE),
         CloseWait(1),
@@ -1123,7 +1127,7 @@ def test_the_event_of_a_rule_cancels_the_run_and_closes_the_other_rules() -> Non
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(OK, "completed"), (FINAL, "failed")])
-def test_the_end_of_a_run_closes_its_rules(outcome: Outcome, status: str) -> None:
+def test_the_end_of_a_run_closes_its_cancel_rules(outcome: Outcome, status: str) -> None:
     story = Story(GONE, a={})
     story.begin()
     commands = story.end(A, outcome)
@@ -1132,15 +1136,15 @@ def test_the_end_of_a_run_closes_its_rules(outcome: Outcome, status: str) -> Non
     assert story.ignores(EventArrived(0, "e"))
 
 
-def test_after_its_timeout_a_rule_cancels_nothing() -> None:
+def test_a_cancel_rule_does_nothing_after_its_timeout() -> None:
     story = Story(GONE, a={})
     story.begin()
-    assert story.tell(DeadlinePassed(1)) == [ClearTimer(DEADLINE), CloseWait(1)]
+    assert story.fold(DeadlinePassed(1)) == [ClearTimer(DEADLINE), CloseWait(1)]
     assert story.ignores(EventArrived(1, "e"))
     assert story.pauses == "awaiting expired"
 
 
-def test_a_rule_whose_condition_has_no_value_waits_for_nothing() -> None:
+def test_a_cancel_rule_whose_condition_has_no_value_opens_no_wait() -> None:
     story = Story(GONE[:1], a={})
     asked = questions(story.plan, story.run, RunStarted())
     assert asked == Questions(TRIGGER, pauses=(0,))
@@ -1151,11 +1155,11 @@ def test_a_rule_whose_condition_has_no_value_waits_for_nothing() -> None:
     assert decision.run.problems == (("pause", 0, "there is no event.data.x"),)
 
 
-# --- runs that go on from a step of another ---------------------------------------------------------------------------
+# --- runs that continue from a step -----------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_from_a_step() -> None:
-    """`a` is kept, `s` was skipped, `b` starts at once, `c` is asked again, and `b`'s other parent runs."""
+def test_a_run_continues_an_earlier_run_from_a_step() -> None:
+    """`a` is kept, `s` was skipped, `b` starts at once, `c` is evaluated again, and the other parent of `b` runs."""
     story = Story(
         a={},
         s={"after": [after("a", on="failure")]},
@@ -1166,7 +1170,7 @@ def test_a_run_goes_on_from_a_step() -> None:
     a, s, b, c, p = range(5)
     kept = (CarriedOver(a, OK), CarriedOver(s, None))
     resumed = RunResumed(b, kept, satisfied=(0, 2), matched=((0, "event"),))
-    assert story.tell(resumed) == [
+    assert story.fold(resumed) == [
         RecordAttempt(a, 0, "kept", NOW, None, NOW, b"1"),
         RunStep(b, 1),
         RunStep(p, 1),
@@ -1176,20 +1180,20 @@ def test_a_run_goes_on_from_a_step() -> None:
     assert story.edges == "satisfied dead satisfied dead pending dead satisfied"
     assert story.run.pauses[0] == PauseState(PauseStatus.MATCHED, event_id="event", order=1, edges=(2,))
     assert questions(story.plan, story.run, StepKept(a)) == Questions(a, edges=(4,))
-    assert story.tell(StepKept(a)) == [RunStep(c, 1)]
+    assert story.fold(StepKept(a)) == [RunStep(c, 1)]
     assert all(story.ignores(fact) for fact in (StepKept(a), StepKept(s), StepKept(b), resumed, RunStarted()))
 
 
 def test_a_kept_failure_does_not_fail_the_run() -> None:
     story = Story(a={}, b={"after": [after("a", on="failure", if_="false")]}, c={})
-    commands = story.tell(RunResumed(C, (CarriedOver(A, FINAL),), (1,), ()))
+    commands = story.fold(RunResumed(C, (CarriedOver(A, FINAL),), (1,), ()))
     assert commands == [RecordAttempt(A, 0, "kept", NOW, None, NOW, error=BOOM), RunStep(C, 1)]
-    assert story.tell(StepKept(A)) == []
+    assert story.fold(StepKept(A)) == []
     assert (story.status, story.steps) == ("running", "failed skipped queued")
 
 
-def test_a_run_that_goes_on_asks_again_for_conditions_and_fails_if_one_has_no_value() -> None:
-    """Of kept steps, and of the trigger; never those of edges that stand as they stood."""
+def test_a_continued_run_evaluates_conditions_again_and_fails_if_one_has_no_value() -> None:
+    """Conditions after kept steps and after the trigger; not those on edges that are carried over."""
     steps = {
         "a": {"after": [after("$trigger", if_=BROKEN)]},
         "b": {"after": [after("a", if_=BROKEN)]},
@@ -1197,19 +1201,19 @@ def test_a_run_that_goes_on_asks_again_for_conditions_and_fails_if_one_has_no_va
     }
     story = Story(GONE[:1], **steps)
     kept = (CarriedOver(A, OK),)
-    assert story.tell(RunResumed(B, (*kept, CarriedOver(C, OK)), (0,), ()))[-1] == RunStep(B, 1)
+    assert story.fold(RunResumed(B, (*kept, CarriedOver(C, OK)), (0,), ()))[-1] == RunStep(B, 1)
     story = Story(**steps)
     asked = questions(story.plan, story.run, RunResumed(C, kept, (0,), ()))
     assert asked == Questions(TRIGGER)
-    story.tell(RunResumed(C, kept, (0,), ()))
-    assert story.tell(StepKept(A)) == [record(C, "cancelled", started_at=None), EmitEnd("failed")][::-1]
+    story.fold(RunResumed(C, kept, (0,), ()))
+    assert story.fold(StepKept(A)) == [record(C, "cancelled", started_at=None), EmitEnd("failed")][::-1]
     assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed cancelled cancelled", 1)
     story = Story(**steps)
-    story.tell(RunResumed(B, kept, (0,), ()))
+    story.fold(RunResumed(B, kept, (0,), ()))
     assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed cancelled cancelled", 2)
 
 
-def test_only_a_run_to_which_nothing_has_happened_goes_on_from_another() -> None:
+def test_only_a_run_without_any_facts_can_continue_an_earlier_run() -> None:
     story = Story(a={}, b={"after": [after("a")]})
     story.begin()
     assert story.ignores(RunResumed(B, (CarriedOver(A, OK),), (), ()))

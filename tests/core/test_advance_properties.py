@@ -1,7 +1,7 @@
-"""Random functions, driven through random interleavings, against a model that states the rules of a run directly.
+"""Tests random functions in random interleavings of facts against a model that states the rules of a run directly.
 
-What happens is written into the function: an `if` is `true`, `false` or BROKEN (it has no value), the event `comes` or
-`never` comes, and every step has a script of how its attempts end. So the model needs no history, and every
+The function itself defines what happens: an `if` is `true`, `false` or BROKEN (without a value), the event `comes` or
+`never` comes, and a script for each step defines how the attempts end. So the model needs no history, and every
 interleaving must agree with it.
 """
 
@@ -73,7 +73,7 @@ QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 @dataclass(frozen=True)
 class Function:
     definition: dict[str, Any]  # normalised
-    scripts: dict[str, list[str]]  # how the attempts of each step end; after that: ok
+    scripts: dict[str, list[str]]  # how the attempts of each step end; after the last entry: ok
 
     @property
     def steps(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Function:
         return steps
 
     def ends(self, step: str) -> list[str]:
-        """How each attempt ends, if the run does not end before: the script up to its last word."""
+        """How each attempt ends if the run does not end before: the script up to the last entry that is reached."""
         retries, failures, losses = self.steps[step]["retries"]["attempts"], 0, 0
         taken: list[str] = []
         for word in itertools.chain(self.scripts[step], itertools.repeat("ok")):
@@ -113,7 +113,7 @@ def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
 
 @st.composite
 def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless")) -> Function:
-    """`cancels`: the events that rules of `cancel` may wait for."""
+    """A random function. `cancels`: the events that rules of `cancel` may wait for."""
     ids = [f"s{i}" for i in range(draw(st.integers(1, 7)))]
     steps: dict[str, Any] = {}
     for i, step_id in enumerate(ids):
@@ -129,7 +129,9 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
     words = st.sampled_from(["ok", "ok", "ok", "error", "final", "lost"])
     stubborn = st.sampled_from([["error"] * 2, ["error"] * 3, ["lost"] * 3, ["lost"] * 4])
     scripts = {step_id: draw(st.lists(words, max_size=5) | stubborn) for step_id in ids}
-    scripts |= {step_id: draw(st.sampled_from([["ok"], ["final"]])) for step_id in asking}  # or nobody decides
+    scripts |= {
+        step_id: draw(st.sampled_from([["ok"], ["final"]])) for step_id in asking
+    }  # "final": there is no decision
     in_any_order = {step_id: steps[step_id] for step_id in draw(st.permutations(ids))}
     rules = st.fixed_dictionaries({"event": st.sampled_from(cancels)}, optional={"timeout": st.just("1h")})
     cancel = draw(st.lists(rules, max_size=2)) if cancels else []
@@ -137,13 +139,17 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
     return Function(definition.normalised(), scripts)
 
 
-# --- the model: section 2 of the design, without time, facts or state ------------------------------------------------
+# --- the model: the rules of a run, without time, facts or state -----------------------------------------------------
 
 
 class Model:
-    """How a run ends: every step's status, unless a failure is unhandled or an `if` has no value; the steps whose
-    failure is, and these edges. `forced`: a step that runs whatever its edges say. `kept`: steps that ended in an
-    earlier run; the edges between them, and from them to `forced`, are not asked again."""
+    """How a run ends.
+
+    `statuses`: the status of each step, valid if all failures are handled and no `if` is undecided. `unhandled`: the
+    steps with unhandled failures. `undecided`: the edges whose `if` has no value. `forced`: a step that runs without
+    its edges being evaluated. `kept`: steps that ended in an earlier run; the edges between them, and from them to
+    `forced`, are not evaluated again.
+    """
 
     def __init__(self, function: Function, forced: str | None = None, kept: Collection[str] = ()) -> None:
         self.function, self.forced = function, forced
@@ -153,7 +159,7 @@ class Model:
             step for step, status in self.statuses.items() if status == "failed" and not self._is_handled(step)
         }
         self.undecided: set[tuple[str, int]] = set()
-        self.perhaps: set[tuple[str, int]] = set()  # of a kept step, to one that may have been decided before
+        self.perhaps: set[tuple[str, int]] = set()  # edges from a kept step to a step that may have been decided before
         for step, item in function.steps.items():
             for i, edge in enumerate(item["after"]):
                 stands = step in {forced, *kept} and edge["step"] in {"$trigger", *kept}
@@ -173,7 +179,7 @@ class Model:
         return "completed" if self.function.ends(step)[-1] == "ok" else "failed"
 
     def passes(self, edge: dict[str, Any]) -> bool:
-        """Whether `on` and `if` let the edge go on to its delay and its wait."""
+        """Whether `on` and `if` hold, so that the delay or the wait of the edge begins."""
         return self._is_asked(edge) and edge.get("if", "true") == "true"
 
     def _is_asked(self, edge: dict[str, Any]) -> bool:
@@ -192,7 +198,7 @@ class Model:
         )
 
 
-# --- the world: it does what the core commands, in any order, more than once, and sometimes not at all ---------------
+# --- the world: carries out commands in any order, more than once, and sometimes not at all --------------------------
 
 
 @dataclass
@@ -203,7 +209,7 @@ class World:
     plan: Plan = field(init=False)
     run: Run = field(init=False)
     now: int = 1_000
-    due: list[Fact] = field(default_factory=list)  # true, and not yet told
+    due: list[Fact] = field(default_factory=list)  # facts that are true and not folded yet
     timers: dict[Timer, int] = field(default_factory=dict)
     waits: set[int] = field(default_factory=set)
     over: set[int] = field(default_factory=set)  # pauses that elapsed, matched or expired
@@ -221,27 +227,27 @@ class World:
         self.model = Model(self.function, self.forced)
 
     def live(self, cancel_after: int | None = None, resumed: Sequence[Fact] = ()) -> None:
-        """From the start to the end of the run, until nothing is due and nothing owed. `resumed`: how it goes on from a
-        step of another run."""
+        """Drives the run from the start to the end, until no facts are due and no commands outstanding. `resumed`: the
+        first facts of a run that continues an earlier one."""
         if resumed:
-            self.tell(resumed[0])
+            self.fold(resumed[0])
             self.due += resumed[1:]
         else:
             self.due.append(RunStarted())
         for number in itertools.count():
             assert number < 2_000, "the run does not end"
             if number == cancel_after:
-                self.tell(CancelRequested())
-            if not self.due:  # what was lost is asked for again
+                self.fold(CancelRequested())
+            if not self.due:  # commands that were lost are repeated
                 for command in outstanding(self.plan, self.run):
                     self.obey(command)
             if not self.due:
                 return
             i = self.chance.randrange(len(self.due))
             fact = self.due[i] if self.chance.random() < 0.2 else self.due.pop(i)
-            self.tell(fact)
+            self.fold(fact)
 
-    def tell(self, fact: Fact) -> None:
+    def fold(self, fact: Fact) -> None:
         self.now += self.chance.choice([0, 1, 5_000])
         for timer in [timer for timer in self.timers if timer.fact() == fact]:
             self.now = max(self.now, self.timers.pop(timer))
@@ -316,7 +322,7 @@ class World:
         if isinstance(fact, AttemptStarted):
             word, asks = self._word(fact.step, fact.attempt), self.plan.steps[fact.step].is_approval
             pair = fact.step, fact.attempt
-            if word == "lost" or asks:  # of an approval nothing can be lost, whoever says so
+            if word == "lost" or asks:  # an attempt of an approval cannot be lost
                 self._add(AttemptLost(*pair))
             if word == "ok" or (word != "lost" and not asks):
                 self._add(AttemptEnded(*pair, OUTCOMES[word]))
@@ -330,7 +336,7 @@ class World:
                 assert self._may_start(i)
 
     def _check_moves(self, old: Run, new: Run) -> None:
-        """Whatever changed did so by moves of the tables: runs and steps by one, edges and pauses by at most two."""
+        """Checks that all changes are moves of the tables: one for runs and steps, at most two for edges and pauses."""
         assert new.status in _within(1, RUN, old.status)
         for before, after in zip(old.steps, new.steps, strict=True):
             assert after.status in _within(1, STEP, before.status)
@@ -340,7 +346,7 @@ class World:
             assert later.status in _within(2, PAUSE, pause.status)
 
     def _may_start(self, i: int) -> bool:
-        """Whether the step's join allows it to start, from what has happened so far."""
+        """Whether the join of a step allows it to start, given the events so far."""
         step = self.function.steps[self.plan.steps[i].id]
         if self.plan.steps[i].id == self.forced:
             return True
@@ -361,13 +367,13 @@ class World:
         return {step.id: state.status.name.lower() for step, state in zip(self.plan.steps, self.run.steps, strict=True)}
 
     def words(self, step: str) -> list[str]:
-        """How the recorded attempts of a step ended, in order; each number must be there once."""
-        mine = [r for r in self.records if self.plan.steps[r.step].id == step and r.status != "kept"]
-        assert [record.attempt for record in mine] == list(range(1, len(mine) + 1))
-        return [record.status for record in mine]
+        """How the recorded attempts of a step ended, in order. Checks that each number is recorded once."""
+        records = [r for r in self.records if self.plan.steps[r.step].id == step and r.status != "kept"]
+        assert [record.attempt for record in records] == list(range(1, len(records) + 1))
+        return [record.status for record in records]
 
     def check_end(self) -> None:
-        """What holds at the end of every run."""
+        """Checks the properties of every run that has ended."""
         assert self.run.status is not RunStatus.RUNNING
         assert self.ends == [self.run.status.name.lower()]
         assert all(state.status in ENDED_STEPS for state in self.run.steps)
@@ -379,7 +385,7 @@ class World:
 
 
 def _within(moves: int, table: Table[S], state: S) -> set[S]:
-    """The states that at most so many moves of a table lead to."""
+    """The states that can be reached with at most this number of moves of a table."""
     reached = {state}
     for _ in range(moves):
         reached |= {target for source in reached for target in table.get(source, {}).values()}
@@ -411,8 +417,8 @@ def test_every_interleaving_ends_as_the_model_says(function: Function, seeds: li
 
 
 def check_failed(world: World, model: Model) -> None:
-    """A failure that nothing handles, or an `if` that has no value, ends the run at once: how far other steps had come,
-    chance decides."""
+    """Checks a failed run. An unhandled failure or an `if` without a value ends the run at once, so the statuses of the
+    other steps depend on the interleaving."""
     assert world.run.status is RunStatus.FAILED
     failed_step, failed_edge = world.run.failed_step, world.run.failed_edge
     assert (failed_step is None) != (failed_edge is None)
@@ -427,7 +433,7 @@ def check_failed(world: World, model: Model) -> None:
         words = world.words(step)
         allowed = {model.statuses[step], "cancelled"}
         if model.statuses[step] == "completed" and len(its_own) > 1:
-            allowed.add("failed")  # it ran while the run failed, and was not tried again
+            allowed.add("failed")  # it was running when the run failed, and was not retried
         assert status in allowed
         assert [word for word in words if word != "cancelled"] == its_own[: len(words) - words.count("cancelled")]
 
@@ -456,7 +462,7 @@ def test_a_cancel_at_any_moment_ends_everything_at_once(function: Function, seed
 
 @QUICK
 @given(functions(("comes", "comes", "never", "hopeless")), st.integers(0, 2**32))
-def test_an_event_that_cancels_may_come_at_any_moment(function: Function, seed: int) -> None:
+def test_an_event_that_cancels_the_run_may_come_at_any_moment(function: Function, seed: int) -> None:
     world, model = World(function, Random(seed)), Model(function)
     world.live()
     world.check_end()
@@ -471,7 +477,7 @@ def test_an_event_that_cancels_may_come_at_any_moment(function: Function, seed: 
 
 
 def resumed_from(world: World, step: str) -> list[Any]:
-    """How a run goes on from a step of this one, with the outputs and errors that it recorded."""
+    """Continues this run from a step, with the outputs and errors that it recorded."""
     outputs = {r.step: r.output for r in world.records if r.output is not None}
     errors = {r.step: error_json(r.error) for r in world.records if r.error is not None}
     return resumption(Earlier(world.plan, world.run, outputs, errors), world.plan, Restart(step))
@@ -479,11 +485,11 @@ def resumed_from(world: World, step: str) -> list[Any]:
 
 @QUICK
 @given(functions(), st.data(), st.integers(0, 40), st.lists(st.integers(0, 2**32), min_size=3, max_size=3))
-def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interleaving(
+def test_a_continued_run_ends_as_the_model_says_in_every_interleaving(
     function: Function, data: st.DataObject, moment: int, seeds: list[int]
 ) -> None:
-    """Whether the earlier run completed, failed, or was cancelled at some moment; and from the step that ran first with
-    nothing edited, as the earlier one."""
+    """The earlier run may have completed, failed, or been cancelled at any moment. Continuing it from the step that ran
+    first, without edited outputs, ends in the same way as the earlier run."""
     step = data.draw(st.sampled_from(sorted(function.steps)))
     first = World(function, Random(seeds[0]))
     first.live(cancel_after=data.draw(st.none() | st.just(moment)))
@@ -508,7 +514,7 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interlea
 
 @QUICK
 @given(functions(), st.integers(0, 2**32))
-def test_no_fact_that_could_come_late_changes_a_run_that_ended(function: Function, seed: int) -> None:
+def test_no_late_fact_changes_a_run_that_has_ended(function: Function, seed: int) -> None:
     world = World(function, Random(seed))
     world.live()
     late: list[Fact] = [RunStarted(), CancelRequested()]
@@ -520,6 +526,6 @@ def test_no_fact_that_could_come_late_changes_a_run_that_ended(function: Functio
         late += [DelayEnded(p), EventArrived(p, "late"), DeadlinePassed(p)]
     ended = world.run
     for fact in late:
-        world.tell(fact)
+        world.fold(fact)
         assert world.run is ended
     world.check_end()

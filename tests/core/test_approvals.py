@@ -1,4 +1,4 @@
-"""Links of approvals, and what people are asked."""
+"""Tests the links and messages of approvals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_of(plan: Plan, status: StepStatus = StepStatus.RUNNING, **state: Any) ->
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_says_what_it_allows_to_whoever_has_the_secret() -> None:
+def test_a_token_can_be_read_with_the_secret() -> None:
     plan = plan_of()
     approve, decline = LINKS.of(plan, run_of(plan), 0)
     assert approve.startswith(f"https://stepwell.example/approvals/{RUN}.0.1.a.{NOW + HOUR}.")
@@ -59,7 +59,7 @@ def test_a_token_says_what_it_allows_to_whoever_has_the_secret() -> None:
     assert Links("https://stepwell.example", single_key(b"another")).read(approve.rpartition("/")[2]) is None
 
 
-def test_no_two_links_have_one_token() -> None:
+def test_different_links_have_different_tokens() -> None:
     links = [
         Link(run, step, attempt, decision, until)
         for run in (RUN, RUN[::-1])
@@ -74,7 +74,7 @@ def test_no_two_links_have_one_token() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(0, 200), st.text(max_size=3))
-def test_an_altered_token_is_none(place: int, text: str) -> None:
+def test_an_altered_token_is_refused(place: int, text: str) -> None:
     token = LINKS.token(LINK)
     place = min(place, len(token))
     for altered in (token[:place] + text + token[place:], token[:place] + text + token[place + len(text) :]):
@@ -82,7 +82,7 @@ def test_an_altered_token_is_none(place: int, text: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["", ".", "a" * 10_000, "\u0661" * 5, f"{RUN}.0.1.a.1.{'0' * 32}", "\ud800", "\x00"])
-def test_what_is_no_token_is_none(token: str) -> None:
+def test_a_text_that_is_not_a_token_is_refused(token: str) -> None:
     assert LINKS.read(token) is None
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_token_is_none(token: str) -> None:
         (StepStatus.CANCELLED, NOW, Standing.OVER),
     ],
 )
-def test_how_an_approval_stands(status: StepStatus, at: int, stands: Standing) -> None:
+def test_the_state_of_an_approval(status: StepStatus, at: int, stands: Standing) -> None:
     run = run_of(plan_of(), status)
     assert standing(run, LINK, at) is stands
     assert standing(run, Link(RUN, 0, 2, "approved", NOW + HOUR), at) is Standing.OVER
@@ -119,7 +119,7 @@ def test_a_decision_is_an_output() -> None:
     }  # fmt: skip
 
 
-# --- what people are asked -------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
 
 EVENT = {"name": "go", "data": {"n": 3, "list": [1, "a"], "text": "{{ data.n }}"}, "user": {"email": "ada@example.com"}}
 
@@ -153,7 +153,7 @@ def test_a_message_shows_values(message: str, shown: str) -> None:
         ("{{ data.n / 0 }}{{ data.a }}{{ 1 }}", "{{ data.n / 0 }}{{ data.a }}1", "zero, `{{ data.a }}` has no value"),
     ],
 )
-def test_a_message_without_a_value_is_an_error_that_says_which_has_none(message: str, shown: str, why: str) -> None:
+def test_a_message_whose_placeholder_has_no_value_is_an_error_that_names_it(message: str, shown: str, why: str) -> None:
     found = message_of(message)
     assert (found.text, found.error is not None) == (shown, True)
     assert found.error is not None
@@ -164,7 +164,9 @@ def test_a_message_without_a_value_is_an_error_that_says_which_has_none(message:
 def message_of(message: str) -> Message:
     code = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.f"}}
     plan = plan_of("Really?", a=code, b=code, c=code)
-    first = replace(plan.steps[0], runtime=Runtime("approval", message=message))  # whatever a definition may say
+    first = replace(
+        plan.steps[0], runtime=Runtime("approval", message=message)
+    )  # a definition would refuse some of these messages
     plan = replace(plan, steps=(first, *plan.steps[1:]))
     run = run_of(plan, unseen=(3,))
     return asked(plan, run, 0, EVENT, {1: b'{"ok":true}', 3: b'{"n":1}'}, {2: b'{"kind":"exit"}'})
@@ -175,13 +177,13 @@ def test_placeholders_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", ["stepwell/run.completed", "stepwell/run.failed", "stepwell/approval.requested"])
-def test_what_our_own_events_cause_is_not_told(name: str) -> None:
+def test_runs_started_by_engine_events_send_no_approval_requests(name: str) -> None:
     plan = plan_of()
     trigger = internal_event(name, {}, {}, "e", NOW)
     assert requested_event(plan, run_of(plan), 0, trigger, "?", LINKS, NOW) is None
 
 
-def test_the_event_has_all_that_is_needed_to_ask_somebody() -> None:
+def test_the_event_contains_everything_needed_to_ask_for_a_decision() -> None:
     plan = plan_of()
     run = run_of(plan)
     event = requested_event(plan, run, 0, internal_event("go", {}, {"id": "u"}, "e", NOW), "Pay?", LINKS, NOW, "r1")

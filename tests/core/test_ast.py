@@ -1,4 +1,4 @@
-"""What a compiled expression's tree looks like here."""
+"""Tests the decoded syntax tree of expressions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_walking_meets_every_node_once() -> None:
         ("dyn(event).a", None),
     ],
 )
-def test_a_path_is_fields_only(source: str, expected: tuple[str, ...] | None) -> None:
+def test_a_path_consists_only_of_fields(source: str, expected: tuple[str, ...] | None) -> None:
     assert path(tree(source)) == expected
 
 

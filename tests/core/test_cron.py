@@ -1,4 +1,4 @@
-"""When cron triggers tick, and which are refused."""
+"""Tests when cron triggers fire, and which schedules are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_five_fields_are_a_cron_expression(cron: str) -> None:
         ("* * * * *", "x" * 5000, "is not a time zone"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_plain_words(cron: str, timezone: str, text: str) -> None:
+def test_an_unusable_schedule_is_refused_with_a_clear_message(cron: str, timezone: str, text: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         check_cron(cron, timezone)
     assert text in str(refused.value)
@@ -89,12 +89,12 @@ def test_a_tick_is_in_its_time_zone() -> None:
     assert next_tick("0 12 * * *", "Europe/Berlin", at("2024-12-01T00:00")) == at("2024-12-01T11:00")
 
 
-def test_a_time_that_the_clock_leaves_out_comes_at_the_end_of_the_gap() -> None:
+def test_a_time_skipped_by_the_clock_fires_at_the_end_of_the_gap() -> None:
     assert next_tick("30 2 * * *", "Europe/Berlin", at("2024-03-30T12:00")) == at("2024-03-31T01:00")
     assert next_tick("30 2 * * *", "Europe/Berlin", at("2024-03-31T01:00")) == at("2024-04-01T00:30")
 
 
-def test_a_time_that_comes_twice_ticks_once() -> None:
+def test_a_time_that_occurs_twice_fires_once() -> None:
     first = at("2024-10-27T02:30", "Europe/Berlin")
     tomorrow = at("2024-10-28T02:30", "Europe/Berlin")
     assert next_tick("30 2 * * *", "Europe/Berlin", first - 1) == first
@@ -103,7 +103,7 @@ def test_a_time_that_comes_twice_ticks_once() -> None:
         assert latest_tick("30 2 * * *", "Europe/Berlin", first - 1, after) == first
 
 
-def test_every_hour_ticks_through_both_passes() -> None:
+def test_an_hourly_schedule_fires_in_both_passes_of_a_repeated_hour() -> None:
     start = at("2024-10-27T00:00", "Europe/Berlin")
     tick, ticks = start, []
     while tick < start + 5 * HOUR:

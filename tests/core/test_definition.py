@@ -1,4 +1,4 @@
-"""What a definition may say, and what people are told about one that says something else."""
+"""Tests which definitions are accepted, and the messages for those that are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def function(trigger: dict[str, Any] | None = None, **steps: Any) -> dict[str, A
 
 
 def problems(raw: object) -> dict[str, str]:
-    """Messages by pointer, written a/b/0."""
+    """The messages by pointer, written as a/b/0."""
     with pytest.raises(DefinitionError) as refused:
         parse_definition(raw)
     found = {"/".join(map(str, problem.pointer)): problem.message for problem in refused.value.problems}
@@ -106,7 +106,7 @@ def test_every_default_is_filled_in() -> None:
     }
 
 
-def test_what_is_given_wins_over_the_defaults() -> None:
+def test_given_values_override_the_defaults() -> None:
     pause = {"event": "b", "match": "async.data.x == event.data.x", "ttl": "2d", "onTimeout": True}
     edge = {"step": "a", "on": "always", "if": "response.ok", "wait": "1h30m", "async": pause}
     raw = function(
@@ -353,7 +353,7 @@ def test_this_trigger_is_refused(trigger: dict[str, Any], where: str, says: str)
         ({"id": "f", "triggers": [{"event": "a"}], 7: 1}, "7", "name is not text"),
     ],
 )
-def test_this_is_no_definition(raw: object, where: str, says: str) -> None:
+def test_data_that_is_not_a_definition_is_refused(raw: object, where: str, says: str) -> None:
     place, message = only(raw)
     assert place == where
     assert says in message
@@ -395,7 +395,7 @@ def test_two_cycles_are_two_problems() -> None:
     assert sorted(message.split(": ")[1].split(";")[0] for message in found.values()) == ["a -> b -> a", "c -> d -> c"]
 
 
-def test_a_chain_of_a_thousand_steps_is_no_problem() -> None:
+def test_a_chain_of_a_thousand_steps_is_accepted() -> None:
     chain = {f"s{i}": after(f"s{i - 1}") if i else step() for i in range(1000)}
     parse_definition(function(**chain))
 
@@ -435,13 +435,13 @@ def test_expressions_of_a_rule_of_cancel_and_of_idempotency_are_refused_with_the
     assert {problem.pointer for problem in wrong.value.problems} == {("cancel", 1, "if"), ("idempotency",)}
 
 
-def test_a_match_that_names_no_step_is_refused() -> None:
+def test_a_match_that_names_an_unknown_step_is_refused() -> None:
     where, message = only(condition({"async": {"event": "e", "ttl": "1d", "match": "async.data.x == steps.aa.x"}}))
     assert where == "steps/c/after/0/async/match"
     assert "there is no step `aa`; did you mean `a`?" in message
 
 
-def test_an_edge_from_the_trigger_may_name_no_step() -> None:
+def test_an_edge_from_the_trigger_must_not_name_a_step() -> None:
     where, message = only(function(a=step(), b=after({"step": "$trigger", "if": "steps.a.x == 1"})))
     assert where == "steps/b/after/0/if"
     assert "has not run yet when an edge from $trigger is evaluated" in message
@@ -486,14 +486,14 @@ def test_a_rule_of_cancel_without_an_equality_is_a_warning() -> None:
     assert "if has no equality" in warning.message
 
 
-def test_the_warning_says_why_an_equality_is_none_to_find_a_run_by() -> None:
+def test_the_warning_explains_why_an_equality_cannot_be_indexed() -> None:
     match = "async.data.x == event.data.x || async.data.y == event.data.y"
     [warning] = parse_definition(condition({"async": {"event": "e", "ttl": "1d", "match": match}})).warnings()
-    assert "(its `==` stands in `||`" in warning.message
+    assert "(the `==` is inside `||`" in warning.message
 
 
-def test_a_definition_without_rules_of_cancel_says_nothing_of_them() -> None:
-    """Or else every version that was made before there were any would have another hash now."""
+def test_a_normalised_definition_without_cancel_rules_has_no_cancel_field() -> None:
+    """Otherwise versions from before this field was added would have another hash now."""
     assert "cancel" not in parse_definition(function(a=step())).normalised()
 
 
@@ -557,7 +557,7 @@ def test_a_step_may_be_an_existing_lambda_and_then_needs_no_path() -> None:
     assert definition.normalised()["steps"]["a"]["runtime"] == {"type": "lambda", "arn": ARN}
 
 
-def test_what_is_no_arn_of_a_lambda_is_refused() -> None:
+def test_an_arn_of_another_resource_is_refused() -> None:
     step = {"runtime": {"type": "lambda", "arn": "arn:aws:sqs:eu-central-1:123456789012:queue"}}
     with pytest.raises(DefinitionError, match="is not the ARN of a Lambda"):
         parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}})

@@ -1,6 +1,6 @@
-"""The JSON Schema of definitions is as strict as reading them: what one refuses for its structure, the other does too.
+"""Tests that the JSON Schema of definitions refuses the same structures as the parser.
 
-Left to `validate` is what no schema can say: `LEFT` names it by its message.
+A schema cannot express some rules, which only `validate` checks. `LEFT` matches the messages of these rules.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ ANSWERS: dict[tuple[str, str], ValidationError | None] = {}
 
 
 def remembered(validator: Any, ref: str, instance: Any, schema: Json) -> Iterator[ValidationError]:
-    """The first error of a value under a part of the schema, looked for once: cases differ in one value, and Python's
-    validator takes most of this module's time."""
+    """The first error of a value in a part of the schema, from a cache: cases differ in one value, and Python's
+    validator takes most of the time of this module."""
     key = ref, json.dumps(instance)
     if key not in ANSWERS:
         ANSWERS[key] = next(iter(Draft202012Validator.VALIDATORS["$ref"](validator, ref, instance, schema)), None)
@@ -237,8 +237,8 @@ def get(data: Any, pointer: Pointer) -> Any:
 
 
 def around(place: Pointer) -> Json:
-    """A small definition that has this place: of `WHOLE`, the step or the trigger that it is in, and a step before it.
-    Python's validator takes five times as long for all of `WHOLE`."""
+    """A small definition with this place: the step or trigger of `WHOLE` that contains it, and a step before it.
+    Python's validator takes five times as long for the complete `WHOLE`."""
     first, index = place[0], place[1] if len(place) > 1 else None
     small: Json = {"id": "f", "triggers": WHOLE["triggers"][:1], "steps": {"a": {"path": "file://."}}}
     if first == "steps":
@@ -249,7 +249,7 @@ def around(place: Pointer) -> Json:
 
 
 def verdict(data: Any) -> list[str]:
-    """What reading a definition has against it."""
+    """The problems of a definition."""
     try:
         parse_definition(data)
     except DefinitionError as refused:
@@ -336,7 +336,7 @@ RULES: list[Json] = [
 OF_RULES: list[Any] = [*VALUES, "S", "X-Sig", "hmac", "token", "sns", "slack", "sha256", {"type": "hmac"}, [{}]]
 LEFT_OF_RULES = re.compile(
     r"\(line \d+, column|differs from the name|more than 366 days|is zero|contain no time|\{\{|must be a web address"
-    r"|a name has at most|the engine's own|end with -signature|signed with the secret"
+    r"|must have at most|reserved for the engine|end with -signature|needs the secret"
 )
 
 

@@ -1,4 +1,4 @@
-"""What senders may send, what they are told about anything else, and what is kept."""
+"""Tests which events are accepted, the messages for those that are refused, and the stored form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def places(body: bytes | str | list[Any] | dict[str, Any]) -> list[tuple[int, st
     return [(error.index, error.pointer) for error in bad.errors]
 
 
-def test_an_event_is_kept_as_compact_json_in_one_order() -> None:
+def test_an_event_is_stored_as_compact_json_in_a_fixed_order() -> None:
     (event,) = parse(
         '{ "ts": 5, "v": "1", "id": "e", "user": {"id": 7}, "data": {"b": 1, "a": [1.0, null]}, "name": "é" }'
     )
@@ -54,7 +54,7 @@ def test_an_event_is_kept_as_compact_json_in_one_order() -> None:
 
 
 @pytest.mark.parametrize("sent", [{"name": "a"}, {"name": "a", **dict.fromkeys(["data", "user", "id", "ts", "v"])}])
-def test_what_is_not_sent_is_filled_in(sent: dict[str, Any]) -> None:
+def test_missing_fields_are_filled_in(sent: dict[str, Any]) -> None:
     (event,) = parse(sent)
     body = b'{"name":"a","data":{},"user":{},"id":"new-1","ts":1700000000000,"v":null}'
     assert event == Event("new-1", "a", {}, {}, NOW, None, body, fresh=True)
@@ -81,7 +81,7 @@ def test_a_request_is_one_event_or_an_array_in_its_order() -> None:
         {"name": "a", "data": {"": {"\0": "\0"}}},
     ],
 )
-def test_what_the_contract_allows_is_accepted(event: dict[str, Any]) -> None:
+def test_valid_events_are_accepted(event: dict[str, Any]) -> None:
     (parsed,) = parse(event)
     assert parsed.as_json()["data"] == event.get("data", {})
 
@@ -174,7 +174,7 @@ def test_an_integer_of_more_than_64_bits_is_refused_with_its_place(number: int, 
         (b'{"name": "a", "data": {"n": ' + b"1" * 5000 + b"}}", "infinity"),
     ],
 )
-def test_what_is_not_json_is_refused_with_the_reason(body: bytes, text: str) -> None:
+def test_a_body_that_is_not_json_is_refused_with_the_reason(body: bytes, text: str) -> None:
     bad = refused(body)
     assert (bad.status, len(bad.errors), bad.errors[0].index, bad.errors[0].pointer) == (400, 1, 0, "")
     assert bad.errors[0].message.startswith("the body is not JSON: ")
@@ -199,7 +199,7 @@ def test_an_event_may_have_128_levels() -> None:
 def test_an_event_that_is_nested_too_deeply_is_refused(levels: int, inner: str) -> None:
     assert refused(nested(levels, inner)).status == 400
     errors = refused("[" + '{"name": "x"},' + nested(levels, inner) + "]").errors
-    if levels < 1000:  # of what is deeper, nothing is read
+    if levels < 1000:  # a deeper value is not parsed at all
         assert errors == [EventError(1, "", "the event is nested more than 128 levels deep; flatten it")]
 
 
@@ -210,8 +210,8 @@ def sized(size: int) -> str:
 
 def test_an_event_may_have_256_kib_as_it_was_sent() -> None:
     (event,) = parse(sized(MAX_EVENT_BYTES))
-    assert len(event.body) > MAX_EVENT_BYTES  # what we add does not count
-    assert parse(sized(MAX_EVENT_BYTES).replace(":", ": "))  # nor do blanks
+    assert len(event.body) > MAX_EVENT_BYTES  # filled-in fields do not count
+    assert parse(sized(MAX_EVENT_BYTES).replace(":", ": "))  # spaces do not count
 
 
 def test_a_larger_event_is_too_large() -> None:
@@ -227,7 +227,7 @@ def test_a_request_may_have_4_mib() -> None:
     assert refused(body.ljust(MAX_BODY_BYTES + 1)).status == 413
 
 
-def test_the_errors_of_a_hostile_request_have_an_end() -> None:
+def test_the_number_of_errors_in_a_response_is_limited() -> None:
     assert len(refused(b"[" + b"1," * 999 + b"1]").errors) == 1000
     unknown = "{" + ",".join(f'"{n}": 1' for n in range(5000)) + "}"
     assert len(refused("[" + ",".join([unknown] * 50) + "]").errors) == 50 * 21
@@ -253,7 +253,7 @@ FIELDS = st.sampled_from(["name", "data", "user", "id", "ts", "v", "x"])
 @given(
     st.binary(max_size=50) | (JSON | st.lists(st.dictionaries(FIELDS, JSON))).map(lambda raw: json.dumps(raw).encode())
 )
-def test_any_request_is_accepted_whole_or_refused_with_places(body: bytes) -> None:
+def test_any_request_is_accepted_completely_or_refused_with_places(body: bytes) -> None:
     try:
         events = parse(body)
     except BadRequest as bad:
@@ -269,7 +269,7 @@ def test_any_request_is_accepted_whole_or_refused_with_places(body: bytes) -> No
 
 
 def in_pieces(body: bytes) -> tuple[list[Event], int]:
-    """The events, and after how many pauses."""
+    """The events, and the number of yields."""
     numbers, pauses = itertools.count(1), 0
     pieces = events_in_pieces(body, NOW, lambda: f"new-{next(numbers)}")
     while True:
@@ -287,7 +287,7 @@ def in_pieces(body: bytes) -> tuple[list[Event], int]:
         lambda raw: json.dumps(raw).encode()
     )
 )
-def test_what_is_read_in_pieces_is_read_as_in_one_go(body: bytes) -> None:
+def test_reading_in_pieces_gives_the_same_result(body: bytes) -> None:
     assert what_is_found(lambda: in_pieces(body)[0]) == what_is_found(lambda: parse(body))
 
 
@@ -298,13 +298,13 @@ def what_is_found(read: Callable[[], list[Event]]) -> object:
         return bad.status, bad.errors, bad.others
 
 
-def test_a_thousand_events_are_read_with_many_pauses() -> None:
+def test_a_thousand_events_are_read_with_many_yields() -> None:
     events, pauses = in_pieces(b"[" + b'{"name":"n"},' * 999 + b'{"name":"n"}]')
     assert len(events) == 1000
     assert pauses > 40
 
 
-def test_the_engines_own_events_are_as_senders_but_for_the_name() -> None:
+def test_engine_events_have_the_same_form_as_events_of_senders() -> None:
     event = internal_event("stepwell/run.failed", {"run_id": "r"}, {"id": "u"}, "run:r", 5)
     body = b'{"name":"stepwell/run.failed","data":{"run_id":"r"},"user":{"id":"u"},"id":"run:r","ts":5,"v":null}'
     assert event == Event("run:r", "stepwell/run.failed", {"run_id": "r"}, {"id": "u"}, 5, None, body)
@@ -327,7 +327,7 @@ def test_a_user_is_known_by_the_first_of_four_fields(user: dict[str, Any], key: 
     assert user_key(user) == key
 
 
-def test_what_a_user_is_not_known_by_may_be_long() -> None:
+def test_user_fields_that_are_not_the_user_key_may_be_long() -> None:
     user = {"external_id": "\U0001f600" * 256, "id": "i" * 257, "name": "n" * 10_000}
     assert user_key(parse({"name": "a", "user": user})[0].user) == "\U0001f600" * 256
 
@@ -351,7 +351,7 @@ def test_runs_of_different_events_have_different_ids(one: tuple[str, str, str], 
 
 
 @given(st.text(), st.text())
-def test_a_runs_id_can_stand_in_an_address(function_id: str, event_id: str) -> None:
+def test_a_runs_id_is_safe_in_a_url(function_id: str, event_id: str) -> None:
     made = run_id(function_id, event_id)
     assert len(made) == 26
     assert set(made) <= set("abcdefghijklmnopqrstuvwxyz234567")
@@ -359,7 +359,7 @@ def test_a_runs_id_can_stand_in_an_address(function_id: str, event_id: str) -> N
 
 @pytest.mark.parametrize("prefix", EngineId)
 @pytest.mark.parametrize("rest", ["", "x", "nightly:29612345", " x", "\u00e9"])
-def test_a_sender_cannot_take_an_id_that_begins_as_the_engines_do(prefix: str, rest: str) -> None:
+def test_a_sender_cannot_use_an_id_with_a_reserved_prefix(prefix: str, rest: str) -> None:
     bad = refused([{"name": "x"}, {"name": "x", "id": prefix + rest}])
     message = f"ids that begin with '{prefix}' are reserved for the engine; choose another id"
     assert bad.errors == [EventError(1, "/id", message)]
@@ -368,7 +368,7 @@ def test_a_sender_cannot_take_an_id_that_begins_as_the_engines_do(prefix: str, r
 @pytest.mark.parametrize(
     "event_id", ["cron", "Cron:x", "CRON:x", " cron:x", "cron :x", "crons:x", "x cron:y", "my:cron:x", ":"]
 )
-def test_ids_of_senders_are_compared_as_they_are_written(event_id: str) -> None:
+def test_reserved_prefixes_are_compared_exactly(event_id: str) -> None:
     (event,) = parse({"name": "x", "id": event_id})
     assert event.id == event_id
 
@@ -380,7 +380,7 @@ def test_ids_of_senders_are_compared_as_they_are_written(event_id: str) -> None:
     ("name", "event_id"),
     [("go", "e"), ("stepwell/scheduled.timer", "cron:f:1"), ("stepwell/run.failed", f"run:{'a' * 26}")],
 )
-def test_a_kept_event_may_be_one_of_the_engines_own(name: str, event_id: str) -> None:
+def test_an_event_accepted_before_may_be_an_engine_event(name: str, event_id: str) -> None:
     (event,) = events_accepted_before([{"name": name, "id": event_id, "ts": 5, "v": None, "user": None}], 7)
     assert (event.name, event.id, event.ts, event.data, event.user, event.fresh) == (name, event_id, 5, {}, {}, False)
 
@@ -397,7 +397,7 @@ def test_a_kept_event_may_be_one_of_the_engines_own(name: str, event_id: str) ->
         ("go", ""),
     ],
 )
-def test_a_kept_event_is_checked_like_any_other(item: Any, pointer: str) -> None:
+def test_an_event_accepted_before_is_checked_like_any_other(item: Any, pointer: str) -> None:
     with pytest.raises(BadRequest) as bad:
         events_accepted_before([{"name": "go", "id": "good"}, item], 7)
     assert [(error.index, error.pointer) for error in bad.value.errors] == [(1, pointer)]

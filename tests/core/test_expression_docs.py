@@ -1,4 +1,4 @@
-"""The page about expressions says which functions there are, and what is true of them."""
+"""Tests that the page about expressions lists all functions, and that the examples are true."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_table_names_each_function_once() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:40])
-def test_what_the_table_says_is_true(row: list[str]) -> None:
+def test_the_examples_in_the_table_are_true(row: list[str]) -> None:
     examples = re.findall(r"`([^`]+)`", row[2])
     assert examples
     assert [value(example) for example in examples] == [True] * len(examples)
@@ -45,13 +45,13 @@ def test_what_the_table_says_is_true(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_functions_of_other_languages_and_libraries_are_not_there(name: str) -> None:
+def test_functions_of_other_languages_and_libraries_do_not_exist(name: str) -> None:
     for call in (f"{name}(data.n)", f"data.n.{name}()", f"[data.n].{name}(x, x)", f"math.{name}(data.n)"):
         with pytest.raises(ExpressionError):
             compile_value(call, Scope.TRIGGER)
 
 
-def test_what_the_page_says_of_numbers_is_true() -> None:
+def test_the_statements_about_numbers_on_the_page_are_true() -> None:
     for total in (10, 10.0):
         bindings = Bindings({"name": "go", "data": {"total": total}})
         for source in (

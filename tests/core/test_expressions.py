@@ -1,4 +1,4 @@
-"""What holds, what does not and why, and what is refused when a definition is loaded."""
+"""Tests the evaluation of expressions, and which expressions are refused when a definition is loaded."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def refused(source: str, scope: Scope = Scope.MATCH) -> tuple[str, int, int]:
         "// a comment\ntrue",
     ],
 )
-def test_what_is_true_holds(source: str) -> None:
+def test_a_true_condition_holds(source: str) -> None:
     assert evaluate(source) == Answer(True)
 
 
 @pytest.mark.parametrize(
     "source", ["data.n == 2", "data.n == '1'", "data.yes == 1", "data.text == null", "data.missing == 1 && false"]
 )
-def test_what_is_false_does_not_hold_and_is_no_problem(source: str) -> None:
+def test_a_false_condition_does_not_hold_and_has_no_problem(source: str) -> None:
     assert evaluate(source) == Answer(False)
 
 
@@ -73,7 +73,7 @@ def test_what_is_false_does_not_hold_and_is_no_problem(source: str) -> None:
         ("data.n.a.b == 1", "a field is read from a value that is not an object"),
         ("data.list[7] == 1", "Index error: index=7 size=2"),
         ("1 / (data.n - 1) == 1", "divide by zero"),
-        ("{data.n: 1, 1: 2}[1] == 1", "duplicate key in map"),  # the library raises this one
+        ("{data.n: 1, 1: 2}[1] == 1", "duplicate key in map"),  # the library raises this error
         ("data.text", "the value is a string, not true or false"),
         ("data.n", "the value is an int, not true or false"),
         ("data.nothing", "the value is null, not true or false"),
@@ -81,11 +81,11 @@ def test_what_is_false_does_not_hold_and_is_no_problem(source: str) -> None:
         ("data", "the value is a map, not true or false"),
     ],
 )
-def test_what_has_no_value_does_not_hold_and_says_why(source: str, problem: str) -> None:
+def test_a_condition_without_a_value_does_not_hold_and_has_a_problem(source: str, problem: str) -> None:
     assert evaluate(source) == Answer(False, problem)
 
 
-def test_a_loop_that_goes_on_for_too_long_is_a_problem_and_raises_nothing() -> None:
+def test_a_loop_with_too_many_iterations_is_a_problem_and_not_an_exception() -> None:
     event = {"name": "a", "data": {"list": [0] * 5000}}
     answer = evaluate("data.list.all(x, data.list.all(y, y == 0))", event=event)
     assert answer == Answer(False, "all, exists, map or filter has too many iterations")
@@ -100,7 +100,7 @@ def test_a_loop_that_goes_on_for_too_long_is_a_problem_and_raises_nothing() -> N
         "data.list.exists(x, !(x in event.data.list))",
     ],
 )
-def test_a_loop_that_takes_seconds_for_a_long_list_is_not_begun(source: str) -> None:
+def test_a_loop_that_takes_seconds_for_a_long_list_is_not_started(source: str) -> None:
     assert evaluate(source, event={"name": "a", "data": {"list": [0] * 1000}}).problem is None
     answer = evaluate(source, event={"name": "a", "data": {"list": [0] * 1001}})
     assert answer == Answer(False, "map, filter and `in` inside a loop take at most 1,000 entries; there are 1,001")
@@ -112,7 +112,7 @@ def test_a_quick_loop_over_a_long_list_is_allowed() -> None:
     assert evaluate("8999 in data.list", event=event) == Answer(True)
 
 
-def test_a_problem_is_short_whatever_an_event_holds() -> None:
+def test_a_problem_is_short_even_for_large_events() -> None:
     key = "k" * 5000
     problem = (
         compile_expression("data[data.key] == 1", Scope.TRIGGER).evaluate(Bindings({"data": {"key": key}})).problem
@@ -125,7 +125,7 @@ def test_a_problem_is_short_whatever_an_event_holds() -> None:
     "source",
     ["data.text == data.other", "data.text == 'ada'", "size(data.text) == 3", "has(data.key)", "'ada' in data"],
 )
-def test_a_text_does_not_end_where_it_has_a_nul(source: str) -> None:
+def test_a_text_is_not_cut_at_a_nul(source: str) -> None:
     data = {"text": "ada\0eve", "other": "ada", "key\0": 1, "ada\0": 1}
     assert evaluate(source, event={**EVENT, "data": data}) == Answer(False)
 
@@ -139,18 +139,18 @@ def test_a_nul_is_a_replacement_character_to_expressions() -> None:
     assert evaluate("data.text.contains('eve')", event={**EVENT, "data": data}) == Answer(True)
 
 
-def test_short_forms_are_there_when_the_event_has_none() -> None:
+def test_user_and_data_exist_even_if_the_event_has_none() -> None:
     for event in ({"name": "a"}, {"name": "a", "user": None, "data": None}):
         assert evaluate("user == {} && data == {}", event=event) == Answer(True)
 
 
-def test_a_condition_sees_steps_errors_and_the_response() -> None:
+def test_a_condition_can_use_steps_errors_and_the_response() -> None:
     known: dict[str, Any] = {"steps": {"step-1": {"ok": True}}, "errors": {"b": {"kind": "exit"}}, "response": {"x": 1}}
     assert evaluate("steps['step-1'].ok && errors.b.kind == 'exit' && response.x == 1", Scope.CONDITION, **known).holds
     assert evaluate("response == null", Scope.CONDITION).holds
 
 
-def test_a_match_sees_the_incoming_event() -> None:
+def test_a_match_can_use_the_incoming_event() -> None:
     assert evaluate("async.data.n == data.n", async_event={"name": "b", "data": {"n": 1.0}}).holds
 
 
@@ -196,7 +196,7 @@ def test_a_broken_expression_is_refused_with_its_place(source: str, message: str
     assert refused(source, Scope.TRIGGER) == (message, line, column)
 
 
-def test_a_text_that_looks_like_an_error_misleads_nobody() -> None:
+def test_a_text_that_looks_like_an_error_is_not_taken_for_one() -> None:
     fake = "\"ERROR: <input>:99:9: undeclared reference to 'x'\""
     assert refused(f"{fake} == evnt")[0] == "there is no variable `evnt`; did you mean `event`?"
     refused("'x\nERROR: <input>:99:9: undeclared reference to 'x' == evnt")
@@ -215,7 +215,7 @@ def test_a_text_that_looks_like_an_error_misleads_nobody() -> None:
         ("size(data.list)", "an int"),
     ],
 )
-def test_what_cannot_be_true_or_false_is_refused(source: str, kind: str) -> None:
+def test_a_condition_that_is_never_a_boolean_is_refused(source: str, kind: str) -> None:
     assert refused(source)[0] == f"the expression is {kind}, but must be true or false; compare it with a value"
 
 
@@ -243,12 +243,12 @@ def test_what_cannot_be_true_or_false_is_refused(source: str, kind: str) -> None
         pytest.param("data.a.matches('((a{1,100}){1,100}){1,100}')", "invalid repetition", id="pattern that grows"),
     ],
 )
-def test_what_could_take_all_time_or_memory_is_refused(source: str, text: str) -> None:
+def test_an_expression_without_bounds_on_time_or_memory_is_refused(source: str, text: str) -> None:
     assert text in refused(source)[0]
 
 
 @pytest.mark.parametrize("pattern", ["\\\\pL{100}", "(\\\\pL\\\\pN){200}", "(\\\\pL{9}|\\\\pN{9}|.{900})"])
-def test_a_pattern_that_takes_too_long_whatever_is_sent_has_no_value_and_is_refused_when_it_is_checked(
+def test_a_pattern_that_is_too_slow_for_any_event_has_no_value_and_is_refused_by_check(
     pattern: str,
 ) -> None:
     found = compile_expression(f"data.text.matches('{pattern}')", Scope.TRIGGER)
@@ -277,7 +277,7 @@ def test_many_conditions_may_be_combined() -> None:
         ("data.steps.a == 1 && event.errors.b == 2", set()),
         ("steps[data.which].ok", set()),
         ("size(steps) == 0", set()),
-        ("data.l.exists(steps, steps.mine == errors.b)", {"b"}),  # a variable of a loop hides the other
+        ("data.l.exists(steps, steps.mine == errors.b)", {"b"}),  # a loop variable hides the outer variable
         ("steps.a.l.exists(steps, steps.mine)", {"a"}),
     ],
 )
@@ -317,7 +317,7 @@ WORDS = st.sampled_from(
 
 @settings(deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map("".join)))
-def test_any_text_is_an_expression_or_refused(source: str) -> None:
+def test_any_text_is_either_an_expression_or_refused(source: str) -> None:
     try:
         expression = compile_expression(source, Scope.TRIGGER)
     except ExpressionError as error:
@@ -372,7 +372,7 @@ def test_a_value_is_plain_json_data(source: str, expected: Any) -> None:
         ("1 / 0", "zero"),
     ],
 )
-def test_what_has_no_value_in_json_says_why(source: str, problem: str) -> None:
+def test_a_value_that_json_cannot_represent_is_a_problem(source: str, problem: str) -> None:
     value = compile_value(source, Scope.TRIGGER).value(Bindings({"data": {}}))
     assert value.value is None
     assert problem in str(value.problem)

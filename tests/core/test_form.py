@@ -1,4 +1,4 @@
-"""Fields of forms and queries, as the standard library reads them."""
+"""Tests that forms and queries are parsed as by the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which steps come before which, also in a definition that is wrong."""
+"""Tests the graph of steps, also for invalid definitions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from stepwell.core.definition.graph import Ancestry, cycles, parents_of
 
 
 def steps(**parents: str) -> dict[str, Any]:
-    """Steps and their parents, with blanks between them."""
+    """Steps by id. `edges`: for each step the ids of the parents, separated by spaces."""
     return {step: {"after": [{"step": parent} for parent in names.split()]} for step, names in parents.items()}
 
 
-def test_all_that_come_before_a_step_are_its_ancestors_however_far_up() -> None:
+def test_all_steps_before_a_step_are_ancestors_at_any_distance() -> None:
     ancestry = Ancestry(steps(a="", b="a", c="b", d="c a", other=""))
     assert ancestry.of("d") == {"a", "b", "c", "d"}
     assert ancestry.of("c") == {"a", "b", "c"}
     assert ancestry.of("a") == {"a"}
-    assert ancestry.of("d") == {"a", "b", "c", "d"}  # asked for again
+    assert ancestry.of("d") == {"a", "b", "c", "d"}  # from the cache
 
 
-def test_of_a_cycle_all_steps_come_before_each_other() -> None:
+def test_the_steps_of_a_cycle_are_ancestors_of_each_other() -> None:
     ancestry = Ancestry(steps(a="c", b="a", c="b", d="a"))
     assert ancestry.of("b") == {"a", "b", "c"}
     assert ancestry.of("d") == {"a", "b", "c", "d"}

@@ -1,4 +1,4 @@
-"""Nulls that expressions return do not use up the interpreter's `None`."""
+"""Tests that nulls returned by expressions do not use up the reference count of `None`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(sys.getrefcount(None))
 """
 
 
-def test_a_process_lives_through_a_million_nulls() -> None:
+def test_a_process_survives_a_million_nulls() -> None:
     ended = subprocess.run([sys.executable, "-c", A_MILLION_NULLS], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     if sys.version_info < (3, 12):

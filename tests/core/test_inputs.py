@@ -1,4 +1,4 @@
-"""What expressions on edges are given: nothing is read of an output that no expression reads."""
+"""Tests that outputs are parsed only if an expression on an edge reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_output_that_no_expression_reads_is_not_parsed(condition: str) -> Non
 
 
 @pytest.mark.parametrize("condition", ["response.n == 2", "has(response.n)", "steps.a.n == 2", "steps['a'].n > 1"])
-def test_an_output_that_an_expression_reads_is_there(condition: str) -> None:
+def test_an_output_that_an_expression_reads_is_available(condition: str) -> None:
     expression = compile_expression(condition, Scope.CONDITION)
     variables = edge_variables(
         PLAN, 0, EVENT, {0: b'{"n": 2}'}, {}, [compile_expression("true", Scope.MATCH), expression]

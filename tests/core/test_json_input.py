@@ -1,4 +1,4 @@
-"""JSON from outside: what is read, what is refused, and how long that takes."""
+"""Tests the limits on JSON from outside."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from stepwell.core.json_input import (
 
 
 def nested(levels: int, inner: str = "1") -> bytes:
-    """Lists and objects in turn."""
+    """Nested lists and objects, alternating."""
     pairs = [("[", "]") if n % 2 else ('{"a":', "}") for n in range(levels)]
     return ("".join(a for a, _ in pairs) + inner + "".join(b for _, b in reversed(pairs))).encode()
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', "[]", "7", '"\ufeff"', "null"])
-def test_a_byte_order_mark_is_passed_over(text: str) -> None:
+def test_a_byte_order_mark_is_ignored(text: str) -> None:
     assert parse_json(b"\xef\xbb\xbf" + text.encode()) == parse_json(text.encode()) == json.loads(text)
 
 
 @pytest.mark.parametrize(
     "text", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf{}", b"{}\xef\xbb\xbf", b"\xff\xfe{\x00}\x00"]
 )
-def test_other_marks_are_no_json(text: bytes) -> None:
+def test_other_byte_order_marks_are_not_json(text: bytes) -> None:
     with pytest.raises(BadJson):
         parse_json(text)
 
@@ -48,7 +48,7 @@ def test_a_text_may_have_128_levels() -> None:
             parse_json(nested(levels))
 
 
-def test_brackets_in_texts_are_no_levels() -> None:
+def test_brackets_in_texts_do_not_count_as_levels() -> None:
     assert parse_json(orjson.dumps({"code": "[{" * 150, "more": "]}" * 100}))
     hidden = b"".join(b'["]",' for _ in range(200)) + b"1" + b',"["]' * 200
     with pytest.raises(TooDeep):
@@ -60,7 +60,7 @@ def test_depth_is_counted_exactly(levels: int, most: int) -> None:
     assert is_deeper(orjson.loads(nested(levels)), most) is (levels > most)
 
 
-def test_a_text_may_have_so_many_objects_and_arrays() -> None:
+def test_the_number_of_objects_and_arrays_is_limited() -> None:
     assert len(parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 2) + b"[]]")) == MAX_CONTAINERS - 1
     with pytest.raises(BadJson, match="more than 200,000 objects and arrays"):
         parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 1) + b"[]]")
@@ -90,7 +90,7 @@ def test_integers_beyond_64_bits_are_found(text: str, pointers: list[str]) -> No
         lambda strategy: st.lists(strategy) | st.dictionaries(st.text(max_size=2), strategy),
     )
 )
-def test_no_integer_is_found_that_fits_and_none_missed(value: object) -> None:
+def test_exactly_the_integers_that_do_not_fit_are_found(value: object) -> None:
     def walk(found: object) -> int:
         if isinstance(found, list | dict):
             return sum(map(walk, found.values() if isinstance(found, dict) else found))
@@ -114,7 +114,7 @@ def test_no_integer_is_found_that_fits_and_none_missed(value: object) -> None:
     ids=["numbers", "long numbers", "one key", "open", "lists", "text", "one number"],
 )
 def test_a_text_of_four_megabytes_is_refused_or_its_large_integers_are_found(text: bytes) -> None:
-    """How long that takes, `bench/hostile.py` measures."""
+    """`bench/hostile.py` measures how long this takes."""
     try:
         parse_json(text)
     except BadJson:
@@ -125,7 +125,7 @@ def test_a_text_of_four_megabytes_is_refused_or_its_large_integers_are_found(tex
 
 @pytest.mark.parametrize("place", range(40))
 @pytest.mark.parametrize("integer", [b"18446744073709551616", b"-9223372036854775809", b"9" * 300])
-def test_a_large_integer_is_found_wherever_it_stands(place: int, integer: bytes) -> None:
+def test_a_large_integer_is_found_at_any_place(place: int, integer: bytes) -> None:
     text = b'["' + b"x" * place + b'",' + integer + b"]"
     assert may_have_large_integers(text)
     assert large_integers(text) == ["/1"]

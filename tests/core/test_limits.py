@@ -1,4 +1,4 @@
-"""The numbers that users were promised, written out: tests of what lies behind a limit take it from the code."""
+"""Tests the documented limits against literal numbers. Other tests use the constants of the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMITS = {
     "milliseconds for which a key counts after it was retired": (
         KEPT_MS,
         31_708_800_000,
-    ),  # more than an approval waits
+    ),  # longer than the default of an approval
     "bytes of a program's argument": (program.MAX_ARGUMENT_BYTES, 98_304),
     "losses of a step": (MAX_LOSSES, 4),
     "milliseconds of a delay or a ttl": (LONGEST_MS, 31_622_400_000),
@@ -43,6 +43,6 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("what", LIMITS)
-def test_a_limit_is_what_users_were_promised(what: str) -> None:
+def test_a_limit_is_the_documented_one(what: str) -> None:
     limit, promised = LIMITS[what]
     assert limit == promised

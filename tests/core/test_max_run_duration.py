@@ -1,4 +1,4 @@
-"""The longest time that a run may take."""
+"""Tests the maximum duration of a run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_steps_in_a_row_add_up_with_what_is_between_them(edge: dict[str, object]
     assert longest_run_ms(plan_of(a=step(), b=step(edge))) == 2 * OF_A_STEP + parse_duration(longer)
 
 
-def test_of_branches_the_slowest_counts() -> None:
+def test_the_slowest_branch_counts() -> None:
     plan = plan_of(
         z=step({"step": "b"}, {"step": "c"}),
         a=step(),
@@ -62,6 +62,6 @@ def test_of_branches_the_slowest_counts() -> None:
     assert longest_run_ms(plan) == 2 * OF_A_STEP + parse_duration("90d")
 
 
-def test_an_approval_takes_its_timeout_and_no_more() -> None:
+def test_an_approval_takes_at_most_its_timeout() -> None:
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "366d"}
     assert longest_run_ms(plan_of(a=asks, b=step({"step": "a"}))) == 366 * 24 * HOUR + OF_A_STEP

@@ -1,4 +1,4 @@
-"""What a step says, and what becomes of it."""
+"""Tests how the result of an attempt becomes an outcome."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stepwell.core.run.outcome import (
     failure,
     from_exit,
     from_http,
-    from_said,
+    from_output,
+    not_in_output,
     read_json,
     read_stdout,
     retry_after_ms,
     timed_out,
     too_large,
-    unsaid,
 )
 
 NOW = 1_700_000_000_000  # 2023-11-14T22:13:20Z
@@ -29,8 +29,8 @@ DAY = 86_400_000
 TO = ", a redirect to https://x.org/login; redirects are not followed, so correct the step's url"
 
 
-def said(text: bytes) -> Outcome:
-    return from_said(read_stdout(text), NOW)
+def outcome_of(text: bytes) -> Outcome:
+    return from_output(read_stdout(text), NOW)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def said(text: bytes) -> Outcome:
         (b"[1234567890123456789012.5]", b"[1.2345678901234568e+21]"),
     ],
 )
-def test_what_is_printed_becomes_the_output(printed: bytes, output: bytes) -> None:
-    assert said(printed) == Outcome(output=output)
+def test_printed_text_becomes_the_output(printed: bytes, output: bytes) -> None:
+    assert outcome_of(printed) == Outcome(output=output)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_is_printed_becomes_the_output(printed: bytes, output: bytes) -> No
         (b"[" * 100_000 + b"]" * 100_000, "nested more than 128 levels deep"),
     ],
 )
-def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: str) -> None:
-    outcome = said(printed)
+def test_json_that_cannot_be_stored_exactly_is_refused(printed: bytes, reason: str) -> None:
+    outcome = outcome_of(printed)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable, outcome.output) == ("invalid_output", False, None)
     assert reason in outcome.error.message
@@ -100,18 +100,18 @@ def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: 
     ("printed", "number"),
     [
         (b"12", 12),
-        (b" 12 \r\n", 12),  # white space is no part of it
-        (b"\xef\xbb\xbf12", 12),  # nor is a byte order mark
+        (b" 12 \r\n", 12),  # surrounding white space is ignored
+        (b"\xef\xbb\xbf12", 12),  # a byte order mark is ignored
         (b"-0", 0),  # an integer, and there is one zero
         (b"18446744073709551615", 2**64 - 1),  # the greatest of 64 bits
         (b"-9223372036854775808", -(2**63)),  # the least
         (b"0.1", 0.1),  # the double nearest to it is written 0.1
         (b"1.50", 1.5),  # the same value
         (b"-0.0", -0.0),
-        (b"1e5", 1e5),  # JSON allows it, and a double holds it
+        (b"1e5", 1e5),  # valid JSON, and exact as a double
         (b"1E+5", 1e5),
-        (b"5e91", 5e91),  # nobody can tell it from the hash of a commit
-        (b"1e23", 1e23),  # what a double makes of it is written 1e+23
+        (b"5e91", 5e91),  # it could be the hash of a commit, but is exact
+        (b"1e23", 1e23),  # Python writes this double as 1e+23
         (b"0.30000000000000004", 0.30000000000000004),  # 17 digits, as programs print doubles
         (b"123456789012345680000.0", 123456789012345680000.0),
         (b"1.7976931348623157e308", 1.7976931348623157e308),  # the greatest double
@@ -120,8 +120,8 @@ def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: 
         (b"1." + b"0" * 500, 1.0),
     ],
 )
-def test_a_bare_number_that_is_held_exactly_is_a_number(printed: bytes, number: float) -> None:
-    output = said(printed).output
+def test_a_bare_number_with_an_exact_representation_is_a_number(printed: bytes, number: float) -> None:
+    output = outcome_of(printed).output
     assert output is not None
     assert repr(orjson.loads(output)) == repr(number)
 
@@ -129,11 +129,11 @@ def test_a_bare_number_that_is_held_exactly_is_a_number(printed: bytes, number: 
 @pytest.mark.parametrize(
     "printed",
     [
-        # JSON numbers that are not held
-        b"18446744073709551616",  # one more than 64 bits hold
+        # JSON numbers without an exact representation
+        b"18446744073709551616",  # the greatest 64-bit integer plus one
         b"-9223372036854775809",
         b"340434161094042557123",  # 21 digits: the number of a parcel
-        b"100000000000000000000",  # a double holds it, but who writes an integer means every digit
+        b"100000000000000000000",  # exact as a double, but an integer must keep every digit
         b"9" * 5000,
         b"5e91234",  # the hash of a commit; infinity to a double
         b"1e400",
@@ -146,7 +146,7 @@ def test_a_bare_number_that_is_held_exactly_is_a_number(printed: bytes, number: 
         b"9007199254740993.0",  # odd, and beyond 2^53
         b"4.9e-324",  # the least double is written 5e-324
         b"0." + b"1" * 900,
-        # no JSON numbers
+        # not JSON numbers
         b"NaN",
         b"Infinity",
         b"-Infinity",
@@ -166,58 +166,58 @@ def test_a_bare_number_that_is_held_exactly_is_a_number(printed: bytes, number: 
         "\u0663".encode(),  # a digit, in Arabic
     ],
 )
-def test_what_only_looks_like_a_number_is_text(printed: bytes) -> None:
+def test_a_text_that_only_looks_like_a_number_is_text(printed: bytes) -> None:
     for text in (printed, printed + b"\n", b"  " + printed + b"\r\n"):
-        assert said(text) == Outcome(output=orjson.dumps({"body": text.rstrip(b"\r\n").decode()}))
+        assert outcome_of(text) == Outcome(output=orjson.dumps({"body": text.rstrip(b"\r\n").decode()}))
 
 
 @pytest.mark.parametrize("text", [b"18446744073709551616", b"1" + b"0" * 400])
-def test_a_number_that_a_handler_returns_is_never_made_a_text(text: bytes) -> None:
-    outcome = from_said(read_json(text), NOW)
+def test_a_number_returned_by_a_handler_is_never_converted_to_text(text: bytes) -> None:
+    outcome = from_output(read_json(text), NOW)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
     assert "does not fit into 64 bits" in outcome.error.message
 
 
 @pytest.mark.parametrize("text", [b"NaN", b"-Infinity", b'{"a": NaN}', b"[1, Infinity]"])
-def test_a_handlers_nan_is_no_json(text: bytes) -> None:
-    outcome = from_said(read_json(text), NOW)
+def test_nan_from_a_handler_is_not_json(text: bytes) -> None:
+    outcome = from_output(read_json(text), NOW)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
     assert "not JSON" in outcome.error.message
 
 
-def test_of_two_members_with_one_name_the_last_one_counts() -> None:
-    assert said(b'{"n": 1, "n": 18446744073709551616}').output is None
-    assert said(b'{"a": 1, "b": 2, "a": 3}') == Outcome(output=b'{"a":3,"b":2}')
-    assert said(b'log\n{"status": 500, "status": 200}') == Outcome(output=b'{"status":200}')
+def test_the_last_of_two_members_with_the_same_name_counts() -> None:
+    assert outcome_of(b'{"n": 1, "n": 18446744073709551616}').output is None
+    assert outcome_of(b'{"a": 1, "b": 2, "a": 3}') == Outcome(output=b'{"a":3,"b":2}')
+    assert outcome_of(b'log\n{"status": 500, "status": 200}') == Outcome(output=b'{"status":200}')
 
 
-def test_an_output_may_be_nested_128_deep() -> None:
+def test_an_output_may_be_nested_128_levels_deep() -> None:
     for text in (b"[" * 128 + b"]" * 128, b'{"a":' * 128 + b"1" + b"}" * 128):
-        assert said(text) == Outcome(output=text)
-    assert said(b"log\n" + b"[" * 128 + b"]" * 128) == Outcome(output=b"[" * 128 + b"]" * 128)
-    wide = b"[" + b"[1]," * 1000 + b'"[[[["]'  # many brackets are no depth
-    assert said(wide) == Outcome(output=wide)
+        assert outcome_of(text) == Outcome(output=text)
+    assert outcome_of(b"log\n" + b"[" * 128 + b"]" * 128) == Outcome(output=b"[" * 128 + b"]" * 128)
+    wide = b"[" + b"[1]," * 1000 + b'"[[[["]'  # brackets side by side are not depth
+    assert outcome_of(wide) == Outcome(output=wide)
 
 
-def test_an_output_may_have_256_kib_as_it_is_stored() -> None:
+def test_the_stored_output_may_have_256_kib() -> None:
     text = "x" * (MAX_OUTPUT_BYTES - 8)
-    assert said(orjson.dumps({"a": text})).output == orjson.dumps({"a": text})
-    outcome = said(orjson.dumps({"a": text + "x"}))
+    assert outcome_of(orjson.dumps({"a": text})).output == orjson.dumps({"a": text})
+    outcome = outcome_of(orjson.dumps({"a": text + "x"}))
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("output_too_large", False)
     assert "262,145 bytes" in outcome.error.message
     assert "pass a reference" in outcome.error.message
-    assert said(b"[" + b"1,        " * 60_000 + b"1]").output == b"[" + b"1," * 60_000 + b"1]"
+    assert outcome_of(b"[" + b"1,        " * 60_000 + b"1]").output == b"[" + b"1," * 60_000 + b"1]"
 
 
 @pytest.mark.parametrize("printed", [b"x" * MAX_OUTPUT_BYTES, b"\x01" * 50_000, b"log\n" + b"x" * MAX_OUTPUT_BYTES])
-def test_a_text_counts_as_it_is_stored_too(printed: bytes) -> None:
-    outcome = said(printed)
+def test_the_stored_form_of_a_text_counts_for_the_limit(printed: bytes) -> None:
+    outcome = outcome_of(printed)
     assert outcome.error is not None
     assert outcome.error.kind == "output_too_large"
-    assert unsaid(read_stdout(printed), outcome) == printed
+    assert not_in_output(read_stdout(printed), outcome) == printed
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_text_counts_as_it_is_stored_too(printed: bytes) -> None:
 def test_a_status_in_the_output_is_a_failure(output: dict[str, object], status: int, retryable: bool) -> None:
     text = orjson.dumps(output)
     error = Error("status", f"the output has the status {status}", status, text)
-    assert said(text) == Outcome(error=error, retryable=retryable)
+    assert outcome_of(text) == Outcome(error=error, retryable=retryable)
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,11 @@ def test_a_status_in_the_output_is_a_failure(output: dict[str, object], status: 
 )
 def test_any_other_status_is_just_output(output: object) -> None:
     text = orjson.dumps(output)
-    assert said(text) == Outcome(output=text)
+    assert outcome_of(text) == Outcome(output=text)
 
 
-def test_a_failed_output_explains_itself() -> None:
-    outcome = said(b'{"status": 404, "message": "no such user"}')
+def test_the_message_in_a_failed_output_is_in_the_error() -> None:
+    outcome = outcome_of(b'{"status": 404, "message": "no such user"}')
     assert outcome.error is not None
     assert outcome.error.message == "the output has the status 404: no such user"
 
@@ -266,7 +266,7 @@ def test_a_failed_output_explains_itself() -> None:
         ("2023-11-14T22:13:30Z", 10_000),
         ("2023-11-14T23:13:30+01:00", 10_000),
         ("Tue, 14 Nov 2023 22:13:30 GMT", 10_000),
-        ("Tue, 14 Nov 2023 22:13:10 GMT", 0),  # is over
+        ("Tue, 14 Nov 2023 22:13:10 GMT", 0),  # in the past
         (1e18, 366 * DAY),
         ("9" * 20, 366 * DAY),
         ("500d", 366 * DAY),
@@ -279,18 +279,18 @@ def test_a_failed_output_explains_itself() -> None:
         ("", None),
         ("soon", None),
         ("nan", None),
-        ("2023-11-14T22:13:30", None),  # in which timezone?
+        ("2023-11-14T22:13:30", None),  # without a time zone
         ("9" * 100, None),
     ],
 )
-def test_retry_after_is_read_in_every_usual_form(value: object, ms: int | None) -> None:
+def test_retry_after_is_accepted_in_all_usual_forms(value: object, ms: int | None) -> None:
     assert retry_after_ms(value, NOW) == ms
 
 
 def test_retry_after_in_the_output_sets_the_delay() -> None:
-    assert said(b'{"status": 429, "retry_after": 7}').retry_after_ms == 7000
+    assert outcome_of(b'{"status": 429, "retry_after": 7}').retry_after_ms == 7000
     assert from_exit(1, read_stdout(b'{"retry_after": "2s"}'), "", NOW).retry_after_ms == 2000
-    assert said(b'{"status": 404, "retry_after": 7}').retry_after_ms is None
+    assert outcome_of(b'{"status": 404, "retry_after": 7}').retry_after_ms is None
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_retry_after_in_the_output_sets_the_delay() -> None:
         (0, b'{"a": 1}', "ignored", Outcome(output=b'{"a":1}')),
     ],
 )
-def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, outcome: Outcome) -> None:
+def test_a_nonzero_exit_code_is_a_failure(code: int, printed: bytes, line: str, outcome: Outcome) -> None:
     assert from_exit(code, read_stdout(printed), line, NOW) == outcome
 
 
@@ -325,13 +325,13 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
             b'{"status": 302}',
             None,
             Outcome(output=b'{"status":302}'),
-        ),  # of the body, not of the answer
+        ),  # of the body, not of the response
         (
             302,
             b"",
             "7",
             Outcome(None, Error("http", f"the response has status 302{TO}", 302), False),
-        ),  # never tried again
+        ),  # never retried
         (
             399,
             b'{"a": 1, "retry_after": 2}',
@@ -355,7 +355,7 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
         ),
     ],
 )
-def test_an_http_answer_is_judged_by_its_status_and_body(
+def test_status_and_body_of_an_http_response_decide_the_outcome(
     status: int, body: bytes, header: str | None, outcome: Outcome
 ) -> None:
     report = read_stdout(body)
@@ -364,13 +364,13 @@ def test_an_http_answer_is_judged_by_its_status_and_body(
 
 @pytest.mark.parametrize("location", [None, ""])
 @pytest.mark.parametrize("status", [300, 304, 399])
-def test_a_redirect_to_nowhere_is_a_final_failure_too(status: int, location: str | None) -> None:
+def test_a_redirect_without_a_location_is_a_final_failure_too(status: int, location: str | None) -> None:
     message = f"the response has status {status}, which is not a success: moved"
     outcome = from_http(status, read_stdout(b"moved\n"), NOW, location=location)
     assert outcome == Outcome(None, Error("http", message, status), False)
 
 
-def test_where_a_redirect_leads_is_shown_whatever_it_holds() -> None:
+def test_the_location_of_a_redirect_is_shown_safely() -> None:
     outcome = from_http(301, read_stdout(b""), NOW, location="\x1b[31m" + "x" * 9000)
     assert outcome.error is not None
     assert "\x1b" not in outcome.error.message
@@ -387,40 +387,40 @@ def test_where_a_redirect_leads_is_shown_whatever_it_holds() -> None:
         (b"one\n[1]\n", 1, b"one\n[1]\n"),
     ],
 )
-def test_what_is_no_output_belongs_into_the_log(printed: bytes, code: int, log: bytes) -> None:
+def test_printed_text_that_is_not_output_belongs_to_the_log(printed: bytes, code: int, log: bytes) -> None:
     report = read_stdout(printed)
-    assert unsaid(report, from_exit(code, report, "", NOW)) == log
+    assert not_in_output(report, from_exit(code, report, "", NOW)) == log
 
 
 @pytest.mark.parametrize("last", [b'{"a": "%b"}' % (b"x" * MAX_OUTPUT_BYTES), b'{"a": 1e999}'])
-def test_what_was_printed_before_an_output_that_cannot_be_kept_is_in_the_log(last: bytes) -> None:
+def test_text_printed_before_an_invalid_output_is_in_the_log(last: bytes) -> None:
     report = read_stdout(b"one\ntwo\n" + last)
     outcome = from_exit(0, report, "", NOW)
     assert outcome.error is not None
     assert outcome.error.kind in ("output_too_large", "invalid_output")
-    assert unsaid(report, outcome) == b"one\ntwo\n" + last
+    assert not_in_output(report, outcome) == b"one\ntwo\n" + last
 
 
-def test_a_return_value_that_is_no_json_is_refused() -> None:
-    outcome = from_said(read_json(b"{"), NOW)
+def test_a_return_value_that_is_not_json_is_refused() -> None:
+    outcome = from_output(read_json(b"{"), NOW)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
 
 
-def test_messages_can_be_shown_and_stored_whatever_is_in_them() -> None:
+def test_messages_with_any_content_can_be_shown_and_stored() -> None:
     outcome = failure("exception", "\x1b[31mred\x1b[0m \ud800 \x00\n" + "x" * 5000)
     assert outcome.error is not None
     assert outcome.error.message.startswith("red ? \n")
     assert len(outcome.error.message) == 2000
     assert timed_out(1500) == Outcome(error=Error("timeout", "the attempt did not end within the timeout of 1.5 s"))
-    assert from_said(too_large(10**8), NOW).retryable is False
+    assert from_output(too_large(10**8), NOW).retryable is False
 
 
 almost_json = st.text(alphabet='[]{}":,1e\\ud8 \n', max_size=100).map(str.encode)
 
 
 @given(st.binary(max_size=300) | almost_json, st.integers(-70, 99))
-def test_whatever_is_printed_gives_an_outcome_that_can_be_stored(printed: bytes, code: int) -> None:
+def test_any_printed_bytes_give_an_outcome_that_can_be_stored(printed: bytes, code: int) -> None:
     report = read_stdout(printed)
     outcome = from_exit(code, report, "", NOW)
     stored = outcome.output if outcome.error is None else outcome.error.output
@@ -430,7 +430,7 @@ def test_whatever_is_printed_gives_an_outcome_that_can_be_stored(printed: bytes,
 
 
 @pytest.mark.parametrize("member", ["true", "1", "1.5"])
-def test_a_fault_is_found_beside_members_of_objects_that_are_no_containers(member: str) -> None:
+def test_a_fault_is_found_next_to_scalar_members_of_objects(member: str) -> None:
     report = read_json(b'[[-9223372036854775809], {"a": %b}]' % member.encode())
     assert report.problem is not None
     assert "the integer -9223372036854775809 at /0/0 does not fit" in report.problem.message
@@ -448,8 +448,8 @@ def test_a_fault_is_found_beside_members_of_objects_that_are_no_containers(membe
         max_leaves=20,
     )
 )
-def test_a_large_output_is_judged_as_a_small_one(blanks: str, value: object) -> None:
-    """Large texts are read in another way than small ones, with the same result."""
+def test_a_large_output_gives_the_same_result_as_a_small_one(blanks: str, value: object) -> None:
+    """Large texts are parsed in another way than small ones."""
     text = json.dumps([value])
     report, large = read_json(text.encode()), read_json((blanks + text).encode())
     assert (large.output, large.problem) == (report.output, report.problem)
@@ -467,6 +467,6 @@ def _integers(value: object) -> list[int]:
 
 @pytest.mark.parametrize("blanks", [b"", b" " * 10_000], ids=["small", "large"])
 @pytest.mark.parametrize(("levels", "is_kept"), [(128, True), (129, False), (300, False)])
-def test_the_depth_of_an_output_is_counted_however_large_it_is(blanks: bytes, levels: int, is_kept: bool) -> None:
+def test_the_depth_of_large_outputs_is_counted_too(blanks: bytes, levels: int, is_kept: bool) -> None:
     report = read_json(blanks + b"[" * levels + b"]" * levels)
     assert (report.problem is None) == is_kept

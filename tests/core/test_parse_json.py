@@ -1,4 +1,4 @@
-"""`parse_json` in rules of webhooks: JSON that stands in a text."""
+"""Tests `parse_json` in webhook rules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def value(source: str, body: Any) -> Any:
         ("parse_json(body.p)", {"p": 3}, "parse_json: the value is not a text"),
     ],
 )
-def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
+def test_parse_json_returns_the_value_of_a_text(source: str, body: Any, result: Any) -> None:
     assert value(source, body) == result
 
 
@@ -55,7 +55,7 @@ def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
         ("[" + "[]," * 200_001 + "1]", ""),
     ],
 )
-def test_what_is_no_json_or_cannot_be_kept_has_no_value(text: str, content: str) -> None:
+def test_a_text_that_is_not_json_or_cannot_be_stored_has_no_value(text: str, content: str) -> None:
     for source in ("parse_json(body.p)", "parse_json(body.p).a.b"):
         found = value(source, {"p": text})
         assert isinstance(found, str)
@@ -67,7 +67,7 @@ def test_what_is_no_json_or_cannot_be_kept_has_no_value(text: str, content: str)
     )
 
 
-def test_loops_over_what_was_parsed_are_bounded_as_over_what_was_sent() -> None:
+def test_loops_over_parsed_values_are_limited_like_other_loops() -> None:
     assert "1,000" in value("parse_json(body.p).map(x, x)", {"p": "[" + ",".join("1" * 5000) + "]"})
     large = {"p": "[" + ",".join("1" * 900) + "]", "text": "x" * 1_000_000}
     assert isinstance(value("parse_json(body.p).map(x, {'x': x, 'text': body.text})", large), str)
@@ -88,19 +88,19 @@ def test_loops_over_what_was_parsed_are_bounded_as_over_what_was_sent() -> None:
         ("__json_0", "there is no variable `__json_0`", 1, 1),
     ],
 )
-def test_what_is_wrong_has_its_place(source: str, message: str, line: int, column: int) -> None:
+def test_an_error_has_a_place_in_the_source(source: str, message: str, line: int, column: int) -> None:
     with pytest.raises(ExpressionError) as wrong:
         compile_value(source, Scope.WEBHOOK)
     assert wrong.value.message.startswith(message)
     assert (wrong.value.line, wrong.value.column) == (line, column)
 
 
-def test_elsewhere_there_is_no_such_function() -> None:
+def test_parse_json_is_not_available_in_other_expressions() -> None:
     with pytest.raises(ExpressionError, match="only in rules of webhooks"):
         compile_value("parse_json(data.x)", Scope.TRIGGER)
 
 
-def test_the_calls_of_a_source_are_found_by_its_tokens() -> None:
+def test_calls_are_found_by_tokens() -> None:
     rewritten, arguments = replace_calls("f(parse_json(a.b)) + parse_json(parse_json(c).d[(1)])")
     assert rewritten.replace(" ", "") == "f(__json_0)+__json_2"
     assert [argument.strip() for argument in arguments] == ["a.b", "c", "__json_1     .d[(1)]"]
@@ -108,7 +108,7 @@ def test_the_calls_of_a_source_are_found_by_its_tokens() -> None:
         assert replace_calls(plain) == (plain, [])
 
 
-def test_nothing_is_kept_of_what_was_parsed() -> None:
+def test_parsed_values_are_not_leaked() -> None:
     expression = compile_value("parse_json(body.p).a", Scope.WEBHOOK)
     texts = [f'{{"a": "{number}", "b": "{"x" * 100}"}}' for number in range(5)]
     counts = [sys.getrefcount(text) for text in texts]
@@ -116,10 +116,12 @@ def test_nothing_is_kept_of_what_was_parsed() -> None:
         for text in texts:
             expression.value(Bindings.of_request({"p": text}, {}, {}))
     gc.collect()
-    assert sum(sys.getrefcount(text) for text in texts) <= sum(counts) + len(texts)  # and not a hundred more each
+    assert sum(sys.getrefcount(text) for text in texts) <= sum(counts) + len(
+        texts
+    )  # a leak would add a hundred references to each
 
 
-def test_fields_of_a_form_are_json_where_something_of_theirs_is_asked_for() -> None:
+def test_form_fields_are_parsed_if_an_expression_reads_inside_them() -> None:
     def asked(source: str) -> set[str]:
         return set(fields_with_json(compile_value(source, Scope.WEBHOOK).tree))
 

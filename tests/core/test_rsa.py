@@ -1,4 +1,4 @@
-"""RSA signatures, against those of another implementation and against forgeries."""
+"""Tests RSA signatures against OpenSSL, and known forgeries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def certify(folder: Path, kind: str = "rsa:2048", *more: str) -> PublicKey:
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_what_openssl_signs_is_right_and_a_changed_bit_is_wrong(tmp_path: Path, bits: int, algorithm: str) -> None:
+def test_signatures_of_openssl_are_right_and_a_changed_bit_is_wrong(tmp_path: Path, bits: int, algorithm: str) -> None:
     key = certify(tmp_path, f"rsa:{bits}")
     signature = openssl(tmp_path, "dgst", f"-{algorithm}", "-sign", "k.pem", content=MESSAGE)
     assert is_signed(key, algorithm, MESSAGE, signature)
@@ -39,8 +39,8 @@ def test_what_openssl_signs_is_right_and_a_changed_bit_is_wrong(tmp_path: Path, 
         assert not is_signed(key, algorithm, MESSAGE, other)
 
 
-def test_a_padding_that_leaves_room_is_wrong() -> None:
-    """The forgery of Bleichenbacher (2006): of a number whose cube begins as a signed message does."""
+def test_a_signature_with_short_padding_is_wrong() -> None:
+    """Bleichenbacher's forgery (2006): a number whose cube begins like a signed message."""
     key = PublicKey(2**2047 + 1, 3)
     head = b"\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff\x00"
     target = int.from_bytes(head + b"\0" * (key.size - len(head)))
@@ -54,7 +54,7 @@ def test_the_key_of_a_certificate_is_the_one_that_openssl_reads(tmp_path: Path) 
     assert (key.modulus, key.exponent) == (int(text.strip().partition("=")[2], 16), 65537)
 
 
-def test_what_is_no_certificate_with_an_rsa_key_is_refused(tmp_path: Path) -> None:
+def test_data_without_an_rsa_certificate_is_refused(tmp_path: Path) -> None:
     key = certify(tmp_path)
     assert key.size == 256
     pem = (tmp_path / "c.pem").read_bytes()

@@ -1,4 +1,4 @@
-"""Signatures of webhooks: what the specifications sign, and what nobody signed."""
+"""Tests the signatures of webhooks, with examples from specifications."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def hmac_of(algorithm: str = "sha256", encoding: str = "hex") -> Verify:
     return Verify("hmac", "NAME", "x-signature", algorithm, encoding)
 
 
-# --- what is right ---------------------------------------------------------------------------------------------------
+# --- right signatures ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("verify", "secret", "headers", "body"),
     [
-        # the vector of the libraries of Standard Webhooks
+        # the test vector of the Standard Webhooks libraries
         (STANDARD, KEY, SIGNED, PING),
         (STANDARD, KEY.removeprefix("whsec_"), SIGNED, PING),
         (STANDARD, f" v1,{KEY}=\n", SIGNED, PING),
-        # made by Stripe's own library for Python
+        # created with Stripe's Python library
         (
             STRIPE,
             "whsec_test_secret",
@@ -102,26 +102,26 @@ def hmac_of(algorithm: str = "sha256", encoding: str = "hex") -> Verify:
         ),
     ],
 )  # fmt: skip
-def test_what_specifications_sign_is_right(
+def test_signatures_from_specifications_are_right(
     verify: Verify, secret: str, headers: Mapping[str, str], body: bytes
 ) -> None:
     check(verify, secret, headers, body, AT)
 
 
-def test_the_library_of_standard_webhooks_signs_so() -> None:
+def test_signatures_of_the_standard_webhooks_library_are_right() -> None:
     secret = "whsec_" + base64.b64encode(b"\xff" * 24).decode()
     signature = Webhook(secret).sign("msg_ü", datetime.fromtimestamp(AT / 1000, UTC), "{}")
     headers = {"webhook-id": "msg_Ã¼", "webhook-timestamp": str(AT // 1000), "webhook-signature": signature}
     check(STANDARD, secret, headers, b"{}", AT)
 
 
-def test_of_several_signatures_one_must_be_right() -> None:
+def test_one_of_several_signatures_must_be_right() -> None:
     right, wrong = SIGNED["webhook-signature"], "v1,AAAA"
     check(STANDARD, KEY, {**SIGNED, "webhook-signature": f"v1a,x {wrong} {right}"}, PING, AT)
     with pytest.raises(BadSignature):
         check(STANDARD, KEY, {**SIGNED, "webhook-signature": f"{wrong} {wrong}"}, PING, AT)
-    mine = by_stripe("s", CHARGE)
-    check(STRIPE, "s", {"stripe-signature": f"t=1614265330, v1=00, v1={mine}"}, CHARGE, AT)
+    signature = by_stripe("s", CHARGE)
+    check(STRIPE, "s", {"stripe-signature": f"t=1614265330, v1=00, v1={signature}"}, CHARGE, AT)
     check(hmac_of(), "s", {"x-signature": f"v1=00, v1={sha256('s', b'x')}"}, b"x", AT)
 
 
@@ -130,11 +130,11 @@ def test_the_header_may_have_another_name() -> None:
     check(Verify("standard-webhooks", "NAME", "svix-signature"), KEY, headers, PING, AT)
 
 
-# --- what is wrong ---------------------------------------------------------------------------------------------------
+# --- wrong signatures ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [-301, 301, 10**9])
-def test_what_is_too_old_or_from_the_future_is_refused(seconds: int) -> None:
+def test_a_signature_too_old_or_from_the_future_is_refused(seconds: int) -> None:
     with pytest.raises(BadSignature, match=r"too old|from the future"):
         check(STANDARD, KEY, SIGNED, PING, AT + seconds * 1000)
     signed = {"stripe-signature": f"t={AT // 1000},v1={by_stripe('s', CHARGE)}"}
@@ -142,7 +142,7 @@ def test_what_is_too_old_or_from_the_future_is_refused(seconds: int) -> None:
         check(STRIPE, "s", signed, CHARGE, AT + seconds * 1000)
 
 
-def test_how_old_it_may_be_can_be_said() -> None:
+def test_the_tolerance_can_be_set() -> None:
     check(STANDARD, KEY, SIGNED, PING, AT + 300_000)
     patient = Verify("standard-webhooks", "NAME", "webhook-signature", tolerance_ms=3_600_000)
     check(patient, KEY, SIGNED, PING, AT + 3_600_000)
@@ -176,7 +176,7 @@ def test_how_old_it_may_be_can_be_said() -> None:
         (hmac_of(encoding="base64"), {"x-signature": sha256(KEY, PING)}),
     ],
 )
-def test_anything_else_is_wrong(verify: Verify, headers: Mapping[str, str]) -> None:
+def test_other_signatures_are_wrong(verify: Verify, headers: Mapping[str, str]) -> None:
     with pytest.raises(BadSignature):
         check(verify, KEY, headers, PING, AT)
 
@@ -185,7 +185,7 @@ def test_anything_else_is_wrong(verify: Verify, headers: Mapping[str, str]) -> N
     ("verify", "secret"),
     [(STANDARD, None), (STANDARD, ""), (STANDARD, "whsec_"), (STANDARD, "no base64!"), (GITHUB, ""), (STRIPE, None)],
 )
-def test_a_secret_that_is_none_is_the_receivers_fault_and_not_shown(verify: Verify, secret: str | None) -> None:
+def test_an_invalid_secret_is_an_error_of_the_receiver_and_is_not_shown(verify: Verify, secret: str | None) -> None:
     headers = {**SIGNED, "stripe-signature": "t=1614265330,v1=00", "x-hub-signature-256": "sha256=00"}
     with pytest.raises(BadSecret) as bad:
         check(verify, secret, headers, PING, AT)
@@ -251,7 +251,7 @@ def of(kind: str, **fields: Any) -> Verify:
             0,
             f"{TWILIO_URL}&bodySHA256={TWILIO_HASH}",
         ),
-        # https://developer.zendesk.com/documentation/webhooks/verifying/ (its order; its example has the other)
+        # https://developer.zendesk.com/documentation/webhooks/verifying/ (the order of the text, not of the example)
         (
             of("zendesk"),
             "HRkRd4BeOAoUkfZr-mhauJT64rvBASlJRoIyPsd3zeA=",
@@ -270,7 +270,7 @@ def of(kind: str, **fields: Any) -> Verify:
         (of("token", query="code"), "t+ken", {}, b"{}", 0, "https://a/webhooks/b?a=1&code=t%2Bken"),
     ],
 )  # fmt: skip
-def test_what_senders_say_they_sign_is_right(
+def test_signatures_from_the_documentation_of_senders_are_right(
     verify: Verify, secret: str, headers: Mapping[str, str], body: bytes, at: int, url: str
 ) -> None:
     check(verify, secret, headers, body, at * 1000, url)
@@ -342,7 +342,7 @@ def hmac_over(over: str, **fields: str) -> Any:
         (hmac_over("{{headers['X-Id']}}.{{body}}", prefix="v2="), b"7." + BODY, "sha256", "hex", "v1=00,v2={}"),
     ],
 )
-def test_any_hmac_can_be_said(fields: Any, signed: bytes, algorithm: str, encoding: str, form: str) -> None:
+def test_any_hmac_can_be_configured(fields: Any, signed: bytes, algorithm: str, encoding: str, form: str) -> None:
     verify = verify_of({"secret": "NAME", **fields})
     headers = {**HEADERS, verify.header: form.format(by_openssl(algorithm, "hush", signed, encoding))}
     check(verify, "hush", headers, BODY, AT, URL)
@@ -354,7 +354,7 @@ def test_any_hmac_can_be_said(fields: Any, signed: bytes, algorithm: str, encodi
             check(verify, "hush", headers, BODY, AT + 310_000, URL)
 
 
-def test_of_a_template_only_what_it_may_name_is_taken() -> None:
+def test_a_template_with_an_unknown_name_is_refused() -> None:
     assert places("v0:{{ts}}:{{ body }}{{headers['a-b']}}") == ["ts", "body", "headers"]
     for wrong in ("{{", "{{x}}", "}}", "{{ts", "{{headers[a]}}", "{{body.id}}"):
         with pytest.raises(ValueError, match="what is signed is text"):

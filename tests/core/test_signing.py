@@ -1,4 +1,4 @@
-"""Signatures, and the keys that make them."""
+"""Tests signatures and signing keys."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ KEYS = SigningKeys("newkey22", {"newkey22": NEW, UNNAMED: OLD})
 LINK = Link("abcdefghijklmnopqrstuvwxyz", 0, 1, "approved", 1_780_000_000_000)
 
 
-def test_a_signature_names_its_key_unless_the_key_has_no_name() -> None:
+def test_a_signature_contains_the_key_id_unless_the_key_has_none() -> None:
     assert key_of(KEYS.sign(b"text")) == "newkey22"
     assert KEYS.sign(b"text") == f"newkey22.{single_key(NEW).sign(b'text')}"
     assert key_of(single_key(OLD).sign(b"text")) == UNNAMED
 
 
-def test_every_key_that_is_listed_counts() -> None:
+def test_all_listed_keys_are_valid() -> None:
     assert KEYS.is_signature(KEYS.sign(b"text"), b"text")
     assert KEYS.is_signature(single_key(OLD).sign(b"text"), b"text")
     assert not SigningKeys("newkey22", {"newkey22": NEW}).is_signature(single_key(OLD).sign(b"text"), b"text")
@@ -32,7 +32,7 @@ def test_every_key_that_is_listed_counts() -> None:
     [
         "",
         "0",
-        single_key(NEW).sign(b"text"),  # of the newest key, without its name
+        single_key(NEW).sign(b"text"),  # of the newest key, without the key id
         f"newkey22.{single_key(OLD).sign(b'text')}",
         f"{UNNAMED}.{single_key(OLD).sign(b'text')}",
         KEYS.sign(b"text").upper(),
@@ -45,20 +45,20 @@ def test_nothing_else_is_a_signature(signature: str) -> None:
     assert not KEYS.is_signature(signature, b"text")
 
 
-def test_a_link_counts_as_long_as_its_key_is_listed() -> None:
+def test_a_link_is_valid_while_its_key_is_listed() -> None:
     before, after = Links("", single_key(OLD)), Links("", KEYS)
     assert after.read(before.token(LINK)) == LINK
     assert after.read(after.token(LINK)) == LINK
     assert Links("", SigningKeys("newkey22", {"newkey22": NEW})).read(before.token(LINK)) is None
 
 
-def test_a_message_of_the_engine_is_no_link() -> None:
+def test_a_signed_engine_message_is_not_a_link() -> None:
     text, _, signature = Links("", KEYS).token(LINK).partition(".newkey22")
     assert Links("", KEYS).read(f"{text}.{KEYS.sign(text.encode())}") is None
     assert Links("", KEYS).read(f"{text}.newkey22{signature}") == LINK
 
 
-def test_what_is_stored_of_a_link_allows_nothing_and_becomes_the_same_link_again() -> None:
+def test_a_stored_link_is_invalid_and_can_be_restored() -> None:
     for keys in (KEYS, single_key(OLD)):
         links = Links("https://stepwell.example", keys)
         url = f"https://stepwell.example/approvals/{links.token(LINK)}"
@@ -73,7 +73,7 @@ def test_what_is_stored_of_a_link_allows_nothing_and_becomes_the_same_link_again
         assert whole_data(stored, lambda keys=keys: keys) == event.data
 
 
-def test_a_link_whose_key_was_dropped_is_signed_with_the_current_one() -> None:
+def test_a_link_whose_key_was_removed_is_signed_with_the_current_key() -> None:
     before = Links("https://stepwell.example", single_key(OLD))
     url = f"https://stepwell.example/approvals/{before.token(LINK)}"
     event = internal_event(REQUESTED, {"approve_url": url, "decline_url": url}, {}, "approval:1", 5)
@@ -83,6 +83,6 @@ def test_a_link_whose_key_was_dropped_is_signed_with_the_current_one() -> None:
     assert Links("", after).read(link) == LINK
 
 
-def test_other_events_are_stored_as_they_are() -> None:
+def test_other_events_are_stored_unchanged() -> None:
     event = internal_event("paid", {"approve_url": "https://x/approvals/a.b"}, {}, "1", 5)
     assert stored_body(event) is event.body

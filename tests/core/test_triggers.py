@@ -1,4 +1,4 @@
-"""What an event starts, found by the values that expressions need: the same as if each expression were evaluated."""
+"""Tests that the index of triggers finds the same functions as evaluating every expression."""
 
 from __future__ import annotations
 
@@ -60,13 +60,11 @@ def started(plans: Sequence[Plan]) -> list[str]:
         ("!(data.n > 3 || data.kind != 'a')", KIND, [("a",)]),
         ("user.id == 'u' && data.kind == 'a'", (*KIND, ("user", "id")), [("a", "u")]),
         ("event.v == 'x'", (("v",),), [("x",)]),
-        ("data.kind in ['a', 'b'] && data.kind == 'b'", KIND, [("b",)]),  # rather the fewer values
+        ("data.kind in ['a', 'b'] && data.kind == 'b'", KIND, [("b",)]),  # the index with fewer values is preferred
         ("data.kind == true", KIND, [(True,)]),
     ],
 )
-def test_what_an_expression_needs_at_places_of_the_event_is_an_index(
-    expression: str, paths: Any, values: list[Any]
-) -> None:
+def test_the_values_that_an_expression_needs_are_its_index(expression: str, paths: Any, values: list[Any]) -> None:
     index = trigger_index(expression)
     assert index is not None
     assert (index.paths, list(index.values)) == (paths, values)
@@ -90,42 +88,42 @@ def test_what_an_expression_needs_at_places_of_the_event_is_an_index(
         "data.list[0] == 'a'",
         "has(data.kind)",
         "data.list.exists(x, x == 'a')",
-        "data.x ? data.kind == 'a' : false",  # with an error in data.x, it is an error
+        "data.x ? data.kind == 'a' : false",  # an error in data.x makes the whole an error
         "event == 'a'",
     ],
 )
-def test_what_may_be_true_with_other_values_is_evaluated(expression: str) -> None:
+def test_an_expression_without_required_values_has_no_index(expression: str) -> None:
     assert trigger_index(expression) is None
 
 
-def test_an_index_is_read_as_it_was_written() -> None:
+def test_an_index_survives_a_round_trip_through_json() -> None:
     for expression in ("data.kind == 'a'", "data.kind in [1, 2.5, null, true, 1u] && user.x == '' && has(data.y)"):
         index = trigger_index(expression)
         assert index is not None
         assert TriggerIndex.from_json(orjson.loads(orjson.dumps(index.as_json()))) == index
 
 
-# --- what that saves -------------------------------------------------------------------------------------------------
+# --- evaluations saved -----------------------------------------------------------------------------------------------
 
 
 def table_of(*expressions: str) -> TriggerTable:
     return TriggerTable([(plan := function(f"f-{n}", name), plan.triggers[0]) for n, name in enumerate(expressions)])
 
 
-def test_only_those_that_need_the_events_values_are_looked_at() -> None:
+def test_only_triggers_for_the_values_of_the_event_are_evaluated() -> None:
     table = table_of(*(f"data.kind == 'k{n}' && data.n > {n}" for n in range(50)), "data.n > 3", "data.kind in ['k7']")
     evaluation = Evaluation(event_of({"kind": "k7", "n": 9}))
     numbers, problems = table.look_up(evaluation)
     assert (list(numbers), dict(problems), evaluation.answers) == ([7, 50, 51], {}, {})
 
 
-def test_of_many_that_miss_the_same_value_one_is_evaluated() -> None:
+def test_one_of_many_triggers_that_miss_the_same_value_is_evaluated() -> None:
     table, evaluation = table_of(*(f"data.kind == 'k{n}'" for n in range(50))), Evaluation(event_of({}))
     assert table.look_up(evaluation) == ([], {'there is no key "kind"': list(range(50))})
     assert list(evaluation.answers) == ["data.kind == 'k0'"]
 
 
-def test_without_the_value_what_asks_for_more_is_evaluated() -> None:
+def test_without_the_value_expressions_with_more_conditions_are_evaluated() -> None:
     table = table_of("data.kind == 'a' && data.n == 1", "data.kind == 'b' && has(data.x)")
     assert list(table.look_up(Evaluation(event_of({"n": 2})))[0]) == [0, 1]
 
@@ -135,7 +133,7 @@ def test_an_expression_that_many_functions_have_is_evaluated_once() -> None:
     assert evaluation.answer("data.n > 3") is evaluation.answer("data.n > 3")
 
 
-def test_what_no_event_needs_is_not_compiled() -> None:
+def test_expressions_that_no_event_needs_are_not_compiled() -> None:
     never = Trigger("go", "this cannot be compiled", index=trigger_index("data.kind == 'a'"))
     plan = replace(function("f", None), triggers=(never,))
     plans, misses = catalog_of(plan).starts(event_of({"kind": "b"}))
@@ -146,7 +144,7 @@ def test_what_no_event_needs_is_not_compiled() -> None:
 
 
 def kept(misses: Misses) -> tuple[bytes | None, dict[int, Entries]]:
-    """What an event keeps, and the tables that are kept once for all."""
+    """The stored misses of an event, and the tables that are stored once for all events."""
     tables: dict[int, Entries] = {}
 
     def number_of(entries: Entries) -> int:
@@ -156,7 +154,7 @@ def kept(misses: Misses) -> tuple[bytes | None, dict[int, Entries]]:
     return misses_json(misses, number_of), tables
 
 
-def test_many_misses_are_kept_once_for_all_events() -> None:
+def test_many_misses_are_stored_once_for_all_events() -> None:
     plans = [function(f"f-{n}", f"data.kind == 'k{n}' && data.n > {n}", "data.x") for n in range(500)]
     catalog = catalog_of(*plans, function("always", None))
     _, misses = catalog.starts(event_of({"kind": "k7", "n": "text"}))
@@ -171,7 +169,7 @@ def test_many_misses_are_kept_once_for_all_events() -> None:
     assert problems["data.kind == 'k7' && data.n > 7"] == "`>` does not work with string, int"
 
 
-def test_few_misses_are_written_out() -> None:
+def test_few_misses_are_stored_with_the_event() -> None:
     _, misses = catalog_of(function("f", "data.kind == 'a'"), function("g", None)).starts(event_of({"kind": "b"}))
     text, tables = kept(misses)
     assert tables == {}
@@ -179,18 +177,18 @@ def test_few_misses_are_written_out() -> None:
     assert whole_misses(text, lambda number: None) == text
 
 
-def test_an_event_that_starts_all_keeps_nothing() -> None:
+def test_an_event_without_misses_stores_nothing() -> None:
     _, misses = catalog_of(*(function(f"f-{n}", None) for n in range(50))).starts(event_of({}))
     assert (bool(misses), kept(misses)) == (False, (None, {}))
 
 
-def test_misses_of_a_table_that_is_kept_no_more_are_none() -> None:
+def test_misses_of_a_deleted_table_are_not_shown() -> None:
     _, misses = catalog_of(*(function(f"f-{n}", "data.x == 1") for n in range(50))).starts(event_of({"x": 2}))
     text, _ = kept(misses)
     assert whole_misses(text, lambda number: None) == b"[]"
 
 
-def test_a_further_miss_stands_beside_those_of_a_table() -> None:
+def test_a_further_miss_is_added_to_those_of_a_table() -> None:
     _, misses = catalog_of(*(function(f"f-{n}", f"data.x == {n}") for n in range(50))).starts(event_of({"x": 3}))
     text, tables = kept(misses)
     further = NotStarted("f-3", "data.x", "it has run already", "run")
@@ -200,13 +198,13 @@ def test_a_further_miss_stands_beside_those_of_a_table() -> None:
     assert whole[-1] == further.as_json()
 
 
-def test_a_function_that_drops_events_misses_them_all() -> None:
+def test_a_function_that_drops_events_misses_all_of_them() -> None:
     plans, misses = catalog_of(function("f", "data.x == 1", None), state=State.DROPPING).starts(event_of({"x": 2}))
     assert plans == []
     assert [(miss.function_id, miss.expression) for miss in misses] == [("f", "")]
 
 
-def test_a_divided_function_misses_by_the_version_that_is_chosen() -> None:
+def test_a_function_with_a_canary_misses_by_the_chosen_version() -> None:
     live, canary = function("f", "data.x == 1"), function("f", "data.x == 2")
     routes = [Route(live, canary, 0.5)]
     seen = set()
@@ -220,7 +218,7 @@ def test_a_divided_function_misses_by_the_version_that_is_chosen() -> None:
     assert seen == {True, False}
 
 
-# --- the law ---------------------------------------------------------------------------------------------------------
+# --- the invariant ---------------------------------------------------------------------------------------------------
 
 NUMBERS = [0, 1, -1, 0.0, -0.0, 1.0, 0.5, 2**53, 2**53 + 1, -(2**53) - 1, 2**63, 2**64 - 1, -(2**63), 2.0**53, 2.0**64]
 SCALARS = st.one_of(
@@ -267,12 +265,12 @@ def compiles(expression: str) -> bool:
     try:
         compile_expression(expression, Scope.TRIGGER)
     except ValueError:
-        return False  # the compiler knows that its types differ
+        return False  # the compiler refuses it: the types differ
     return True
 
 
 def evaluated_all(plans: Sequence[Plan], event: Event) -> tuple[set[str], set[tuple[str, str, str | None]]]:
-    """What is started and missed if every expression is evaluated for itself."""
+    """The functions that are started and missed if every expression is evaluated."""
     starts, misses = set(), set()
     for plan in plans:
         answers = {}
@@ -293,8 +291,10 @@ def evaluated_all(plans: Sequence[Plan], event: Event) -> tuple[set[str], set[tu
 @example([["data.a.b == 1"], ["data.a['b'] == 1"]], {"data": {"a": 5}, "user": {}})
 @example([["data.a in {'a': 1}"], ["data.a in ['a']"]], {"data": {"a": None}, "user": {}})
 @example([["data.a == 'a\\ufffd'"], ["data.a == 'a\\u0000'"]], {"data": {"a": "a\0"}, "user": {}})
-def test_the_index_answers_as_if_each_were_evaluated(functions: list[list[str]], fields: dict[str, Any]) -> None:
-    fields = orjson.loads(orjson.dumps(fields))  # what came over the wire
+def test_the_index_gives_the_same_result_as_evaluating_every_expression(
+    functions: list[list[str]], fields: dict[str, Any]
+) -> None:
+    fields = orjson.loads(orjson.dumps(fields))  # as after a transfer
     plans = [function(f"f-{n}", *dict.fromkeys(expressions)) for n, expressions in enumerate(functions)]
     event = event_from({"id": "1", "name": "go", "ts": 0, **fields})
     found, misses = catalog_of(*plans).starts(event)
@@ -304,7 +304,7 @@ def test_the_index_answers_as_if_each_were_evaluated(functions: list[list[str]],
 
 @pytest.mark.parametrize("value", [["x"] * 60_000, [[]] * 80_000, "x" * 250_000, {"b": [[]] * 80_000}])
 @pytest.mark.parametrize("expression", ["data.a == 'x'", "data.a.b == 1", "data.kind == 'x' && data.a != data.b"])
-def test_what_is_too_much_for_an_expression_says_so_whatever_its_index(expression: str, value: Any) -> None:
+def test_an_event_too_large_for_an_expression_is_reported_with_an_index_too(expression: str, value: Any) -> None:
     plans = [function("f", expression), function("g", expression.replace("'x'", "'yy'"))]
     event = event_of({"a": value, "b": value, "kind": "z"})
     found, misses = catalog_of(*plans).starts(event)
@@ -317,14 +317,14 @@ def test_what_is_too_much_for_an_expression_says_so_whatever_its_index(expressio
 @pytest.mark.parametrize("constant", ["9007199254740992", "9007199254740993", "9007199254740992.0", "1", "1.0", "-0.0"])
 @pytest.mark.parametrize("value", [2**53, 2**53 + 1, 2**53 + 2, float(2**53), 1, 1.0, 0, True])
 def test_a_trigger_is_found_by_the_numbers_that_cel_calls_equal(constant: str, value: Any) -> None:
-    """Also beyond 2**53, where not every integer is a double."""
+    """Also beyond 2**53, where some integers cannot be represented as a double."""
     expression, event = f"data.n == {constant}", event_of({"n": value})
     answer = compile_expression(expression, Scope.TRIGGER).evaluate(Bindings(event=event.as_json()))
     plans, _ = catalog_of(function("f", expression)).starts(event)
     assert started(plans) == (["f"] if answer.holds else [])
 
 
-def test_nothing_of_how_a_function_was_divided_or_paused_outlasts_a_change() -> None:
+def test_a_change_of_the_route_removes_the_old_canary_and_pause() -> None:
     one, two = function("f", None), replace(function("f", None), version=2)
     for before in (Route(one, state=State.DROPPING), Route(one, two, weight=1 - 1e-9)):
         catalog = Catalog([before])
@@ -338,13 +338,13 @@ def test_nothing_of_how_a_function_was_divided_or_paused_outlasts_a_change() -> 
         assert started(catalog.starts(event_of({}))[0]) == ([] if before.canary is None else ["f"])
 
 
-def test_a_prefix_does_not_name_the_engines_own_events() -> None:
+def test_a_prefix_does_not_match_engine_events() -> None:
     catalog = catalog_of(function("f", None, event="step*"))
     own, other = (event_from({"id": "1", "name": name, "ts": 0}) for name in ("stepwell/run.failed", "steps/done"))
     assert [started(catalog.starts(event)[0]) for event in (own, other)] == [[], ["f"]]
 
 
-def test_an_event_is_looked_for_by_its_name_if_a_wait_has_no_key_or_may_have_none() -> None:
+def test_waits_are_searched_by_name_if_one_may_have_no_key() -> None:
     total = (("data", "total"),)
     by_name, by_key = Catalog([], {"paid": {None, total}}), Catalog([], {"paid": {total}})
     scalar, structure = (event_from({"id": "1", "name": "paid", "ts": 0, "data": {"total": t}}) for t in (1, [1]))

@@ -1,4 +1,4 @@
-"""Which version a new run uses: an even, stable split; and what changes of a routing are possible."""
+"""Tests the choice of a version for new runs, and the changes of a routing."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_the_split_is_near_the_weight(weight: float) -> None:
     assert abs(found / count - weight) < 4 * (weight * (1 - weight) / count) ** 0.5
 
 
-def test_one_value_always_gets_the_same_version() -> None:
+def test_a_value_always_gets_the_same_version() -> None:
     route = Route(ONE, TWO, 0.5, "user.external_id")
     for user in range(50):
         assert len({route.choose(event(f"{user}-{n}", {"external_id": user})).version for n in range(20)}) == 1
 
 
-def test_numbers_that_are_equal_are_one_value() -> None:
+def test_equal_numbers_are_the_same_value() -> None:
     route = Route(ONE, TWO, 0.5, "user.id")
     for number in range(50):
         assert route.choose(event("a", {"id": number})) is route.choose(event("b", {"id": float(number)}))
@@ -89,7 +89,7 @@ def test_a_place_never_reaches_one() -> None:
     assert all(0 <= place("f", n) < 1 for n in range(1000))
 
 
-def test_a_value_that_lies_at_the_weight_stays_with_the_live_version() -> None:
+def test_a_value_exactly_at_the_weight_stays_with_the_live_version() -> None:
     weight = place("f", ["event", "e"])
     assert Route(ONE, TWO, weight).choose(event("e")) is ONE
     assert Route(ONE, TWO, math.nextafter(weight, 1)).choose(event("e")) is TWO
@@ -125,8 +125,8 @@ def test_a_canary_is_promoted_or_gets_another_weight() -> None:
     assert promoted(WITH, 0.5, 9) == Routing(1, Canary(2, 0.5, "user.id", 9, Guard(5)))
 
 
-def test_a_canary_that_is_asked_for_again_goes_on_unless_something_of_it_is_another() -> None:
-    """What is known of a guarded one is not forgotten."""
+def test_releasing_the_same_canary_again_changes_nothing() -> None:
+    """The state of the guard is kept, unless a setting changes."""
     guarded, free = WITH, Routing(1, replace(CANARY, guard=None))
     assert with_canary(guarded, 2, 0.1, "user.id", True, 9) is guarded
     assert with_canary(free, 2, 0.1, "user.id", False, 9) is free
@@ -140,9 +140,11 @@ def test_a_canary_that_is_asked_for_again_goes_on_unless_something_of_it_is_anot
 def test_a_rollback_ends_the_canary_or_goes_to_the_version_before() -> None:
     assert rolled_back(WITH, None, [1, 2]) == Routing(1)
     assert rolled_back(Routing(2, previous=1), None, [1, 2]) == Routing(1)
-    assert rolled_back(Routing(3, previous=1), None, [1, 2, 3]) == Routing(1)  # what was live, not the number before
+    assert rolled_back(Routing(3, previous=1), None, [1, 2, 3]) == Routing(
+        1
+    )  # the version that was live, not the previous number
     assert rolled_back(Routing(3), None, [1, 3]) == Routing(1)
-    assert rolled_back(Routing(3, previous=2), None, [1, 3]) == Routing(1)  # retention took version 2
+    assert rolled_back(Routing(3, previous=2), None, [1, 3]) == Routing(1)  # version 2 was deleted
     assert rolled_back(Routing(3), 2, [1, 2, 3]) == Routing(2)
     assert rolled_back(WITH, 1, [1, 2]) == Routing(1)
     assert rolled_back(Routing(1, state=State.PAUSED), 2, [1, 2]).state is State.PAUSED
@@ -169,7 +171,7 @@ def test_a_rollback_ends_the_canary_or_goes_to_the_version_before() -> None:
         lambda: resumed(Routing(None)),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words(change: Any) -> None:
+def test_impossible_changes_are_refused_with_a_message(change: Any) -> None:
     with pytest.raises(NotPossible) as refused:
         change()
     assert len(str(refused.value)) > 10
@@ -178,5 +180,5 @@ def test_what_makes_no_sense_is_refused_in_words(change: Any) -> None:
 @pytest.mark.parametrize(
     "routing", [Routing(None), WITH, Routing(3, state=State.DROPPING, previous=2), Routing(1, Canary(2, 0.3))]
 )
-def test_a_routing_is_read_as_it_was_written(routing: Routing) -> None:
+def test_a_routing_survives_a_round_trip_through_json(routing: Routing) -> None:
     assert from_json(routing.live, to_json(routing)) == routing

@@ -1,4 +1,4 @@
-"""Waits that are found by name alone: whether an event may satisfy one is told without the run, and told rightly."""
+"""Tests the check whether an event may satisfy a wait that is found by name alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def known(match: str, event: dict[str, Any], output: Any = None) -> bytes | None
         ("async.data.total > event.data.min + 1", [], False),
     ],
 )
-def test_comparisons_that_must_hold_are_told_by_two_values(match: str, comparisons: Any, is_whole: bool) -> None:
+def test_comparisons_that_must_hold_are_found(match: str, comparisons: Any, is_whole: bool) -> None:
     tests = wait_tests(match)
     assert (tests.comparisons, tests.is_whole) == (
         tuple(Comparison(*comparison) for comparison in comparisons),
@@ -67,15 +67,15 @@ COMPARE = {
 
 @pytest.mark.parametrize("is_negated", [False, True])
 @pytest.mark.parametrize("sign", COMPARE)
-def test_a_comparison_of_two_numbers_is_told_without_evaluating_it(sign: str, is_negated: bool) -> None:
+def test_a_comparison_of_two_numbers_needs_no_evaluation(sign: str, is_negated: bool) -> None:
     match = f"async.data.n {sign} event.data.n"
     for left in (1, 2, 3):
         open_match = OpenMatch(f"!({match})" if is_negated else match, {"data": {"n": left}})
-        told = open_match.may_satisfy(orjson.dumps({"event": {"data": {"n": 2}}}))
-        assert (told, open_match.evaluated) == (COMPARE[sign](left, 2) is not is_negated, 0)
+        may_satisfy = open_match.may_satisfy(orjson.dumps({"event": {"data": {"n": 2}}}))
+        assert (may_satisfy, open_match.evaluated) == (COMPARE[sign](left, 2) is not is_negated, 0)
 
 
-def test_a_wait_keeps_the_values_that_its_match_names() -> None:
+def test_a_wait_stores_the_values_that_its_match_names() -> None:
     event = {"data": {"min": 5, "other": "x" * 5000}, "user": {"id": "u", "name": "Ada"}, "id": "1"}
     assert orjson.loads(known("async.data.total > event.data.min && user.id != async.user.id", event) or b"") == {
         "event": {"data": {"min": 5}},
@@ -88,12 +88,12 @@ def test_a_wait_keeps_the_values_that_its_match_names() -> None:
     assert known("async.data.total > 5", event) == b"{}"
 
 
-def test_a_wait_that_would_keep_much_keeps_nothing() -> None:
+def test_a_wait_stores_no_values_if_they_are_too_large() -> None:
     assert known("async.data.other > event.data.other", {"data": {"other": "x" * 5000}}) is None
     assert known_json(plan_of(None), 0, {}, {}, {}) is None
 
 
-# --- the law ---------------------------------------------------------------------------------------------------------
+# --- the invariant ---------------------------------------------------------------------------------------------------
 
 NUMBERS = [
     0,
@@ -165,14 +165,14 @@ MATCHES = st.recursive(
 @example("async.data.a == event.data.a", {"data": {"a": "x\0"}}, {"data": {"a": "x\ufffd"}}, None, False)
 @example("!(async.data.a < event.data.a)", {"data": {"a": 1}}, {"data": {"a": "x"}}, None, False)
 @example("async.data.a < event.data.a", {"data": {"a": True}}, {"data": {"a": False}}, None, False)
-def test_an_event_may_satisfy_a_wait_if_its_match_is_true(
+def test_an_event_for_which_match_is_true_may_satisfy_the_wait(
     match: str, event: dict[str, Any], incoming: dict[str, Any], output: Any, has_failed: bool
 ) -> None:
-    event, incoming = orjson.loads(orjson.dumps([event, incoming]))  # what came over the wire
+    event, incoming = orjson.loads(orjson.dumps([event, incoming]))  # as after a transfer
     try:
         plan = plan_of(match)
     except ValueError:
-        return  # the compiler knows that its types differ
+        return  # the compiler refuses it: the types differ
     outputs = {} if has_failed else {0: orjson.dumps(output)}
     errors = {0: orjson.dumps({"message": output})} if has_failed else {}
     kept = known_json(plan, 0, event, outputs, errors)

@@ -1,4 +1,4 @@
-"""Which waits are indexed, by what, and the law that no event passes its wait by."""
+"""Tests the index of waits, and that an event is never missed by a wait that it matches."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ ORDER = WaitIndex((("data", "order_id"),), (("event", "data", "order_id"),))
         ("async.id == data.id", WaitIndex((("id",),), (("data", "id"),))),
         ("async.data.kind == 'refund'", WaitIndex((("data", "kind"),), (Const("refund"),))),
         ("async.data.a == null", WaitIndex((("data", "a"),), (Const(None),))),
-        # sorted by path, whatever the order they are written in
+        # sorted by path, independent of the order in the source
         (
             "async.user.id == user.id && async.data.kind == 'x'",
             WaitIndex((("data", "kind"), ("user", "id")), (Const("x"), ("user", "id"))),
         ),
-        # of two about one path, the one about the run
+        # for two equalities with one path, the one with a value of the run
         ("async.id == 'x' && async.id == data.id", WaitIndex((("id",),), (("data", "id"),))),
         ("async.id == data.id && async.id == 'x'", WaitIndex((("id",),), (("data", "id"),))),
         ("async.id == data.a && async.id == data.b", WaitIndex((("id",),), (("data", "a"),))),
     ],
 )
-def test_equalities_with_what_the_run_knows_are_an_index(match: str, index: WaitIndex) -> None:
+def test_equalities_with_values_of_the_run_are_an_index(match: str, index: WaitIndex) -> None:
     assert wait_index(match) == index
 
 
@@ -68,7 +68,7 @@ def test_equalities_with_what_the_run_knows_are_an_index(match: str, index: Wait
         "event.data.list.exists(async, async.data.a == event.data.a)",
     ],
 )
-def test_what_is_no_such_equality_is_found_by_name(match: str | None) -> None:
+def test_a_match_without_such_an_equality_is_found_by_name(match: str | None) -> None:
     assert wait_index(match) is None
 
 
@@ -92,13 +92,13 @@ def test_only_a_value_of_the_run_relates() -> None:
         ("async.data.a == event.data.list[0]", "an entry of a list"),
     ],
 )
-def test_why_a_wait_is_found_by_name_is_told(match: str, why: str | None) -> None:
+def test_the_reason_why_a_wait_is_found_by_name_is_given(match: str, why: str | None) -> None:
     text = found_by_name(match)
     assert (why is None) == (text is None)
     assert (why or "") in (text or "")
 
 
-def test_a_wait_and_its_event_have_one_key() -> None:
+def test_a_wait_and_its_event_have_the_same_key() -> None:
     key = ORDER.key("paid", {"event": {"data": {"order_id": "o-1"}}})
     assert key == WaitKey(event_key("paid", ORDER.paths, {"data": {"order_id": "o-1"}}))
     assert key.key is not None
@@ -122,7 +122,7 @@ def test_a_wait_for_a_list_or_an_object_is_found_by_name() -> None:
         assert ORDER.key("paid", {"event": {"data": {"order_id": value}}}) == WaitKey(None)
 
 
-def test_a_wait_for_what_is_not_there_is_satisfied_by_nothing() -> None:
+def test_a_wait_for_a_missing_value_cannot_be_satisfied() -> None:
     index = wait_index("async.data.a == data.list && async.data.b == steps['s-1'].b")
     assert index is not None
     for steps in ({}, {"s-1": {}}, {"s-1": None}, {"s-1": [1]}, {"s-1": "text"}):
@@ -143,7 +143,7 @@ UNLIKE = [(1, True), (0, False), (1, "1"), ("#1", 1), (None, "null"), (None, Fal
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
-def test_numbers_that_cel_calls_equal_have_one_key(one: Any, other: Any) -> None:
+def test_numbers_that_are_equal_in_cel_have_the_same_key(one: Any, other: Any) -> None:
     assert matches("async.data.x == data.x", one, other)
     assert key_of(one) == key_of(other) != None  # noqa: E711
 
@@ -163,7 +163,7 @@ def matches(match: str, incoming: Any, known: Any) -> bool:
     return compile_expression(match, Scope.MATCH).evaluate(bindings).holds
 
 
-# --- the law ---------------------------------------------------------------------------------------------------------
+# --- the invariant ---------------------------------------------------------------------------------------------------
 
 EDGES = [2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 2.0**53, 2.0**63, 2.0**64, -(2.0**63)]
 SCALARS = st.one_of(
@@ -190,7 +190,9 @@ EQUALITIES = st.tuples(INCOMING, KNOWN | CONSTANTS | INCOMING, st.booleans()).ma
 OTHERS = st.sampled_from(
     ["true", "has(async.data.a)", "async.data.a != data.b", "(async.data.a == 1 || true)", "data.a"]
 )
-LIKELY = st.sampled_from(["async.data.a == data.a", "event.data.b == async.data.b"])  # of fields that are made alike
+LIKELY = st.sampled_from(
+    ["async.data.a == data.a", "event.data.b == async.data.b"]
+)  # about fields that often have equal values
 MATCHES = st.lists(EQUALITIES | OTHERS | LIKELY, max_size=2).flatmap(
     lambda parts: (EQUALITIES | LIKELY).map(lambda equality: " && ".join([*parts, equality]))
 )
@@ -198,7 +200,7 @@ MATCHES = st.lists(EQUALITIES | OTHERS | LIKELY, max_size=2).flatmap(
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A match, the variables of a run, and an incoming event that shares some of its values."""
+    """A match, the variables of a run, and an incoming event with some equal values."""
     event, outputs = draw(EVENTS), draw(OBJECTS)
     known = {"event": event, "steps": {"s": outputs}, "errors": {"s": outputs}, "response": draw(VALUES | OBJECTS)}
     incoming = draw(EVENTS | st.just(event))
@@ -209,14 +211,14 @@ def situations(draw: st.DrawFn) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 def _alike(draw: st.DrawFn, value: Any) -> Any:
-    """The value, or one that may be equal to it."""
+    """The value, or another one that may be equal in CEL."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         other = int(value) if isinstance(value, float) else float(value)
         return draw(st.sampled_from([value, other if -(2**63) <= other < 2**64 else value]))
     return value
 
 
-@settings(deadline=None)  # the first example makes the library start
+@settings(deadline=None)  # the first example loads the library
 @given(situations())
 @example(
     (
@@ -227,11 +229,11 @@ def _alike(draw: st.DrawFn, value: Any) -> Any:
 )
 def test_an_event_for_which_match_is_true_is_found(situation: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
     match, known, incoming = situation
-    known, incoming = orjson.loads(orjson.dumps([known, incoming]))  # what came over the wire
+    known, incoming = orjson.loads(orjson.dumps([known, incoming]))  # as after a transfer
     try:
         index = wait_index(match)
     except ValueError:
-        return  # a constant that the compiler knows to differ in type
+        return  # the compiler refuses it: a constant has another type
     holds = compile_expression(match, Scope.MATCH).evaluate(Bindings(**known, async_event=incoming)).holds
     if index is None:
         return

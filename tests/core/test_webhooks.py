@@ -1,4 +1,4 @@
-"""Rules of webhooks: what is read from one, and which event it makes."""
+"""Tests webhook rules and the events that they create."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_a_template_whose_expression_does_not_end_is_refused(text: str) -> None:
         template(text)
 
 
-def test_a_rule_is_kept_as_it_is_written_without_what_was_left_out() -> None:
+def test_a_rule_is_stored_as_written_without_absent_fields() -> None:
     assert parse_webhook(WHOLE, "w") == {"name": "w", **{k: v for k, v in WHOLE.items() if k != "$schema"}}
     assert parse_webhook({"event": "a", "name": "w", "id": None, "verify": None}, "w") == {"name": "w", "event": "a"}
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_of_a_rule_are_reported_at_once() -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"evnt": "a", "id": "body.", "verify": {"type": "github", "secert": "S"}}, "w")
     fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
@@ -81,14 +81,14 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         ({"type": "hmac", "secret": "S", "header": "x", "over": "{{body}}", "tolerance": "1m"}, "tolerance", "when"),
         ({"type": "token", "secret": "S", "header": "x", "query": "q"}, "query", "name one of them"),
         ({"type": "twilio", "secret": "S", "url": "example.com"}, "url", "must be an address"),
-        ({"type": "sns", "secret": "S"}, "secret", "certificate of its own"),
+        ({"type": "sns", "secret": "S"}, "secret", "SNS signs with a certificate"),
         ({"type": "sns", "confirm": True}, "confirm", "add `topics`"),
         ({"type": "sns", "topics": ["orders"]}, "topics/0", "a topic is an ARN"),
         ({"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:"]}, "topics/0", "a topic is an ARN"),
         ({"type": "sns", "topics": []}, "topics", "at least one"),
     ],
 )
-def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: str, text: str) -> None:
+def test_the_fields_of_verify_must_fit_together(verify: Any, pointer: str, text: str) -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"event": "a", "verify": verify}, "w")
     fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
@@ -106,20 +106,20 @@ def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: 
         ({"answer": "'x'", "token": {"query": "q"}}, "token/secret", "`secret` is missing"),
     ],
 )
-def test_what_a_rule_says_of_challenges_must_fit_together(rule: Any, pointer: str, text: str) -> None:
+def test_the_fields_of_challenge_must_fit_together(rule: Any, pointer: str, text: str) -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"event": "a", "challenge": rule}, "w")
     fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
     assert text in fields[f"challenge/{pointer}"]
 
 
-def test_who_takes_messages_of_any_topic_is_warned() -> None:
+def test_a_rule_for_any_topic_has_a_warning() -> None:
     (problem,) = warnings({"event": "a", "verify": {"type": "sns"}})
     assert "anybody with an AWS account" in problem.message
     assert warnings({"event": "a", "verify": {"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:a"]}}) == []
 
 
-def test_who_checks_no_signature_is_warned() -> None:
+def test_a_rule_without_a_signature_has_a_warning() -> None:
     assert [warning.message for warning in warnings({"event": "a"})] == [
         "the rule checks no signature, so anyone can send requests; add `verify`"
     ]
@@ -150,13 +150,13 @@ def test_a_rule_knows_whether_it_needs_the_body() -> None:
     assert not needs(data="{'body': headers}", id="query.id")
 
 
-def test_what_a_rule_makes_has_only_what_it_says() -> None:
+def test_an_event_has_only_the_fields_of_its_rule() -> None:
     rule = Rule.of({"name": "w", "event": "a"})
     assert rule.event_of(Sent([1], {}, {})) == {"name": "a", "data": {"value": [1]}}
     assert rule.event_of(Sent(None, {}, {}, "7")) == {"name": "a", "data": {}, "id": "webhook:w:7"}
 
 
-def test_whole_numbers_may_be_part_of_a_name_and_other_things_not() -> None:
+def test_whole_numbers_may_be_part_of_a_name_and_other_values_may_not() -> None:
     rule = Rule.of({"name": "w", "event": "v{{ body }}"})
     assert (rule.event_of(Sent(2, {}, {})) or {})["name"] == "v2"
     for body in (True, None, 1.5, [], {}):
@@ -164,7 +164,7 @@ def test_whole_numbers_may_be_part_of_a_name_and_other_things_not() -> None:
             rule.event_of(Sent(body, {}, {}))
 
 
-def test_an_id_is_never_too_long_and_never_anothers() -> None:
+def test_an_id_is_never_too_long_and_is_unique_to_the_webhook() -> None:
     ids = ["a", "a\n", "x" * 242, "x" * 243, "x" * 10_000]
     made = [event_id("w" * 6, name) for name in ids]
     assert len(set(made)) == len(ids)
@@ -193,7 +193,7 @@ def test_a_value_may_be_as_deep_as_json_can_be(depth: int) -> None:
         ("size(body.text) + size(body.text)", True),
     ],
 )
-def test_a_loop_may_not_look_at_what_is_large_again_and_again(source: str, is_fine: bool) -> None:
+def test_a_loop_must_not_read_a_large_value_repeatedly(source: str, is_fine: bool) -> None:
     large = {"xs": list(range(500)), "text": "x" * 1_000_000, "ref": "main"}
     found = compile_value(source, Scope.WEBHOOK).value(Bindings.of_request(large, {}, {}))
     assert (found.problem is None) is is_fine

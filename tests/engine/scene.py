@@ -1,4 +1,4 @@
-"""The engine over a store in memory: functions, what they were asked to do, and a clock that stands still."""
+"""A test fixture: the engine with a store in memory, a recording dispatcher, and a clock that stands still."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START = [{"step": "$trigger"}]
 
 
 def step(*after: dict[str, Any] | str, **fields: Any) -> dict[str, Any]:
-    """A program, behind these edges: steps, or edges as they are written."""
+    """The definition of a step that runs a program. `after`: ids of steps, or edges."""
     edges = [{"step": edge} if isinstance(edge, str) else edge for edge in after]
     return {**CODE, "after": edges or START, **fields}
 
@@ -55,22 +55,22 @@ class Scene:
         return self.engine.process(self.batch(), [], [RunFact(run_id, fact, cause) for fact in facts])
 
     def end(self, attempt: Attempt, output: Any = None, cause: Cause | None = None) -> Undone:
-        """The attempt's end, with this output."""
+        """Ends an attempt with an output."""
         outcome = Outcome(orjson.dumps(output))
         return self.fold(attempt.record.run.id, AttemptEnded(attempt.step, attempt.attempt, outcome), cause=cause)
 
     def claim(self, run_id: str, index: int, attempt: int = 1) -> Undone:
-        """A queued attempt has got a slot."""
+        """Claims a queued attempt that has got a slot."""
         return self.fold(run_id, AttemptStarted(index, attempt))
 
     def started(self) -> list[str]:
-        """The steps that were started since this was asked last."""
+        """The steps that were started since the last call."""
         starts = self.dispatcher.take().starts
         return [attempt.record.plan.steps[attempt.step].id for attempt in starts]
 
     @property
     def record(self) -> RunRecord:
-        """Of the only run."""
+        """The record of the only run."""
         (record,) = self.store.runs.values()
         return record
 

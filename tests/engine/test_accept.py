@@ -1,5 +1,5 @@
-"""Events as they are accepted: which are, what they start, whom they wake, and what is told of those that do not match
-their schemas."""
+"""Tests the acceptance of events: which ones are accepted, what they start and wake, and the reports of events that do
+not match their schemas."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def odd(**fields: Any) -> Event:
 # --- schemas ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_that_does_not_match_its_schema_is_accepted_and_told_of() -> None:
+def test_an_event_that_does_not_match_its_schema_is_accepted_and_reported() -> None:
     scene = Scene(plan_of())
     scene.send(odd(), cause=MESSAGE)
     effects = scene.dispatcher.take()
     assert len(effects.starts) == 1
-    (told,) = effects.events
-    assert (told.event.name, told.cause) == ("stepwell/event.invalid", MESSAGE)
-    assert {**told.event.data, "errors": len(told.event.data["errors"])} == {
+    (report,) = effects.events
+    assert (report.event.name, report.cause) == ("stepwell/event.invalid", MESSAGE)
+    assert {**report.event.data, "errors": len(report.event.data["errors"])} == {
         "event_name": "go",
         "event_id": "e",
         "v": None,
@@ -48,16 +48,16 @@ def test_an_event_that_does_not_match_its_schema_is_accepted_and_told_of() -> No
         "errors": 2,
         "more_errors": 0,
     }
-    assert told.event.id in scene.store.events, "functions can be started by it"
+    assert report.event.id in scene.store.events, "functions can be started by it"
 
 
-def test_an_event_that_matches_its_schema_is_told_of_to_nobody() -> None:
+def test_an_event_that_matches_its_schema_is_not_reported() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     assert scene.dispatcher.take().events == []
 
 
-def test_a_known_event_is_not_told_of_again() -> None:
+def test_a_duplicate_event_is_not_reported_again() -> None:
     scene = Scene(plan_of())
     scene.send(odd())
     scene.dispatcher.take()
@@ -65,15 +65,15 @@ def test_a_known_event_is_not_told_of_again() -> None:
     assert scene.dispatcher.take().events == []
 
 
-def test_a_refused_event_is_told_of_and_not_accepted() -> None:
+def test_a_refused_event_is_reported_and_not_accepted() -> None:
     scene = Scene(plan_of())
-    (told,) = scene.engine.refuse(event_of(), INVALID, NOW, MESSAGE)
-    assert scene.dispatcher.take().events == [told]
-    assert (told.event.data["policy"], told.event.ts, told.cause) == ("reject", NOW, MESSAGE)
+    (report,) = scene.engine.refuse(event_of(), INVALID, NOW, MESSAGE)
+    assert scene.dispatcher.take().events == [report]
+    assert (report.event.data["policy"], report.event.ts, report.cause) == ("reject", NOW, MESSAGE)
     assert scene.store.events == {}
 
 
-def test_the_log_says_what_is_first_wrong_with_an_event(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_contains_the_first_error_of_an_event(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     with caplog.at_level(logging.WARNING, "stepwell.types"):
         scene.send(odd())
@@ -82,7 +82,7 @@ def test_the_log_says_what_is_first_wrong_with_an_event(caplog: pytest.LogCaptur
     assert record.__dict__["fields"] == {"event": "e", "name": "go", "v": None, "policy": "warn", "pointer": "/data/n"}
 
 
-def test_the_log_says_which_events_were_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_contains_duplicate_events(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     with caplog.at_level(logging.DEBUG, "stepwell.events"):
         scene.send(event_of())
@@ -91,11 +91,11 @@ def test_the_log_says_which_events_were_known(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == ["event go e was accepted before"]
 
 
-# --- what can and cannot be written ----------------------------------------------------------------------------------
+# --- write errors ----------------------------------------------------------------------------------------------------
 
 
 class Full(MemoryBatch):
-    """The disk has no room for one of the events."""
+    """A store whose disk has no room for one of the events."""
 
     def put_events(self, events: Sequence[NewEvent]) -> list[Accepted | NotWritten | None]:
         answers: list[Accepted | NotWritten | None] = []
@@ -104,7 +104,7 @@ class Full(MemoryBatch):
         return answers
 
 
-def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_that_cannot_be_written_is_redelivered_and_delays_no_others(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     events = [
         IncomingEvent(event_of(id=name), cause=Cause(f"message of {name}", redelivered=False))
@@ -116,7 +116,7 @@ def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other(caplo
     assert [record.event.id for record in scene.store.runs.values()] == ["one", "two"]
 
 
-def test_a_known_event_holds_up_no_other() -> None:
+def test_a_duplicate_event_does_not_delay_others() -> None:
     scene = Scene(plan_of())
     scene.send(event_of(id="known"))
     scene.send(event_of(id="known"), event_of(id="new"))
@@ -124,7 +124,7 @@ def test_a_known_event_holds_up_no_other() -> None:
 
 
 class Throttled(MemoryBatch):
-    """Values of `idempotency` of one function cannot be written."""
+    """A store that cannot write the `idempotency` values of one function."""
 
     @property
     def idempotency(self) -> Any:
@@ -142,7 +142,7 @@ class _Throttled:
         return counts
 
 
-def test_an_event_whose_value_cannot_be_claimed_comes_again_and_has_started_those_before(
+def test_an_event_whose_value_cannot_be_claimed_is_redelivered_after_starting_the_functions_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     once = {"idempotency": "event.data.order"}
@@ -163,7 +163,7 @@ def test_a_run_begins_at_the_position_of_its_event() -> None:
     assert (scene.record.event.position, scene.record.after, scene.run.created_at) == (2, 2, NOW)
 
 
-def test_what_an_event_names_and_does_not_start_is_kept_with_it() -> None:
+def test_functions_that_an_event_does_not_start_are_stored_with_it() -> None:
     plan = plan_of("f", fields={"triggers": [{"event": "go", "expression": "event.data.n == 1"}]})
     scene = Scene(plan, plan_of("g"))
     scene.send(event_of(data={"n": 2}))
@@ -171,7 +171,7 @@ def test_what_an_event_names_and_does_not_start_is_kept_with_it() -> None:
     assert [miss.function_id for miss in scene.store.events["e"].not_started] == ["f"]
 
 
-def test_a_value_of_idempotency_that_counts_for_one_function_stops_no_other() -> None:
+def test_an_idempotency_value_of_one_function_does_not_affect_others() -> None:
     once = {"idempotency": "event.data.order"}
     scene = Scene(plan_of("f", fields=once), plan_of("g"), plan_of("h", fields=once))
     scene.send(event_of(id="one", data={"order": 1}))
@@ -182,7 +182,7 @@ def test_a_value_of_idempotency_that_counts_for_one_function_stops_no_other() ->
     assert scene.store.events["one"].not_started == []
 
 
-def test_an_event_without_a_value_starts_a_run_that_says_so() -> None:
+def test_an_event_without_an_idempotency_value_starts_a_run_with_a_problem() -> None:
     scene = Scene(plan_of(fields={"idempotency": "event.data.order"}))
     scene.send(event_of(id="one"), event_of(id="two"))
     for record in scene.store.runs.values():
@@ -192,7 +192,7 @@ def test_an_event_without_a_value_starts_a_run_that_says_so() -> None:
     assert len(scene.store.runs) == 2, "no value is no value that two events could share"
 
 
-def test_held_events_start_only_the_function_that_is_resumed_and_each_its_run() -> None:
+def test_paused_events_start_one_run_each_of_the_resumed_function_only() -> None:
     scene = Scene(plan_of("f"), plan_of("g"))
     scene.store.paused.add("f")
     scene.send(event_of(id="one"), event_of(id="two"), event_of(id="three"))
@@ -206,7 +206,7 @@ def test_held_events_start_only_the_function_that_is_resumed_and_each_its_run() 
     assert {fact.cause for fact in facts} == {MESSAGE}
 
 
-def test_a_function_that_is_paused_holds_up_no_other_and_is_held_once() -> None:
+def test_a_paused_function_does_not_delay_others_and_stores_the_event_once() -> None:
     scene = Scene(plan_of("f"), plan_of("g"), plan_of("h"))
     scene.store.paused |= {"f", "g"}
     scene.send(event_of())
@@ -218,7 +218,7 @@ def test_a_function_that_is_paused_holds_up_no_other_and_is_held_once() -> None:
 
 
 class Counting(MemoryBatch):
-    """Notes for which events waits are looked for."""
+    """A store that records for which events waits are searched."""
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene.store, scene.now)
@@ -229,7 +229,7 @@ class Counting(MemoryBatch):
         return super().find_waits(event, keys, behind)
 
 
-def test_waits_are_looked_for_only_where_a_function_can_wait_for_such_an_event() -> None:
+def test_waits_are_searched_only_for_events_that_a_function_can_wait_for() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     batch = Counting(scene)
     events = [event_of(data={"n": 1}), event_of("paid", "p", data={"n": 2}), event_of("other", "o")]
@@ -237,7 +237,7 @@ def test_waits_are_looked_for_only_where_a_function_can_wait_for_such_an_event()
     assert batch.asked == ["p"]
 
 
-def test_an_event_wakes_every_run_that_waits_for_it_and_no_other() -> None:
+def test_an_event_wakes_exactly_the_runs_that_wait_for_it() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     scene.send(*(event_of(id=f"e{number}", data={"n": number % 2}) for number in range(6)))
     scene.send(event_of("paid", "p", data={"n": 1}))
@@ -245,7 +245,7 @@ def test_an_event_wakes_every_run_that_waits_for_it_and_no_other() -> None:
     assert woken == ["e1", "e3", "e5"]
 
 
-def test_a_run_whose_time_is_up_holds_up_no_other() -> None:
+def test_a_run_whose_wait_has_expired_does_not_delay_others() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     scene.send(event_of(id="early", data={"n": 1}))
     scene.now += 30_000
@@ -256,7 +256,7 @@ def test_a_run_whose_time_is_up_holds_up_no_other() -> None:
     assert woken == ["late"]
 
 
-def test_of_two_waits_of_one_run_the_one_whose_time_is_up_is_not_met() -> None:
+def test_an_expired_wait_is_not_satisfied_when_another_wait_of_the_run_is() -> None:
     later = {**WAIT, "async": {**WAIT["async"], "ttl": "2m"}}
     scene = Scene(plan_of(a=step(WAIT), b=step(later)))
     scene.send(event_of(data={"n": 1}))
@@ -266,8 +266,8 @@ def test_of_two_waits_of_one_run_the_one_whose_time_is_up_is_not_met() -> None:
     assert scene.started() == ["b"]
 
 
-def test_no_run_is_woken_by_the_event_that_started_it() -> None:
-    """Not even if its message comes again, and what it is to do is done once more."""
+def test_a_run_is_not_woken_by_the_event_that_started_it() -> None:
+    """Not even if the message is redelivered, and the event is processed again."""
     wait = {"step": "$trigger", "async": {"event": "go", "ttl": "1m"}}
     scene = Scene(plan_of(a=step(wait)))
     scene.send(event_of(), cause=MESSAGE)
@@ -277,8 +277,8 @@ def test_no_run_is_woken_by_the_event_that_started_it() -> None:
     assert scene.started() == ["a"]
 
 
-def test_a_run_that_is_made_again_is_not_woken_by_its_own_event() -> None:
-    """The event came before the new run, and is what it is a run of."""
+def test_a_rerun_is_not_woken_by_its_own_event() -> None:
+    """The event was accepted before the new run, and started it."""
     wait = {"step": "$trigger", "async": {"event": "go", "ttl": "1m"}}
     scene = Scene(plan_of(a=step(wait)))
     scene.send(event_of())
@@ -289,7 +289,7 @@ def test_a_run_that_is_made_again_is_not_woken_by_its_own_event() -> None:
     assert scene.engine.wake(again, late, waits, None) == []
 
 
-def test_what_wakes_a_run_says_which_message_brought_it() -> None:
+def test_a_fact_that_wakes_a_run_has_the_message_of_the_event() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     scene.send(event_of(data={"n": 1}))
     scene.send(event_of("paid", "p", data={"n": 1}), cause=MESSAGE)

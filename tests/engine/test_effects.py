@@ -1,4 +1,4 @@
-"""What follows from a committed transition: attempts with their inputs, what is queued and stopped, and events."""
+"""Tests the effects of a committed transition: attempts with inputs, queued and stopped attempts, and events."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def inputs(scene: Scene) -> list[Any]:
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_sees_the_event_the_results_before_it_and_where_it_is() -> None:
+def test_the_input_of_a_step_has_the_event_earlier_results_and_context() -> None:
     scene = Scene(plan_of(a=step(), b=step({"step": "a", "on": "always"}), c=step("b")))
     scene.send(event_of(data={"n": 1}))
     scene.fold(scene.run.id, AttemptEnded(0, 1, Outcome(error=Error("exit", "exit code 1"), retryable=False)))
@@ -62,7 +62,7 @@ def test_a_step_sees_the_event_the_results_before_it_and_where_it_is() -> None:
     }
 
 
-def test_a_step_sees_the_events_that_its_edges_waited_for() -> None:
+def test_the_input_of_a_step_has_the_events_that_its_edges_waited_for() -> None:
     refunded = {"step": "$trigger", "async": {"event": "refunded", "ttl": "1m"}}
     scene = Scene(plan_of(a=step(PAID, refunded), b=step()))
     scene.send(event_of())
@@ -74,7 +74,7 @@ def test_a_step_sees_the_events_that_its_edges_waited_for() -> None:
     assert seen["async"]["data"] == {"n": 1}
 
 
-def test_what_a_replay_makes_says_so_to_its_steps_and_at_its_end() -> None:
+def test_inputs_and_end_event_of_a_replayed_run_have_the_replay_id() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     scene.dispatcher.take()
@@ -82,12 +82,12 @@ def test_what_a_replay_makes_says_so_to_its_steps_and_at_its_end() -> None:
     (attempt,) = scene.dispatcher.take().starts
     assert orjson.loads(attempt.input)["ctx"]["replay"] == "rp_1"
     scene.end(attempt)
-    (told,) = scene.dispatcher.take().events
-    assert told.event.data["replay"] == "rp_1"
+    (sent,) = scene.dispatcher.take().events
+    assert sent.event.data["replay"] == "rp_1"
 
 
 def second_input(output: str) -> tuple[Scene, list[int]]:
-    """How large the input of `b` is that starts when `a` has put this out."""
+    """The scene, and the size of the input of `b` if `a` has this output."""
     scene = Scene(plan_of(a=step(), b=step("a")))
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -95,7 +95,7 @@ def second_input(output: str) -> tuple[Scene, list[int]]:
     return scene, [len(attempt.input) for attempt in scene.dispatcher.take().starts]
 
 
-def test_the_input_of_a_step_may_be_as_large_as_the_limit_says_and_no_larger() -> None:
+def test_the_size_of_an_input_is_limited_exactly() -> None:
     _, (rest,) = second_input("")
     _, sizes = second_input("x" * (MAX_INPUT_BYTES - rest))
     assert sizes == [MAX_INPUT_BYTES]
@@ -103,7 +103,7 @@ def test_the_input_of_a_step_may_be_as_large_as_the_limit_says_and_no_larger() -
     assert (sizes, scene.run.status) == ([], RunStatus.FAILED)
 
 
-def test_a_step_whose_input_is_too_large_is_not_tried_again() -> None:
+def test_a_step_whose_input_is_too_large_is_not_retried() -> None:
     scene = Scene(plan_of(a=step(), b=step("a", retries={"attempts": 3})))
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -115,9 +115,9 @@ def test_a_step_whose_input_is_too_large_is_not_tried_again() -> None:
     assert "more than 655,360" in message
 
 
-def test_a_step_whose_input_is_lost_fails_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_whose_input_cannot_be_read_fails_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Lost(dict[int, bytes]):
-        """As of a store whose row of an output was deleted."""
+        """The outputs in a store in which a row was deleted."""
 
         def __getitem__(self, step: int) -> bytes:
             raise KeyError(step)
@@ -139,7 +139,7 @@ def test_a_step_whose_input_is_lost_fails_and_says_so(caplog: pytest.LogCaptureF
     assert f"run {scene.run.id} has lost an output" in caplog.text
 
 
-def test_events_of_inputs_are_read_only_for_what_is_claimed() -> None:
+def test_events_for_inputs_are_read_only_for_claimed_attempts() -> None:
     plan = plan_of(a=step(PAID), b=step())
     scene = Scene(plan)
     scene.send(event_of())
@@ -164,13 +164,13 @@ def test_events_of_inputs_are_read_only_for_what_is_claimed() -> None:
     assert events_for_inputs(fold(record, [RunFact("r", RunStarted())], NOW, FreeSlots(1, 1))) == []
 
 
-def test_the_links_of_an_approval_are_whole_for_the_step_that_is_to_send_them() -> None:
-    """Stores keep them without their signatures."""
+def test_a_step_that_sends_approval_links_gets_them_with_signatures() -> None:
+    """Stores contain the links without signatures."""
     scene = Scene(plan_of("asks", a=APPROVAL), plan_of("sends", on="stepwell/approval.requested"))
     scene.send(event_of())
-    (told,) = scene.dispatcher.take().events
-    url = told.event.data["approve_url"]
-    cut = {**told.event.data, "approve_url": url[:-32], "decline_url": told.event.data["decline_url"][:-32]}
+    (sent,) = scene.dispatcher.take().events
+    url = sent.event.data["approve_url"]
+    cut = {**sent.event.data, "approve_url": url[:-32], "decline_url": sent.event.data["decline_url"][:-32]}
     batch = scene.batch()
     stored = event_of("stepwell/approval.requested", "again", data=cut)
     scene.engine.process(batch, [IncomingEvent(stored)], [])
@@ -179,30 +179,30 @@ def test_the_links_of_an_approval_are_whole_for_the_step_that_is_to_send_them() 
     assert LINKS.read(url.rpartition("/")[2]) is not None
 
 
-# --- people ----------------------------------------------------------------------------------------------------------
+# --- approvals -------------------------------------------------------------------------------------------------------
 
 
-def test_people_are_asked_once_and_in_the_name_of_the_message_that_asked() -> None:
+def test_an_approval_is_requested_once_with_the_message_that_caused_it() -> None:
     scene = Scene(plan_of(a=APPROVAL))
     scene.send(event_of(), cause=MESSAGE)
     effects = scene.dispatcher.take()
     assert effects.starts == []
-    (told,) = effects.events
-    assert (told.event.name, told.cause) == ("stepwell/approval.requested", MESSAGE)
-    assert (told.event.data["message"], told.event.data["run_id"]) == ("Really?", scene.run.id)
+    (sent,) = effects.events
+    assert (sent.event.name, sent.cause) == ("stepwell/approval.requested", MESSAGE)
+    assert (sent.event.data["message"], sent.event.data["run_id"]) == ("Really?", scene.run.id)
     assert scene.run.steps[0].status is StepStatus.RUNNING
 
 
-def test_nobody_is_asked_what_has_no_value_and_the_step_fails_for_good() -> None:
+def test_an_approval_whose_message_has_no_value_fails_without_a_request() -> None:
     runtime = {"type": "approval", "message": "Pay {{ event.data.sum }}?"}
     scene = Scene(plan_of(a={**APPROVAL, "runtime": runtime}))
     scene.send(event_of())
     effects = scene.dispatcher.take()
-    assert [told.event.name for told in effects.events] == ["stepwell/run.failed"]
+    assert [sent.event.name for sent in effects.events] == ["stepwell/run.failed"]
     assert orjson.loads(scene.record.errors[0])["kind"] == "message_failed"
 
 
-def test_who_asked_first_may_not_ask_again_about_its_own_question() -> None:
+def test_a_function_started_by_an_approval_request_sends_no_request() -> None:
     scene = Scene(plan_of("asks", on="stepwell/approval.requested", a=APPROVAL))
     scene.send(event_of("stepwell/approval.requested", data={"approve_url": "u", "decline_url": "u"}))
     assert scene.dispatcher.take().events == []
@@ -212,7 +212,7 @@ def test_who_asked_first_may_not_ask_again_about_its_own_question() -> None:
 # --- slots, stops, ends ----------------------------------------------------------------------------------------------
 
 
-def test_what_has_no_slot_is_queued_unless_its_run_is_cancelled_in_the_same_batch() -> None:
+def test_an_attempt_without_a_slot_is_queued_unless_the_run_is_cancelled_in_the_same_batch() -> None:
     scene = Scene(plan_of(a=step(), b=step()), programs=0)
     scene.send(event_of())
     assert [(queued.step, queued.attempt) for queued in scene.dispatcher.take().queued] == [(0, 1), (1, 1)]
@@ -225,7 +225,7 @@ def test_what_has_no_slot_is_queued_unless_its_run_is_cancelled_in_the_same_batc
     assert scene.store.runs["r"].run.status is RunStatus.CANCELLED
 
 
-def test_an_attempt_that_got_a_later_number_in_the_same_batch_is_queued_under_that_one() -> None:
+def test_an_attempt_is_queued_under_the_latest_number_of_the_batch() -> None:
     scene = Scene(plan_of(a=step(retries={"attempts": 2})), programs=1)
     scene.send(event_of())
     scene.dispatcher.take()
@@ -235,7 +235,7 @@ def test_an_attempt_that_got_a_later_number_in_the_same_batch_is_queued_under_th
     assert queued == [(0, 3)]
 
 
-def test_what_was_claimed_and_lost_in_the_same_batch_does_not_start() -> None:
+def test_an_attempt_claimed_and_lost_in_the_same_batch_does_not_start() -> None:
     scene = Scene(plan_of(), programs=1)
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -246,7 +246,7 @@ def test_what_was_claimed_and_lost_in_the_same_batch_does_not_start() -> None:
     assert effects.stops == [(scene.run.id, 0, 2)]
 
 
-def test_what_a_cancelled_run_has_running_is_stopped_and_its_end_told() -> None:
+def test_running_attempts_of_a_cancelled_run_are_stopped_and_the_end_event_is_sent() -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of())
     scene.dispatcher.take()
@@ -256,11 +256,11 @@ def test_what_a_cancelled_run_has_running_is_stopped_and_its_end_told() -> None:
     )  # fmt: skip
     effects = scene.dispatcher.take()
     assert effects.stops == [(scene.run.id, 1, 1)]
-    (told,) = effects.events
-    assert (told.event.name, told.event.ts, told.cause) == ("stepwell/run.cancelled", NOW, OTHER)
+    (sent,) = effects.events
+    assert (sent.event.name, sent.event.ts, sent.cause) == ("stepwell/run.cancelled", NOW, OTHER)
 
 
-def test_a_run_that_the_end_of_a_run_started_tells_nobody_of_its_own() -> None:
+def test_a_run_started_by_the_end_of_a_run_sends_no_end_event() -> None:
     scene = Scene(plan_of("f", on="stepwell/run.completed"))
     scene.send(event_of("stepwell/run.completed"))
     (attempt,) = scene.dispatcher.take().starts
@@ -269,7 +269,7 @@ def test_a_run_that_the_end_of_a_run_started_tells_nobody_of_its_own() -> None:
     assert scene.dispatcher.take().events == []
 
 
-def test_a_rerun_runs_the_same_event_from_the_position_of_now() -> None:
+def test_a_rerun_runs_the_same_event_at_the_current_position() -> None:
     scene = Scene(plan_of(a=step(PAID)))
     scene.send(event_of())
     scene.send(event_of("paid", "p"))
@@ -284,7 +284,7 @@ def test_a_rerun_runs_the_same_event_from_the_position_of_now() -> None:
     assert [attempt.record.run.id for attempt in scene.dispatcher.take().starts] == [new_id]
 
 
-def test_a_rerun_of_what_a_replay_made_belongs_to_that_replay() -> None:
+def test_a_rerun_of_a_replayed_run_belongs_to_the_replay() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     (replayed,) = replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "rp_1")
@@ -294,7 +294,7 @@ def test_a_rerun_of_what_a_replay_made_belongs_to_that_replay() -> None:
     assert scene.store.runs[new_id].replay == "rp_1"
 
 
-def test_what_a_replay_starts_is_claimed_by_its_message() -> None:
+def test_attempts_of_a_replay_are_claimed_by_its_message() -> None:
     scene = Scene(plan_of("f", on="other"))
     scene.send(event_of())
     again = Cause("m", redelivered=True)

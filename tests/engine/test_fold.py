@@ -1,4 +1,4 @@
-"""Facts make a new record of a run; the record that was given stays as it was, whatever goes wrong."""
+"""Tests that folding facts returns a new record of a run and never changes the given one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_a_slot_an_attempt_stays_queued() -> None:
     assert transition.claims == []
 
 
-def test_as_many_are_claimed_as_there_are_slots_programs_and_calls_by_themselves() -> None:
+def test_attempts_are_claimed_up_to_the_separate_limits_of_programs_and_calls() -> None:
     steps = {"a": step(), "b": step(), "c": {**step(), **HTTP}, "d": {**step(), **HTTP}}
     transition = fold(new(**steps), facts(RunStarted()), NOW, FreeSlots(1, 1))
     running, queued = StepStatus.RUNNING, StepStatus.QUEUED
@@ -74,7 +74,7 @@ def test_as_many_are_claimed_as_there_are_slots_programs_and_calls_by_themselves
     assert slots_left(FreeSlots(2, 2), enough) == (0, 0)
 
 
-def test_what_needs_no_slot_any_more_holds_up_no_other() -> None:
+def test_an_attempt_that_needs_no_slot_any_more_does_not_delay_others() -> None:
     steps: Any = {"a": step(), "b": step()}
     transition = fold(new(**steps), facts(RunStarted(), AttemptStarted(0, 1)), NOW, FreeSlots(1, 0))
     assert transition.claims == [Claim(0, 1, None, holds_slot=True), Claim(1, 1, None)]
@@ -82,14 +82,14 @@ def test_what_needs_no_slot_any_more_holds_up_no_other() -> None:
     assert fold(new(**steps), facts(RunStarted()), NOW, FreeSlots(1, 0)).claims == [Claim(1, 1, None)]
 
 
-def test_people_take_no_slot() -> None:
+def test_approvals_take_no_slot() -> None:
     approval = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "1h", "after": [{"step": "$trigger"}]}
     transition = fold(new(a=approval), facts(RunStarted()), NOW, NONE)
     assert transition.claims == [Claim(0, 1, None)]
     assert slots_left(FREE, transition) == FREE
 
 
-def test_the_record_that_is_given_stays_as_it_was() -> None:
+def test_folding_does_not_change_the_given_record() -> None:
     record = begun(cause=MESSAGE, a=step(), b=step("a"))
     before = copy.deepcopy((record.run, record.outputs, record.errors, record.causes))
     after = fold(record, facts(AttemptEnded(0, 1, Outcome(b"1")), cause=Cause("n", redelivered=False)), NOW, FREE)
@@ -98,50 +98,50 @@ def test_the_record_that_is_given_stays_as_it_was() -> None:
     assert (record.run, record.outputs, record.errors, record.causes) == before
 
 
-def test_a_fact_that_changes_nothing_leaves_the_very_record() -> None:
+def test_a_fact_that_changes_nothing_returns_the_same_record() -> None:
     record = begun()
     assert fold(record, facts(RunStarted()), NOW, FREE).record is record
 
 
-def test_facts_are_folded_in_their_order_before_anything_is_claimed() -> None:
+def test_facts_are_folded_in_order_before_anything_is_claimed() -> None:
     record = begun(a=step(), b=step("a"))
     transition = fold(record, facts(AttemptEnded(0, 1, OK), CancelRequested()), NOW, FREE)
     assert transition.claims == []
     assert statuses(transition.record) == [StepStatus.COMPLETED, StepStatus.CANCELLED]
 
 
-def test_an_attempt_from_the_queue_holds_its_slot() -> None:
+def test_an_attempt_from_the_queue_keeps_its_slot() -> None:
     record = begun(NONE)
     transition = fold(record, facts(AttemptStarted(0, 1)), NOW, NONE)
     assert transition.claims == [Claim(0, 1, None, holds_slot=True)]
     assert slots_left(NONE, transition) == NONE
 
 
-def test_an_attempt_from_the_queue_that_needs_no_slot_any_more_is_said() -> None:
+def test_an_attempt_from_the_queue_that_needs_no_slot_any_more_is_reported() -> None:
     record = begun(NONE)
     transition = fold(record, facts(CancelRequested(), AttemptStarted(0, 1)), NOW, FREE)
     assert (transition.claims, transition.unclaimed) == ([], [AttemptStarted(0, 1)])
 
 
-def test_what_a_cancelled_run_has_running_is_stopped() -> None:
+def test_running_attempts_of_a_cancelled_run_are_stopped() -> None:
     transition = fold(begun(), facts(CancelRequested()), NOW, FREE)
     assert StopStep(0, 1) in transition.commands
 
 
-def test_a_message_that_comes_again_claims_again_what_it_had_claimed() -> None:
+def test_a_redelivered_message_claims_its_attempts_again() -> None:
     record = begun(cause=MESSAGE)
     assert fold(record, facts(RunStarted(), cause=AGAIN), NOW, FREE).claims == [Claim(0, 1, AGAIN)]
     assert fold(record, facts(RunStarted(), cause=MESSAGE), NOW, FREE).claims == []
     assert fold(record, facts(RunStarted(), cause=Cause("n", redelivered=True)), NOW, FREE).claims == []
 
 
-def test_a_step_is_claimed_once_however_many_messages_ask_for_it() -> None:
+def test_a_step_is_claimed_once_by_several_messages() -> None:
     record = begun(NONE, cause=MESSAGE)
     again = [RunFact("r", RunStarted(), AGAIN), RunFact("r", RunStarted(), Cause("n", redelivered=True))]
     assert fold(record, again, NOW, FREE).claims == [Claim(0, 1, AGAIN)]
 
 
-def test_the_end_of_a_run_is_told_again_with_its_message() -> None:
+def test_the_end_of_a_run_is_sent_again_when_its_message_is_redelivered() -> None:
     ended = fold(begun(), facts(AttemptEnded(0, 1, OK), cause=MESSAGE), NOW, FREE)
     again = fold(ended.record, facts(AttemptEnded(0, 1, OK), cause=AGAIN), NOW, FREE)
     assert [type(command).__name__ for command in again.commands] == ["EmitEnd"]
@@ -158,8 +158,8 @@ def test_a_postponed_attempt_stays_claimed_from_a_later_time() -> None:
     assert other.record is record
 
 
-def test_a_fact_that_cannot_be_folded_leaves_nothing_behind() -> None:
-    """The output of `a` is no JSON, as after a fault of the disk, and the condition behind `b` reads it."""
+def test_a_fact_that_cannot_be_folded_has_no_effects() -> None:
+    """The output of `a` is not JSON, as after a disk error, and the condition after `b` reads it."""
     steps = {"a": step(), "b": step("a"), "c": step({"step": "b", "if": "steps.a.x == 1"})}
     transition = fold(begun(**steps), facts(AttemptEnded(0, 1, Outcome(b"{")), cause=MESSAGE), NOW, FREE)
     record = transition.record
@@ -169,7 +169,7 @@ def test_a_fact_that_cannot_be_folded_leaves_nothing_behind() -> None:
     assert (record.run, record.outputs, record.errors, record.causes) == before
 
 
-def test_transitions_say_which_messages_they_are_of() -> None:
+def test_transitions_contain_their_messages() -> None:
     transition: Transition = fold(new(), facts(RunStarted(), cause=MESSAGE), NOW, FREE)
     assert transition.causes == [MESSAGE]
 
@@ -177,7 +177,7 @@ def test_transitions_say_which_messages_they_are_of() -> None:
 # --- claims and slots ------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_that_holds_a_slot_takes_none_of_the_free_ones() -> None:
+def test_a_claim_with_a_slot_takes_no_free_slot() -> None:
     record = begun(NONE, a=step(), b=step())
     both = facts(AttemptStarted(0, 1), AttemptStarted(1, 1))
     assert slots_left(FreeSlots(1, 1), fold(record, both, NOW, FREE)) == (1, 1)
@@ -185,7 +185,7 @@ def test_a_claim_that_holds_a_slot_takes_none_of_the_free_ones() -> None:
     assert slots_left(FreeSlots(3, 3), ended) == (2, 3)
 
 
-def test_beside_a_claim_that_holds_a_slot_others_take_theirs() -> None:
+def test_other_claims_take_free_slots_next_to_a_claim_with_a_slot() -> None:
     queued = begun(NONE, a=step(), b=step("a"))
     transition = fold(queued, facts(AttemptStarted(0, 1), AttemptEnded(0, 1, OK)), NOW, FREE)
     assert [claim.holds_slot for claim in transition.claims] == [True, False]
@@ -199,7 +199,7 @@ def test_a_queued_attempt_is_claimed_under_its_newest_number_only() -> None:
     assert transition.unclaimed == [AttemptStarted(0, 1)]
 
 
-def test_what_is_claimed_is_claimed_by_the_message_that_queued_it_and_from_now() -> None:
+def test_an_attempt_is_claimed_by_the_message_that_queued_it_at_the_current_time() -> None:
     record = begun(cause=MESSAGE, a=step(), b=step("a"), c=step())
     other = Cause("n", redelivered=False)
     transition = fold(record, facts(AttemptEnded(0, 1, OK), cause=other), NOW + 5, FREE)
@@ -207,16 +207,16 @@ def test_what_is_claimed_is_claimed_by_the_message_that_queued_it_and_from_now()
     assert transition.record.causes == {1: ("n", NOW + 5), 2: ("m", NOW)}
 
 
-def test_a_fact_without_a_message_claims_for_none() -> None:
+def test_a_fact_without_a_message_claims_without_a_cause() -> None:
     transition = fold(new(), facts(RunStarted()), NOW, FREE)
     assert (transition.causes, transition.record.causes) == ([], {})
 
 
-# --- messages that come again ----------------------------------------------------------------------------------------
+# --- redelivered messages --------------------------------------------------------------------------------------------
 
 
-def test_a_claim_that_comes_again_is_taken_over_from_now() -> None:
-    """Its attempt is known not to have been started."""
+def test_a_redelivered_claim_is_renewed_at_the_current_time() -> None:
+    """The attempt is known not to have started."""
     record = begun(NONE)
     claimed = fold(record, facts(AttemptStarted(0, 1), cause=MESSAGE), NOW, NONE).record
     again = fold(claimed, facts(AttemptStarted(0, 1), cause=AGAIN), NOW + 5, NONE)
@@ -225,12 +225,12 @@ def test_a_claim_that_comes_again_is_taken_over_from_now() -> None:
     assert again.record.run == claimed.run
 
 
-def test_other_messages_that_come_again_leave_the_time_of_their_claims() -> None:
+def test_other_redelivered_messages_do_not_change_the_time_of_claims() -> None:
     record = begun(cause=MESSAGE)
     assert fold(record, facts(RunStarted(), cause=AGAIN), NOW + 5, FREE).record is record
 
 
-def test_a_claim_of_an_earlier_attempt_that_comes_again_claims_nothing() -> None:
+def test_a_redelivered_claim_of_an_earlier_attempt_claims_nothing() -> None:
     record = fold(begun(cause=MESSAGE), facts(AttemptLost(0, 1), cause=MESSAGE), NOW, FREE).record
     assert record.run.steps[0].attempt == 2
     again = fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE)
@@ -238,20 +238,20 @@ def test_a_claim_of_an_earlier_attempt_that_comes_again_claims_nothing() -> None
     assert again.record is record
 
 
-def test_a_claim_of_what_has_ended_that_comes_again_claims_nothing() -> None:
+def test_a_redelivered_claim_of_an_ended_attempt_claims_nothing() -> None:
     record = fold(begun(), facts(AttemptEnded(0, 1, OK)), NOW, FREE).record
     assert fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE).claims == []
 
 
-def test_a_message_that_comes_again_claims_nothing_of_what_has_ended_since() -> None:
+def test_a_redelivered_message_does_not_claim_attempts_that_have_ended() -> None:
     record = begun(cause=MESSAGE, a=step(), b=step())
     ended = fold(record, facts(AttemptEnded(0, 1, OK)), NOW, FREE).record
     assert ended.causes == {1: ("m", NOW)}
     assert fold(ended, facts(RunStarted(), cause=AGAIN), NOW, FREE).claims == [Claim(1, 1, AGAIN)]
 
 
-def test_a_cancellation_that_comes_again_claims_nothing() -> None:
-    """It has the message of what it is about, as when one message cancels and another has claimed under its id."""
+def test_a_redelivered_cancellation_claims_nothing() -> None:
+    """It has the same message id as the claim, as when one message cancels and another one has claimed with this id."""
     record = begun(cause=MESSAGE)
     cancelled = fold(record, facts(CancelRequested(), cause=MESSAGE), NOW, FREE).record
     again = fold(cancelled, facts(CancelRequested(), cause=AGAIN), NOW, FREE)
@@ -263,19 +263,19 @@ def test_a_cancellation_that_comes_again_claims_nothing() -> None:
     assert fold(over, facts(CancelRequested(), cause=AGAIN), NOW, FREE).claims == []
 
 
-def test_a_run_that_is_open_has_no_end_to_tell_again() -> None:
+def test_the_end_of_an_open_run_is_not_sent() -> None:
     record = begun(cause=MESSAGE)
     assert fold(record, facts(RunStarted(), cause=AGAIN), NOW, FREE).commands == []
 
 
-def test_the_end_is_told_again_only_if_its_message_comes_again() -> None:
+def test_the_end_is_sent_again_only_if_its_message_is_redelivered() -> None:
     ended = fold(begun(), facts(AttemptEnded(0, 1, OK), cause=MESSAGE), NOW, FREE).record
     assert list(fold(ended, facts(AttemptEnded(0, 1, OK), cause=MESSAGE), NOW, FREE).commands) == []
     assert list(fold(ended, facts(AttemptEnded(0, 1, OK)), NOW, FREE).commands) == []
     assert list(fold(ended, facts(AttemptEnded(0, 1, OK), cause=AGAIN), NOW, FREE).commands) == [EmitEnd("completed")]
 
 
-def test_a_failed_run_that_is_told_again_stops_nothing() -> None:
+def test_a_redelivered_failure_of_a_run_stops_nothing() -> None:
     steps: Any = {"a": step(), "b": step()}
     failed = AttemptEnded(0, 1, Outcome(error=Error("exit", "1"), retryable=False))
     record = begun(cause=MESSAGE, **steps)
@@ -297,7 +297,7 @@ def test_an_attempt_is_postponed_by_a_message_only_while_it_runs() -> None:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_is_kept_once_the_step_has_failed_for_good() -> None:
+def test_an_error_is_stored_once_the_step_has_failed_for_good() -> None:
     failed = Outcome(error=Error("exit", "exit code 1"))
     record = begun(a=step(retries={"attempts": 1}))
     retrying = fold(record, facts(AttemptEnded(0, 1, failed)), NOW, FREE).record
@@ -308,18 +308,18 @@ def test_an_error_is_kept_once_the_step_has_failed_for_good() -> None:
     assert (statuses(final), list(final.errors)) == ([StepStatus.FAILED], [0])
 
 
-def test_a_result_of_a_step_is_kept_beside_those_of_others() -> None:
+def test_the_result_of_a_step_is_stored_next_to_other_results() -> None:
     record = begun(a=step(), b=step(), c=step())
     some = facts(AttemptEnded(0, 1, Outcome(b"1")), AttemptEnded(1, 1, Outcome(b"2")))
     assert fold(record, some, NOW, FREE).record.outputs == {0: b"1", 1: b"2"}
 
 
-def test_an_output_that_came_too_late_is_not_kept() -> None:
+def test_a_late_output_is_not_stored() -> None:
     cancelled = fold(begun(), facts(CancelRequested()), NOW, FREE).record
     assert fold(cancelled, facts(AttemptEnded(0, 1, Outcome(b"1"))), NOW, FREE).record.outputs == {}
 
 
-def test_results_of_an_earlier_run_are_kept_as_if_its_steps_had_run() -> None:
+def test_results_carried_over_from_an_earlier_run_are_stored() -> None:
     record = new(a=step(), b=step("a"))
     resumed = RunResumed(1, (CarriedOver(0, Outcome(b"1")),), (0,), ())
     transition = fold(record, facts(resumed), NOW, FREE)
@@ -327,7 +327,7 @@ def test_results_of_an_earlier_run_are_kept_as_if_its_steps_had_run() -> None:
     assert transition.claims == [Claim(1, 1, None)]
 
 
-def test_a_step_that_had_failed_in_an_earlier_run_has_its_error_and_no_output() -> None:
+def test_a_failure_carried_over_from_an_earlier_run_has_an_error_and_no_output() -> None:
     record = new(a=step(), b=step({"step": "a", "on": "failure"}))
     failed = CarriedOver(0, Outcome(error=Error("exit", "1")))
     transition = fold(record, facts(RunResumed(1, (failed,), (0, 1), ())), NOW, FREE)
@@ -335,21 +335,21 @@ def test_a_step_that_had_failed_in_an_earlier_run_has_its_error_and_no_output() 
 
 
 @pytest.mark.parametrize(("condition", "runs"), [("steps.a.x == 1", True), ("steps.a.x == 2", False)])
-def test_a_condition_reads_the_result_that_has_just_come(condition: str, runs: bool) -> None:
+def test_a_condition_reads_the_result_of_the_same_fact(condition: str, runs: bool) -> None:
     record = begun(a=step(), b=step({"step": "a", "if": condition}))
     transition = fold(record, facts(AttemptEnded(0, 1, Outcome(b'{"x":1}'))), NOW, FREE)
     assert (transition.claims == [Claim(1, 1, None)]) == runs
 
 
 @pytest.mark.parametrize(("condition", "runs"), [("errors.a.kind == 'exit'", True), ("errors.a.kind == 'x'", False)])
-def test_a_condition_reads_the_error_that_has_just_come(condition: str, runs: bool) -> None:
+def test_a_condition_reads_the_error_of_the_same_fact(condition: str, runs: bool) -> None:
     record = begun(a=step(), b=step({"step": "a", "on": "failure", "if": condition}))
     error = Outcome(error=Error("exit", "1"), retryable=False)
     transition = fold(record, facts(AttemptEnded(0, 1, error)), NOW, FREE)
     assert (transition.claims == [Claim(1, 1, None)]) == runs
 
 
-def test_the_key_of_a_wait_is_made_of_what_is_known_then() -> None:
+def test_the_key_of_a_wait_is_computed_from_the_values_at_that_time() -> None:
     match = {"event": "paid", "ttl": "1m", "match": "async.data.n == steps.a.n"}
     record = begun(a=step(), b=step({"step": "a", "async": match}))
     keys = []
@@ -360,7 +360,7 @@ def test_the_key_of_a_wait_is_made_of_what_is_known_then() -> None:
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_only_long_runs_keep_their_outputs_joined_for_the_next_input() -> None:
+def test_only_long_runs_cache_joined_outputs() -> None:
     for count, is_joined in ((16, False), (17, True)):
         steps: Any = {f"s{n}": step(f"s{n - 1}") if n else step() for n in range(count)}
         record = begun(**steps)

@@ -1,4 +1,4 @@
-"""The engine: what it stores, looks up and starts, in which order, and what it does about what goes wrong."""
+"""Tests the engine: what it stores, reads and starts, in which order, and how it handles errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def waiting(match: str | None = "async.data.n == event.data.n") -> Any:
 # --- events start runs -----------------------------------------------------------------------------------------------
 
 
-def test_an_event_starts_the_functions_that_name_it() -> None:
+def test_an_event_starts_the_functions_with_a_trigger_for_it() -> None:
     scene = Scene(plan_of("f"), plan_of("g"), plan_of("h", on="other"))
     assert not scene.send(event_of())
     assert sorted(record.plan.function_id for record in scene.store.runs.values()) == ["f", "g"]
@@ -57,7 +57,7 @@ def test_a_tick_starts_one_function() -> None:
     assert scene.record.plan.function_id == "g"
 
 
-def test_a_known_event_starts_nothing() -> None:
+def test_a_duplicate_event_starts_nothing() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     scene.started()
@@ -65,7 +65,7 @@ def test_a_known_event_starts_nothing() -> None:
     assert scene.started() == []
 
 
-def test_an_event_whose_message_comes_again_starts_what_it_had_started() -> None:
+def test_a_redelivered_event_starts_the_same_runs_again() -> None:
     scene = Scene(plan_of())
     scene.send(event_of(), cause=MESSAGE)
     assert scene.started() == ["a"]
@@ -75,7 +75,7 @@ def test_an_event_whose_message_comes_again_starts_what_it_had_started() -> None
     assert scene.started() == []
 
 
-def test_an_event_for_a_paused_function_is_held_until_it_is_resumed() -> None:
+def test_an_event_for_a_paused_function_is_stored_until_it_is_resumed() -> None:
     scene = Scene(plan_of("f"), plan_of("g"))
     scene.store.paused.add("f")
     scene.send(event_of())
@@ -87,13 +87,13 @@ def test_an_event_for_a_paused_function_is_held_until_it_is_resumed() -> None:
     assert sorted(record.plan.function_id for record in scene.store.runs.values()) == ["f", "g"]
 
 
-def test_an_event_whose_user_was_erased_in_the_pause_starts_nothing() -> None:
+def test_an_event_whose_user_was_erased_during_the_pause_starts_nothing() -> None:
     scene = Scene(plan_of("f"))
     batch = scene.batch()
     assert resume(batch, "f", [event_of(erased=True).at_position(1)], None) == []
 
 
-def test_an_event_that_cannot_be_held_comes_again() -> None:
+def test_an_event_that_cannot_be_stored_for_a_paused_function_is_redelivered() -> None:
     class Failing(MemoryBatch):
         def hold(self, function_id: str, event: Any) -> bool:
             return False
@@ -104,7 +104,7 @@ def test_an_event_that_cannot_be_held_comes_again() -> None:
     assert undone.causes == {"m"}
 
 
-def test_of_two_events_with_one_value_the_first_counts() -> None:
+def test_the_first_of_two_events_with_the_same_value_counts() -> None:
     scene = Scene(plan_of(fields={"idempotency": "event.data.order"}))
     scene.send(event_of(id="one", data={"order": 1}), event_of(id="two", data={"order": 1}))
     assert scene.record.event.id == "one"
@@ -115,7 +115,7 @@ def test_of_two_events_with_one_value_the_first_counts() -> None:
 # --- waits -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_wakes_what_waits_for_it() -> None:
+def test_an_event_wakes_the_runs_that_wait_for_it() -> None:
     scene = Scene(waiting())
     scene.send(event_of(data={"n": 1}))
     scene.send(event_of("paid", "p1", data={"n": 2}))
@@ -150,7 +150,7 @@ class Between(MemoryBatch):
 
 
 @pytest.mark.parametrize("when", ["before_commit", "after_commit"])
-def test_an_event_that_comes_while_a_wait_is_stored_is_found(when: str) -> None:
+def test_an_event_accepted_while_a_wait_is_stored_is_found(when: str) -> None:
     """It is looked up after the wait is stored: whoever stores an event later finds the wait."""
     scene = Scene(waiting())
     paid = event_of("paid", "p", data={"n": 1})
@@ -170,14 +170,14 @@ def test_a_wait_that_is_stored_while_an_event_is_accepted_gets_it(when: str) -> 
     assert (scene.run.pauses[0].event_id == "p") == is_later
 
 
-def test_an_event_from_before_the_run_satisfies_none_of_its_waits() -> None:
+def test_an_event_from_before_the_run_satisfies_no_wait() -> None:
     scene = Scene(waiting())
     scene.send(event_of("paid", "p", data={"n": 1}), event_of(data={"n": 1}))
     assert scene.started() == []
 
 
 @pytest.mark.parametrize(("late_ms", "is_in_time"), [(-1, True), (0, False), (1, False)])
-def test_an_event_at_the_very_deadline_is_too_late_to_wake(late_ms: int, is_in_time: bool) -> None:
+def test_an_event_exactly_at_the_deadline_is_too_late(late_ms: int, is_in_time: bool) -> None:
     scene = Scene(waiting())
     scene.send(event_of(data={"n": 1}))
     scene.now += TTL + late_ms
@@ -186,8 +186,8 @@ def test_an_event_at_the_very_deadline_is_too_late_to_wake(late_ms: int, is_in_t
 
 
 @pytest.mark.parametrize(("late_ms", "is_in_time"), [(-1, True), (0, False), (1, False)])
-def test_at_the_deadline_events_are_looked_up_once_more(late_ms: int, is_in_time: bool) -> None:
-    """As when the batch that stored the event died before it looked up the wait."""
+def test_events_are_searched_once_more_at_the_deadline(late_ms: int, is_in_time: bool) -> None:
+    """As after a crash between storing the event and searching for waits."""
     scene = Scene(plan_of(a=step(PAID), b=step(LATE)))
     scene.send(event_of(data={"n": 1}))
     scene.now += TTL + late_ms
@@ -198,7 +198,7 @@ def test_at_the_deadline_events_are_looked_up_once_more(late_ms: int, is_in_time
     assert (scene.run.pauses[0].event_id == "p") == is_in_time
 
 
-def test_a_replayed_event_wakes_nobody() -> None:
+def test_a_replayed_event_wakes_no_run() -> None:
     scene = Scene(waiting(), plan_of("g", on="paid"))
     scene.send(event_of(data={"n": 1}))
     scene.started()
@@ -210,7 +210,7 @@ def test_a_replayed_event_wakes_nobody() -> None:
 # --- slots -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_has_no_slot_is_queued_and_claimed_later() -> None:
+def test_an_attempt_without_a_slot_is_queued_and_claimed_later() -> None:
     scene = Scene(plan_of(), programs=1)
     scene.send(event_of(id="one"), event_of(id="two"))
     effects = scene.dispatcher.take()
@@ -219,7 +219,7 @@ def test_what_has_no_slot_is_queued_and_claimed_later() -> None:
     assert len(scene.dispatcher.take().starts) == 1
 
 
-def test_a_queued_attempt_that_was_cancelled_gives_its_slot_back() -> None:
+def test_a_cancelled_attempt_from_the_queue_returns_its_slot() -> None:
     scene = Scene(plan_of(), programs=0)
     scene.send(event_of())
     scene.dispatcher.take()
@@ -229,7 +229,7 @@ def test_a_queued_attempt_that_was_cancelled_gives_its_slot_back() -> None:
     assert (effects.starts, effects.released) == ([], [(scene.run.id, 0, 1)])
 
 
-def test_a_claim_that_is_cancelled_in_the_same_batch_gives_its_slot_back() -> None:
+def test_a_claim_cancelled_in_the_same_batch_returns_its_slot() -> None:
     scene = Scene(plan_of(), programs=0)
     scene.send(event_of())
     scene.dispatcher.take()
@@ -239,13 +239,13 @@ def test_a_claim_that_is_cancelled_in_the_same_batch_gives_its_slot_back() -> No
     assert scene.run.status is RunStatus.CANCELLED
 
 
-def test_a_claim_of_a_run_that_is_gone_gives_its_slot_back() -> None:
+def test_a_claim_of_a_deleted_run_returns_its_slot() -> None:
     scene = Scene(plan_of())
     scene.claim("gone", 0)
     assert scene.dispatcher.take().released == [("gone", 0, 1)]
 
 
-def test_an_input_that_is_too_large_fails_the_step_and_gives_its_slot_back() -> None:
+def test_an_input_that_is_too_large_fails_the_step_and_returns_its_slot() -> None:
     scene = Scene(plan_of(a=step(), b=step("a")), programs=0)
     scene.send(event_of())
     scene.dispatcher.take()
@@ -260,12 +260,12 @@ def test_an_input_that_is_too_large_fails_the_step_and_gives_its_slot_back() -> 
     assert orjson.loads(scene.record.errors[1])["kind"] == "input_too_large"
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def damaged(programs: int = 1000) -> tuple[Scene, str]:
-    """A run of which `b` runs, and whose next fact cannot be folded: the output of `a`, which a condition behind `b`
-    reads, is no JSON, as after a fault of the disk."""
+    """A run in which `b` is running, and whose next fact cannot be folded: a condition after `b` reads the output of
+    `a`, which is not JSON, as after a disk error."""
     scene = Scene(plan_of(a=step(), b=step("a"), c=step({"step": "b", "if": "steps.a.x == 1"}), d=step("a")))
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -274,7 +274,7 @@ def damaged(programs: int = 1000) -> tuple[Scene, str]:
     return scene, scene.run.id
 
 
-def test_facts_that_cannot_be_folded_are_handed_back_and_change_nothing() -> None:
+def test_facts_that_cannot_be_folded_are_returned_and_change_nothing() -> None:
     scene, run_id = damaged()
     before = scene.record
     undone = scene.fold(run_id, AttemptEnded(1, 1, Outcome(b"1")))
@@ -285,14 +285,14 @@ def test_facts_that_cannot_be_folded_are_handed_back_and_change_nothing() -> Non
     assert (effects.starts, effects.events) == ([], [])
 
 
-def test_the_message_of_a_fact_that_cannot_be_folded_comes_again() -> None:
+def test_the_message_of_a_fact_that_cannot_be_folded_is_redelivered() -> None:
     scene, run_id = damaged()
     undone = scene.fold(run_id, AttemptEnded(1, 1, Outcome(b"1")), cause=MESSAGE)
     assert (undone.causes, undone.facts) == ({"m"}, [])
     assert scene.record.causes == {}
 
 
-def test_one_runs_trouble_holds_up_no_other() -> None:
+def test_a_run_with_an_error_does_not_delay_others() -> None:
     scene, run_id = damaged()
     scene.send(event_of(id="other"))
     other = next(run for run in scene.store.runs if run != run_id)
@@ -303,7 +303,7 @@ def test_one_runs_trouble_holds_up_no_other() -> None:
     assert scene.store.runs[other].run.steps[0].status is StepStatus.COMPLETED
 
 
-def test_a_slot_that_is_held_for_what_cannot_be_folded_is_given_back() -> None:
+def test_the_slot_of_a_claim_that_cannot_be_folded_is_returned() -> None:
     scene, run_id = damaged()
     facts = AttemptStarted(3, 1), AttemptEnded(1, 1, Outcome(b"1"))
     undone = scene.fold(run_id, *facts)
@@ -312,7 +312,7 @@ def test_a_slot_that_is_held_for_what_cannot_be_folded_is_given_back() -> None:
 
 
 class Unreadable(MemoryBatch):
-    """One run cannot be read."""
+    """A store that cannot read one of the runs."""
 
     def __init__(self, store: MemoryStore, run_id: str, method: str) -> None:
         super().__init__(store, NOW)
@@ -333,7 +333,7 @@ class Unreadable(MemoryBatch):
 
 
 @pytest.mark.parametrize("method", ["load", "pending_outcomes"])
-def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_facts_of_a_run_that_cannot_be_read_are_returned(method: str, caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     run_id = scene.run.id
@@ -345,7 +345,7 @@ def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str, caplog:
     assert ("of 1 runs, some cannot be read" in caplog.messages) == (method == "load")
 
 
-def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come_again() -> None:
+def test_a_read_error_fails_the_batch_unless_its_messages_are_redelivered() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     fact = RunFact(scene.run.id, CancelRequested())
@@ -357,7 +357,7 @@ def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come
     assert scene.engine.process(Unreadable(scene.store, "", "disk"), [], [delivered]).causes == {"m"}
 
 
-def test_an_event_whose_waits_cannot_be_read_is_not_taken_for_done() -> None:
+def test_an_event_whose_waits_cannot_be_read_stays_undone() -> None:
     scene = Scene(waiting())
     scene.send(event_of(data={"n": 1}))
     paid = IncomingEvent(event_of("paid", "p", data={"n": 1}))
@@ -365,7 +365,7 @@ def test_an_event_whose_waits_cannot_be_read_is_not_taken_for_done() -> None:
         scene.engine.process(Unreadable(scene.store, "", "disk"), [paid], [])
 
 
-def test_a_message_that_wakes_runs_comes_again_if_one_cannot_be_read() -> None:
+def test_a_message_that_wakes_runs_is_redelivered_if_one_cannot_be_read() -> None:
     scene = Scene(waiting())
     scene.send(event_of(data={"n": 1}))
     paid = event_of("paid", "p", data={"n": 1}).at_position(2)
@@ -386,7 +386,7 @@ def test_a_new_run_whose_start_cannot_be_folded_is_stored_and_starts_later() -> 
     assert scene.started() == ["a"]
 
 
-def test_who_loses_a_race_folds_into_what_is_there() -> None:
+def test_the_loser_of_a_race_folds_into_the_current_record() -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of())
     run_id = scene.run.id
@@ -396,7 +396,7 @@ def test_who_loses_a_race_folds_into_what_is_there() -> None:
     assert scene.run.status is RunStatus.COMPLETED
 
 
-def test_nothing_is_started_before_it_is_committed() -> None:
+def test_attempts_start_only_after_the_commit() -> None:
     scene = Scene(plan_of())
 
     class Refusing(MemoryBatch):
@@ -409,7 +409,7 @@ def test_nothing_is_started_before_it_is_committed() -> None:
     assert scene.started() == []
 
 
-def test_several_messages_of_one_run_all_come_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_all_messages_of_a_run_are_redelivered(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of())
 
@@ -438,7 +438,7 @@ def test_a_retry_is_due_when_its_timer_says() -> None:
     assert again.attempt == 2
 
 
-def test_a_decision_that_nobody_made_in_time_fails_its_step() -> None:
+def test_a_missing_decision_fails_the_step_at_the_timeout() -> None:
     approval = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "1h", "after": [{"step": "$trigger"}]}
     scene = Scene(plan_of(a=approval))
     scene.send(event_of())
@@ -481,7 +481,7 @@ def test_an_event_of_an_erased_user_is_not_replayed() -> None:
     assert (replayed.run_id, replayed.is_new) == (None, False)
 
 
-def test_a_rerun_that_cannot_be_written_is_not_said_to_be_done() -> None:
+def test_a_rerun_that_cannot_be_written_is_not_reported_as_done() -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     with pytest.raises(NotWritten):

@@ -1,5 +1,5 @@
-"""A bounded batch: events and facts are taken in pieces, what has begun goes on first, and what is left of events is
-handed over for later batches."""
+"""Tests a bounded batch: events and facts are processed in pieces, work in progress goes first, and the rest of the
+events is left for later batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.engine.scene import NOW, Scene, event_of, plan_of, step
 TTL = 60_000
 WAIT = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m", "match": "async.data.n == event.data.n"}}
 BY_NAME = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m", "match": "async.data.n > 0"}}
-LONG = "data.list.map(x, x).size() == 1000"  # counts for 20 ms, more than a piece may take
+LONG = "data.list.map(x, x).size() == 1000"  # costs an estimated 20 ms, more than a piece may take
 LIST = [0] * 1000
 
 
@@ -41,9 +41,9 @@ class Pieces:
     def __init__(self, at_once: int = 2, *, most: float = math.inf) -> None:
         self.at_once, self._most = at_once, most
         self.counted: list[int] = []
-        self.asked: list[float] = []  # how much was left each time it was asked whether that is for later
+        self.asked: list[float] = []  # the argument of each call of `is_enough`
         self.left: list[Route] = []
-        self.earlier: set[str] = set()  # names of events of which some were left
+        self.earlier: set[str] = set()  # names of events that were left for later
 
     def count(self, done: int) -> None:
         self.counted.append(done)
@@ -76,7 +76,7 @@ def many(count: int, name: str = "go", **fields: Any) -> list[Event]:
 
 
 def growth(scene: Scene, pieces: Iterator[None], what: dict[Any, Any]) -> list[int]:
-    """How many more there are of something after each piece."""
+    """The number of new entries in a dictionary after each piece."""
     sizes = [len(what)]
     for _ in pieces:
         sizes.append(len(what))
@@ -117,7 +117,7 @@ def test_an_event_that_starts_many_functions_does_so_in_pieces() -> None:
     assert sorted(record.plan.function_id for record in scene.store.runs.values()) == ["f0", "f1", "f2", "f3", "f4"]
 
 
-def test_the_last_of_one_events_functions_and_the_first_of_the_next_share_a_piece() -> None:
+def test_the_last_functions_of_an_event_and_the_first_of_the_next_share_a_piece() -> None:
     scene = Scene(*(plan_of(f"f{number}") for number in range(3)))
     grown = growth(scene, steps(scene, Pieces(2), *many(2)), scene.store.runs)
     assert [number for number in grown if number] == [2, 2, 2]
@@ -146,7 +146,7 @@ def test_facts_are_folded_in_their_order_before_any_event_starts_a_run() -> None
     assert order == [*((f"go{number}", 1) for number in range(5)), ("new", 0)]
 
 
-def test_what_is_decided_is_counted_once() -> None:
+def test_each_decision_is_counted_once() -> None:
     scene = Scene(plan_of(a=step(), b=step("a")))
     scene.send(*many(3))
     ends = [RunFact(run_id, AttemptEnded(0, 1, Outcome(b"1"))) for run_id in scene.store.runs]
@@ -155,8 +155,8 @@ def test_what_is_decided_is_counted_once() -> None:
     assert sum(pace.counted) == 3
 
 
-def test_what_an_event_wakes_counts_as_much_as_it_is() -> None:
-    """One look, one run that is woken, and two that start are a piece of four."""
+def test_the_work_of_an_event_counts_lookups_wakes_and_starts() -> None:
+    """One lookup, one woken run and two started runs are a piece of four."""
     scene = Scene(plan_of("f"), plan_of("g"), plan_of("w", on="begin", a=step(WAIT)))
     scene.send(event_of("begin", "b", data={"n": 1}))
     pieces = steps(scene, Pieces(4), event_of("paid", "p", data={"n": 1}), event_of())
@@ -171,7 +171,7 @@ def test_what_an_event_wakes_counts_as_much_as_it_is() -> None:
 # --- enough ----------------------------------------------------------------------------------------------------------
 
 
-def test_once_it_is_enough_what_events_are_still_to_do_is_left() -> None:
+def test_when_the_limit_is_reached_the_rest_of_the_events_is_left() -> None:
     scene = Scene(plan_of("f"), plan_of("g"), plan_of("w", on="other", a=step(WAIT)))
     pace = Pieces(2, most=3)
     list(steps(scene, pace, *many(2), event_of("paid", "p", data={"n": 1})))
@@ -182,7 +182,7 @@ def test_once_it_is_enough_what_events_are_still_to_do_is_left() -> None:
     assert len(scene.store.events) == 3, "they are accepted all the same"
 
 
-def test_what_is_left_is_done_by_a_later_batch_and_nothing_twice() -> None:
+def test_a_later_batch_does_the_rest_and_nothing_twice() -> None:
     scene = Scene(plan_of("f"), plan_of("g"))
     pace = Pieces(1, most=1)
     list(steps(scene, pace, event_of()))
@@ -192,14 +192,14 @@ def test_what_is_left_is_done_by_a_later_batch_and_nothing_twice() -> None:
     assert later.left == []
 
 
-def test_it_is_not_asked_whether_nothing_is_enough() -> None:
+def test_the_pace_is_not_asked_if_nothing_is_left() -> None:
     scene = Scene(plan_of())
     pace = Pieces(2)
     list(steps(scene, pace, event_of("other", "o")))
     assert pace.asked == []
 
 
-def test_runs_that_are_found_count_for_what_is_left() -> None:
+def test_found_runs_count_as_work_that_is_left() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     scene.send(*many(5, data={"n": 1}))
     pace = Pieces(2)
@@ -216,7 +216,7 @@ def test_an_event_waits_behind_earlier_ones_with_its_name() -> None:
     assert scene.record.event.id == "o"
 
 
-def test_an_event_that_has_begun_goes_on_although_others_with_its_name_are_left_meanwhile() -> None:
+def test_an_event_in_progress_goes_on_even_if_others_with_its_name_are_left() -> None:
     scene = Scene(*(plan_of(f"f{number}") for number in range(5)))
     pace = Pieces(2)
     for _ in steps(scene, pace, event_of()):
@@ -227,7 +227,7 @@ def test_an_event_that_has_begun_goes_on_although_others_with_its_name_are_left_
 
 
 class SomeAtOnce(MemoryBatch):
-    """Finds two waits at a time."""
+    """A store that returns two waits at a time."""
 
     def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
         places = {(b"", record.order, 0): run_id for run_id, record in self._store.runs.items()}
@@ -240,7 +240,7 @@ class SomeAtOnce(MemoryBatch):
         return FoundWaits(found[:2], is_all=len(found) <= 2)
 
 
-def test_a_store_that_finds_some_waits_is_asked_for_those_behind_them() -> None:
+def test_a_store_that_returns_some_waits_is_asked_for_the_next_ones() -> None:
     scene = Scene(plan_of(a=step(WAIT)))
     scene.send(*many(5, data={"n": 1}))
     for pace in (Pieces(2), None):
@@ -297,7 +297,7 @@ def test_each_run_whose_match_takes_long_is_a_piece() -> None:
     assert started_events(scene) == ["go0", "go1", "go2"]
 
 
-def test_without_a_pace_expressions_take_the_time_that_they_take() -> None:
+def test_without_a_pace_slow_expressions_do_not_end_a_piece() -> None:
     scene = Scene(plan_of(fields={"triggers": [{"event": "go", "expression": f"event.{LONG}"}]}))
     batch = scene.batch()
     asked = []
@@ -312,17 +312,17 @@ def test_without_a_pace_expressions_take_the_time_that_they_take() -> None:
     assert asked == [3]
 
 
-# --- waits that look at many events ----------------------------------------------------------------------------------
+# --- scans of many events --------------------------------------------------------------------------------------------
 
 
 def lost(scene: Scene, *numbers: int) -> None:
-    """Events that were stored by a batch that died before it woke anybody."""
+    """Stores events as a batch does that crashes before it wakes runs."""
     batch = scene.batch()
     events = [event_of("paid", f"p{scene.now}-{place}", data={"n": n}) for place, n in enumerate(numbers)]
     batch.put_events([NewEvent(event, batch.catalog().keys(event), (), ()) for event in events])
 
 
-def test_a_wait_looks_at_so_many_events_and_then_others_have_their_turn() -> None:
+def test_a_scan_of_many_events_is_done_in_pieces() -> None:
     for place in (0, 199, 200, 201, 449):
         scene = Scene(plan_of(a=step(BY_NAME)))
         scene.send(event_of())
@@ -333,7 +333,7 @@ def test_a_wait_looks_at_so_many_events_and_then_others_have_their_turn() -> Non
         assert number >= 1 + place // 200
 
 
-def test_a_look_whose_expressions_take_long_is_done_an_event_at_a_time() -> None:
+def test_a_scan_with_slow_expressions_is_done_one_event_at_a_time() -> None:
     wait = {"event": "paid", "ttl": "1m", "match": f"!(async.{LONG})"}
     scene = Scene(plan_of(a=step({"step": "$trigger", "async": wait})))
     scene.send(event_of())
@@ -348,7 +348,7 @@ def test_a_look_whose_expressions_take_long_is_done_an_event_at_a_time() -> None
     assert seen[-1] is PauseStatus.EXPIRED
 
 
-def test_a_wait_whose_time_is_up_ends_when_all_events_were_looked_at() -> None:
+def test_an_expired_wait_ends_after_all_events_were_scanned() -> None:
     scene = Scene(plan_of(a=step(BY_NAME)))
     scene.send(event_of())
     lost(scene, *[0] * 450)
@@ -360,8 +360,8 @@ def test_a_wait_whose_time_is_up_ends_when_all_events_were_looked_at() -> None:
     assert seen.count(PauseStatus.AWAITING) >= 2, "it has not passed before"
 
 
-def test_a_wait_that_has_just_opened_goes_on_looking_and_does_not_pass() -> None:
-    """The events came after the run's own, and before the wait: behind a step that took long."""
+def test_a_new_wait_continues_its_scan_and_does_not_expire() -> None:
+    """The events were accepted after the run's event and before the wait, which comes after a slow step."""
     late = {"step": "a", "async": BY_NAME["async"]}
     for is_there in (True, False):
         scene = Scene(plan_of(a=step(), b=step(late)))
@@ -375,7 +375,7 @@ def test_a_wait_that_has_just_opened_goes_on_looking_and_does_not_pass() -> None
 
 
 class Breaking(MemoryBatch):
-    """Runs cannot be read from the second time on."""
+    """A store that cannot read runs from the second call on."""
 
     def __init__(self, scene: Scene, error: Exception) -> None:
         super().__init__(scene.store, scene.now)
@@ -389,7 +389,7 @@ class Breaking(MemoryBatch):
         return super().load(wanted)
 
 
-def test_a_look_is_not_forgotten_when_the_disk_cannot_be_read_and_is_when_its_run_is_damaged() -> None:
+def test_a_scan_is_repeated_after_a_read_error_and_given_up_for_a_damaged_run() -> None:
     scene = Scene(plan_of(a=step(BY_NAME)))
     scene.send(event_of())
     lost(scene, *[0] * 450)
@@ -401,8 +401,8 @@ def test_a_look_is_not_forgotten_when_the_disk_cannot_be_read_and_is_when_its_ru
     assert scene.run.pauses[0].status is PauseStatus.AWAITING
 
 
-def test_no_event_is_accepted_while_a_wait_looks() -> None:
-    """It could come in between, and be taken for the earliest."""
+def test_no_event_is_accepted_during_a_scan() -> None:
+    """An event in between could be taken for the earliest one."""
     scene = Scene(plan_of(a=step(BY_NAME)))
     scene.send(event_of())
     lost(scene, *[0] * 449, 1)

@@ -1,4 +1,4 @@
-"""Waits that look at events which came before them, and outcomes that were stored before they were folded."""
+"""Tests scans for events accepted before a wait, and outcomes that were stored before they were folded."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ EQUAL = {"event": "paid", "ttl": "1m", "match": "async.data.n == event.data.n"}
 
 
 def waiting(wait: dict[str, Any] = POSITIVE, **data: Any) -> Scene:
-    """A run that waits."""
+    """A scene with a waiting run."""
     scene = Scene(plan_of(a=step({"step": "$trigger", "async": wait})))
     scene.send(event_of(data=data))
     return scene
 
 
 def lost(scene: Scene, *numbers: int) -> None:
-    """Events that were stored by a batch that died before it woke anybody."""
+    """Stores events as a batch does that crashes before it wakes runs."""
     batch = scene.batch()
     first = len(scene.store.events)
     events = [event_of("paid", f"p{first + place}", data={"n": n}) for place, n in enumerate(numbers)]
@@ -63,7 +63,7 @@ def test_the_earliest_event_that_satisfies_a_wait_is_found() -> None:
     assert look(scene, after=4) == ALL_SEEN
 
 
-def test_no_event_from_before_the_run_is_found_wherever_the_look_begins() -> None:
+def test_a_scan_never_finds_events_from_before_the_run() -> None:
     scene = Scene(plan_of(a=step({"step": "$trigger", "async": POSITIVE})))
     lost(scene, 1)
     scene.send(event_of())
@@ -71,7 +71,7 @@ def test_no_event_from_before_the_run_is_found_wherever_the_look_begins() -> Non
     assert look(scene, after=0) == ALL_SEEN
 
 
-def test_a_wait_that_is_over_finds_nothing() -> None:
+def test_a_closed_wait_finds_nothing() -> None:
     scene = waiting()
     lost(scene, 1, 2)
     scene.fold(scene.run.id, EventArrived(0, "p1"))
@@ -95,7 +95,7 @@ def test_a_wait_whose_match_has_no_value_finds_nothing_until_its_deadline() -> N
     assert scene.run.pauses[0].status is PauseStatus.EXPIRED
 
 
-def test_the_problem_of_one_wait_is_not_that_of_another() -> None:
+def test_the_problem_of_one_wait_does_not_affect_another() -> None:
     edges = ({"step": "$trigger", "async": EQUAL}, {"step": "$trigger", "async": POSITIVE})
     scene = Scene(plan_of(a=step(edges[0]), b=step(edges[1])))
     scene.send(event_of())
@@ -103,7 +103,7 @@ def test_the_problem_of_one_wait_is_not_that_of_another() -> None:
     assert [look(scene, pause).found for pause in (0, 1)] == [None, EventArrived(1, "p1")]
 
 
-def test_an_event_that_satisfied_a_wait_satisfies_none_that_follows_it() -> None:
+def test_an_event_that_satisfied_a_wait_does_not_satisfy_a_later_one() -> None:
     steps = {"a": step({"step": "$trigger", "async": POSITIVE}), "b": step({"step": "a", "async": POSITIVE})}
     scene = Scene(plan_of(**steps))
     scene.send(event_of())
@@ -118,13 +118,13 @@ def test_an_event_that_satisfied_a_wait_satisfies_none_that_follows_it() -> None
 
 
 class Bounded(MemoryBatch):
-    """Looks at so many events at once."""
+    """A store that scans a limited number of events at once."""
 
     most_events = 3
 
 
 @pytest.mark.parametrize(("place", "is_found"), [(2, True), (3, False)])
-def test_a_batch_that_looks_at_some_events_sees_to_it_that_the_others_are_looked_at(place: int, is_found: bool) -> None:
+def test_a_batch_that_scans_some_events_schedules_the_scan_of_the_rest(place: int, is_found: bool) -> None:
     scene = waiting()
     lost(scene, *(int(number == place) for number in range(5)))
     batch = Bounded(scene.store, scene.now)
@@ -134,7 +134,7 @@ def test_a_batch_that_looks_at_some_events_sees_to_it_that_the_others_are_looked
     assert (scan.left_at, scan.is_continued) == ((None, False) if is_found else (4, True))
 
 
-def test_what_the_batch_goes_on_with_is_not_looked_at_twice_nor_passes_the_deadline() -> None:
+def test_the_rest_of_a_scan_repeats_no_event_and_respects_the_deadline() -> None:
     scene = waiting()
     lost(scene, 0, 0, 0, 0, 1)
     scene.now += TTL
@@ -146,7 +146,7 @@ def test_what_the_batch_goes_on_with_is_not_looked_at_twice_nor_passes_the_deadl
     assert scene.run.pauses[0].event_id == "p5"
 
 
-def test_a_look_ends_when_it_is_enough_unless_it_has_found_what_it_looks_for() -> None:
+def test_a_scan_stops_at_the_limit_unless_it_has_found_an_event() -> None:
     scene = waiting()
     lost(scene, 0, 1)
     assert look(scene, is_enough=lambda number: number == 1) == Scan(left_at=2)
@@ -156,7 +156,7 @@ def test_a_look_ends_when_it_is_enough_unless_it_has_found_what_it_looks_for() -
 # --- deadlines -------------------------------------------------------------------------------------------------------
 
 
-def test_a_deadline_does_not_pass_a_wait_that_an_earlier_fact_of_the_same_batch_has_ended() -> None:
+def test_a_deadline_does_not_expire_a_wait_that_an_earlier_fact_of_the_batch_has_ended() -> None:
     scene = waiting()
     lost(scene, 1, 2)
     scene.now += TTL
@@ -164,7 +164,7 @@ def test_a_deadline_does_not_pass_a_wait_that_an_earlier_fact_of_the_same_batch_
     assert scene.run.pauses[0].event_id == "p2"
 
 
-def test_what_a_wait_finds_is_of_the_message_that_opened_it() -> None:
+def test_an_event_found_by_a_scan_has_the_message_that_opened_the_wait() -> None:
     scene = Scene(plan_of(a=step(), b=step({"step": "a", "async": POSITIVE})))
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -178,7 +178,7 @@ def test_what_a_wait_finds_is_of_the_message_that_opened_it() -> None:
 
 
 class Pending(MemoryBatch):
-    """Has outcomes of attempts that nobody has folded yet."""
+    """A store with outcomes that are not folded yet."""
 
     def __init__(self, scene: Scene, *outcomes: AttemptEnded) -> None:
         super().__init__(scene.store, scene.now)
@@ -188,7 +188,7 @@ class Pending(MemoryBatch):
         return self._outcomes
 
 
-def test_outcomes_that_are_stored_are_folded_before_whatever_comes() -> None:
+def test_stored_outcomes_are_folded_before_new_facts() -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of())
     scene.dispatcher.take()
@@ -199,7 +199,7 @@ def test_outcomes_that_are_stored_are_folded_before_whatever_comes() -> None:
     assert scene.dispatcher.take().stops == [(scene.run.id, 1, 1)]
 
 
-def test_an_outcome_that_is_stored_and_delivered_is_folded_once() -> None:
+def test_a_stored_outcome_that_is_also_delivered_is_folded_once() -> None:
     scene = Scene(plan_of(a=step(retries={"attempts": 3}), b=step()))
     scene.send(event_of())
     ended = AttemptEnded(0, 1, Outcome(b"1"))
@@ -214,7 +214,7 @@ def test_an_outcome_that_is_stored_and_delivered_is_folded_once() -> None:
     assert [transition.causes for transition in folded] == [[MESSAGE]]
 
 
-def test_what_a_stored_outcome_starts_is_claimed_by_the_message_that_came() -> None:
+def test_attempts_after_a_stored_outcome_are_claimed_by_the_current_message() -> None:
     scene = Scene(plan_of(a=step(), b=step("a"), c=step()))
     scene.send(event_of())
     scene.dispatcher.take()
@@ -237,7 +237,7 @@ def test_events_of_the_engine_start_functions_in_the_same_batch() -> None:
     assert started.record.event.data["run_id"] == attempt.record.run.id
 
 
-def test_the_slot_of_a_run_that_is_gone_is_given_back_and_others_go_on() -> None:
+def test_the_slot_of_a_deleted_run_is_returned_and_others_go_on() -> None:
     scene = Scene(plan_of(), programs=0)
     scene.send(event_of())
     scene.dispatcher.take()
@@ -255,8 +255,8 @@ def test_runs_of_one_batch_share_the_free_slots() -> None:
     assert (len(effects.starts), len(effects.queued)) == (2, 1)
 
 
-def test_facts_that_follow_come_behind_those_that_were_handed_in() -> None:
-    """The input of `b` is too large: that it has failed is folded after the cancellation, and changes nothing."""
+def test_consequent_facts_are_folded_after_the_given_ones() -> None:
+    """The input of `b` is too large. This failure is folded after the cancellation, and changes nothing."""
     scene = Scene(plan_of(a=step(), b=step("a")))
     scene.send(event_of())
     (attempt,) = scene.dispatcher.take().starts
@@ -266,7 +266,7 @@ def test_facts_that_follow_come_behind_those_that_were_handed_in() -> None:
     assert scene.run.status is RunStatus.CANCELLED
 
 
-def test_a_fact_is_folded_again_for_those_alone_that_lost_a_race() -> None:
+def test_a_fact_is_folded_again_only_for_runs_that_lost_a_race() -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of(id="one"), event_of(id="two"))
     one, two = scene.store.runs
@@ -286,7 +286,7 @@ def test_a_fact_is_folded_again_for_those_alone_that_lost_a_race() -> None:
     assert not undone
 
 
-def test_what_could_not_be_written_of_one_run_comes_again_and_others_are_done() -> None:
+def test_a_run_that_cannot_be_written_is_redelivered_and_others_are_done() -> None:
     scene = Scene(plan_of())
     scene.send(event_of(id="one"), event_of(id="two"), event_of(id="three"))
     one, two, three = scene.store.runs
@@ -311,7 +311,7 @@ def test_what_could_not_be_written_of_one_run_comes_again_and_others_are_done() 
 # --- reruns and replays ----------------------------------------------------------------------------------------------
 
 
-def test_a_rerun_from_a_step_keeps_what_came_before_it() -> None:
+def test_a_rerun_from_a_step_keeps_earlier_results() -> None:
     scene = Scene(plan_of(a=step(), b=step("a")))
     scene.send(event_of())
     for output in (1, 2):
@@ -324,7 +324,7 @@ def test_a_rerun_from_a_step_keeps_what_came_before_it() -> None:
     assert scene.store.runs[new_id].outputs == {0: b"1"}
 
 
-def test_an_event_that_is_asked_for_twice_is_replayed_once() -> None:
+def test_an_event_requested_twice_is_replayed_once() -> None:
     scene = Scene(plan_of("f", on="other"))
     scene.send(event_of(id="one"))
     done = replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["one", "one"], "r")
@@ -340,7 +340,7 @@ def test_another_replay_of_an_event_is_another_run() -> None:
     assert [record.replay for record in scene.store.runs.values()] == [None, "r1", "r2"]
 
 
-def test_an_event_that_a_replay_brings_is_stored_for_it_and_starts_nothing_else() -> None:
+def test_an_event_sent_with_a_replay_is_stored_and_starts_nothing_else() -> None:
     scene = Scene(plan_of("f"), plan_of("g"))
     event: Event = event_of(id="new")
     (replayed,) = replay_events(scene.engine, scene.batch(), scene.store.plans["f"], [event], "r", MESSAGE)
@@ -348,7 +348,7 @@ def test_an_event_that_a_replay_brings_is_stored_for_it_and_starts_nothing_else(
     assert list(scene.store.runs) == [replayed.run_id]
 
 
-def test_a_replay_of_which_an_event_cannot_be_written_is_not_said_to_be_done() -> None:
+def test_a_replay_whose_event_cannot_be_written_is_not_reported_as_done() -> None:
     class Full(MemoryBatch):
         def put_events(self, events: Any) -> Any:
             return [NotWritten("full") for _ in events]
@@ -359,7 +359,7 @@ def test_a_replay_of_which_an_event_cannot_be_written_is_not_said_to_be_done() -
     assert scene.store.runs == {}
 
 
-def test_a_replay_of_which_a_run_cannot_be_written_is_not_said_to_be_done() -> None:
+def test_a_replay_whose_run_cannot_be_written_is_not_reported_as_done() -> None:
     class Throttled(MemoryBatch):
         def commit(self, transitions: Sequence[Transition]) -> Any:
             return [NotWritten("throttled") for _ in transitions]
@@ -371,7 +371,7 @@ def test_a_replay_of_which_a_run_cannot_be_written_is_not_said_to_be_done() -> N
     assert scene.dispatcher.take().starts == []
 
 
-def test_waits_of_a_replayed_run_look_behind_the_replay_alone() -> None:
+def test_waits_of_a_replayed_run_only_find_events_after_the_replay() -> None:
     scene = Scene(plan_of(a=step({"step": "$trigger", "async": POSITIVE})))
     scene.send(event_of())
     scene.send(event_of("paid", "p", data={"n": 1}))

@@ -20,7 +20,15 @@ import orjson
 from stepwell.aws.clients import client
 from stepwell.aws.naming import dotenv_parameter, secret_parameter
 from stepwell.aws.resources import Resources
-from stepwell.core.run.outcome import Said, from_http, read_last_line, read_stdout, timed_out, too_large, unsaid
+from stepwell.core.run.outcome import (
+    ParsedOutput,
+    from_http,
+    not_in_output,
+    read_last_line,
+    read_stdout,
+    timed_out,
+    too_large,
+)
 from stepwell.outbound import AsyncTransport, BadEnvironment, tls_problem
 
 Report = dict[str, Any]
@@ -178,7 +186,7 @@ class _Body:
         report = self._read()
         fields = {"retry_after": headers.get("retry-after"), "location": headers.get("location")}
         outcome = from_http(status, report, time.time_ns() // 1_000_000, **fields)
-        _log(unsaid(report, outcome).decode("utf-8", "replace"))
+        _log(not_in_output(report, outcome).decode("utf-8", "replace"))
         body: bytes = bytes(self._text)
         if self._size > _REPORTED:
             body = b"" if report.output is None else report.output if report.is_json else report.text.rstrip()
@@ -192,7 +200,7 @@ class _Body:
             "error": None,
         }
 
-    def _read(self) -> Said:
+    def _read(self) -> ParsedOutput:
         text = bytes(self._text)
         if self._size <= _LARGEST:
             return read_stdout(text)

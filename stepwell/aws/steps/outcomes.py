@@ -16,11 +16,11 @@ import orjson
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import (
-    Said,
+    ParsedOutput,
     failure,
     from_exit,
     from_http,
-    from_said,
+    from_output,
     printable,
     read_json,
     read_last_line,
@@ -91,7 +91,7 @@ def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outc
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
         has_text = "payload_text" in record
         report = read_json(record["payload_text"].encode()) if has_text else read_value(payload)
-        return from_said(report, now)
+        return from_output(report, now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
 
@@ -128,7 +128,7 @@ def _of_http(report: dict[str, Any], now: int) -> Outcome:
     return from_http(int(report["http"]), value, now, **fields)
 
 
-def _output(report: dict[str, Any], field: str) -> Said:
+def _output(report: dict[str, Any], field: str) -> ParsedOutput:
     text = base64.b64decode(report.get(field, ""))
     if not report.get("long"):
         return read_stdout(text)
@@ -140,7 +140,7 @@ def _of_function_error(error: dict[str, Any], step: Step) -> Outcome:
     if kind == "Sandbox.Timedout" or "Task timed out after" in message:
         return timed_out(step.timeout_ms)
     if kind in _TOO_LARGE:
-        return from_said(too_large(_number(message)), 0)
+        return from_output(too_large(_number(message)), 0)
     if kind == "Runtime.ExitError" or kind == "Runtime.OutOfMemory":
         return failure("crash", _crash(message))
     if kind == _UNAVAILABLE:

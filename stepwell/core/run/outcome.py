@@ -29,7 +29,7 @@ _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x
 
 
 @immutable
-class Said:
+class ParsedOutput:
     """The parsed output of a step. `text`: the bytes of the output. `log`: the lines before the output."""
 
     output: bytes | None  # compact JSON text; None if there is a problem
@@ -43,17 +43,19 @@ class Said:
 # --- parsing ---------------------------------------------------------------------------------------------------------
 
 
-def read_json(text: bytes, log: bytes = b"") -> Said:
+def read_json(text: bytes, log: bytes = b"") -> ParsedOutput:
     """Parses a text that should be one JSON value: the result of a handler."""
     try:
-        return _said(*parse_compact(text), text, log)
+        return _parsed(*parse_compact(text), text, log)
     except ValueError as error:
-        return Said(None, problem=Error("invalid_output", printable(f"the output is not JSON: {error}")), text=text)
+        return ParsedOutput(
+            None, problem=Error("invalid_output", printable(f"the output is not JSON: {error}")), text=text
+        )
     except Unusable as reason:
         return _invalid(str(reason), text, log)
 
 
-def read_value(value: object) -> Said:
+def read_value(value: object) -> ParsedOutput:
     """Parses the result of a handler that is already decoded from JSON."""
     try:
         return read_json(orjson.dumps(value))
@@ -61,69 +63,73 @@ def read_value(value: object) -> Said:
         return _invalid(str(too_deep()), b"")
 
 
-def read_stdout(text: bytes) -> Said:
+def read_stdout(text: bytes) -> ParsedOutput:
     """Parses the stdout of a step: a JSON value, or a last line that is an object or array, or text.
 
     A number that cannot be represented exactly is text, because it may be a commit hash or a tracking number.
     """
     if is_inexact_number(text):
-        return _said_text(text)
+        return _parsed_text(text)
     try:
-        return _said(*parse_compact(text), text)
+        return _parsed(*parse_compact(text), text)
     except ValueError:
         pass
     except Unusable as reason:
         return _invalid(str(reason), text)
     start = text.rfind(b"\n", 0, len(text.rstrip())) + 1
     last = read_last_line(text[start:], text[:start]) if start else None
-    return _said_text(text) if last is None else last
+    return _parsed_text(text) if last is None else last
 
 
-def _said_text(text: bytes) -> Said:
+def _parsed_text(text: bytes) -> ParsedOutput:
     output = orjson.dumps({"body": text.rstrip(b"\r\n").decode("utf-8", "replace")})
-    return _too_large(len(output), text) if len(output) > MAX_OUTPUT_BYTES else Said(output, is_json=False, text=text)
+    return (
+        _too_large(len(output), text)
+        if len(output) > MAX_OUTPUT_BYTES
+        else ParsedOutput(output, is_json=False, text=text)
+    )
 
 
-def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
+def read_last_line(line: bytes, log: bytes = b"") -> ParsedOutput | None:
     """Parses the last line as the output. None if it is not a JSON object or array."""
     if line.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
-        return _said(*parse_compact(line), line, log)
+        return _parsed(*parse_compact(line), line, log)
     except ValueError:
         return None
     except Unusable as reason:
         return _invalid(str(reason), line, log)
 
 
-def too_large(size: int) -> Said:
+def too_large(size: int) -> ParsedOutput:
     """The parsed form of an output of `size` bytes that is too large to be read."""
     return _too_large(size, b"")
 
 
-def _said(value: Any, output: bytes, text: bytes, log: bytes = b"") -> Said:
+def _parsed(value: Any, output: bytes, text: bytes, log: bytes = b"") -> ParsedOutput:
     if len(output) > MAX_OUTPUT_BYTES:
         return _too_large(len(output), text, log)
-    return Said(output, value if isinstance(value, dict) else {}, log=log, text=text)
+    return ParsedOutput(output, value if isinstance(value, dict) else {}, log=log, text=text)
 
 
-def _invalid(reason: str, text: bytes, log: bytes = b"") -> Said:
+def _invalid(reason: str, text: bytes, log: bytes = b"") -> ParsedOutput:
     message = printable(f"the output is JSON that cannot be stored: {reason}")
-    return Said(None, problem=Error("invalid_output", message), log=log, text=text)
+    return ParsedOutput(None, problem=Error("invalid_output", message), log=log, text=text)
 
 
-def _too_large(size: int, text: bytes, log: bytes = b"") -> Said:
+def _too_large(size: int, text: bytes, log: bytes = b"") -> ParsedOutput:
     message = (
         f"the output has {size:,} bytes, more than the maximum of {MAX_OUTPUT_BYTES:,} (256 KiB); "
         "store it elsewhere and output a reference, such as a URL or a key"
     )
-    return Said(None, problem=Error("output_too_large", message), log=log, text=text)
+    return ParsedOutput(None, problem=Error("output_too_large", message), log=log, text=text)
 
 
 # --- outcomes --------------------------------------------------------------------------------------------------------
 
 
-def from_said(report: Said, now: int) -> Outcome:
+def from_output(report: ParsedOutput, now: int) -> Outcome:
     """The outcome of an attempt without a failure so far. The output may have a status that makes it a failure.
 
     `now`: ms since the epoch, for a `retry_after` that is a date.
@@ -136,11 +142,11 @@ def from_said(report: Said, now: int) -> Outcome:
     return _failed("status", f"the output has the status {status}{_reason(report)}", status, report, now)
 
 
-def from_exit(code: int, report: Said, last_line: str, now: int) -> Outcome:
+def from_exit(code: int, report: ParsedOutput, last_line: str, now: int) -> Outcome:
     """The outcome of a program. `code`: the exit code, negative for a signal, as in `subprocess`. `last_line`: the last
     line of stderr."""
     if code == 0:
-        return from_said(report, now)
+        return from_output(report, now)
     status = _status(report.fields)
     after = f": {last_line}" if last_line else _reason(report)
     if code < 0:
@@ -149,11 +155,11 @@ def from_exit(code: int, report: Said, last_line: str, now: int) -> Outcome:
 
 
 def from_http(
-    status: int, report: Said, now: int, *, retry_after: str | None = None, location: str | None = None
+    status: int, report: ParsedOutput, now: int, *, retry_after: str | None = None, location: str | None = None
 ) -> Outcome:
     """The outcome of an HTTP call. `retry_after`, `location`: the headers with these names."""
     if status < 300:
-        outcome = from_said(report, now)
+        outcome = from_output(report, now)
     else:
         where = _redirect(location) if status < 400 else ""
         outcome = _failed("http", f"the response has status {status}{where}{_reason(report)}", status, report, now)
@@ -178,13 +184,13 @@ def timed_out(timeout_ms: int) -> Outcome:
     return failure("timeout", f"the attempt did not end within the timeout of {timeout_ms / 1000:g} s")
 
 
-def unsaid(report: Said, outcome: Outcome) -> bytes:
+def not_in_output(report: ParsedOutput, outcome: Outcome) -> bytes:
     """The part of stdout that is not in the output or in the error, and so belongs to the log."""
     output = outcome.output if outcome.error is None else outcome.error.output
     return report.log + report.text if output is None else report.log
 
 
-def _failed(kind: str, message: str, status: int | None, report: Said, now: int) -> Outcome:
+def _failed(kind: str, message: str, status: int | None, report: ParsedOutput, now: int) -> Outcome:
     retryable = status is None or status >= 500 or status in _WORTH_A_RETRY
     output = report.output if report.fields else None
     delay = retry_after_ms(report.fields.get("retry_after"), now) if retryable else None
@@ -199,7 +205,7 @@ def _status(fields: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _reason(report: Said) -> str:
+def _reason(report: ParsedOutput) -> str:
     """The explanation of a failure in the output, to be appended to a message."""
     if report.output is not None and not report.is_json:
         text = report.text.strip()[:500].decode("utf-8", "replace")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.outcome import Said, failure, from_exit
+from stepwell.core.run.outcome import ParsedOutput, failure, from_exit
 from stepwell.local.runners.image import READ_BY_CLIENTS, Image, NoImage, client_environment, find_engine, run_engine
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Program
@@ -143,7 +143,7 @@ async def _await_uncancelled(work: Coroutine[None, None, None]) -> None:
             continue
 
 
-def _judge(code: int, report: Said, line: str, now: int) -> Outcome:
+def _judge(code: int, report: ParsedOutput, line: str, now: int) -> Outcome:
     if code == _ENGINE_FAILED:
         return failure("start", f"the container could not be started: {line}")
     return from_exit(code, report, line, now)

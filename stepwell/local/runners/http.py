@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.outcome import failure, from_http, unsaid
+from stepwell.core.run.outcome import failure, from_http, not_in_output
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.stdout import StdoutReader
 from stepwell.local.runners.task import TaskAttempt
@@ -73,7 +73,7 @@ async def _post(client: httpx.AsyncClient, job: Job, log: Log) -> Outcome:
     outcome = from_http(
         response.status_code, report, now, retry_after=headers.get("retry-after"), location=headers.get("location")
     )
-    if rest := unsaid(report, outcome):
+    if rest := not_in_output(report, outcome):
         log("stdout", rest)
     return outcome
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.outcome import Said, failure, from_exit, printable, timed_out, unsaid
+from stepwell.core.run.outcome import ParsedOutput, failure, from_exit, not_in_output, printable, timed_out
 from stepwell.local.runners.environment import environment
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Process, Program
@@ -30,7 +30,7 @@ STOPPED = failure("stopped", "stopped before it ended", retryable=False)
 _TAIL = 4096
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
-Judge = Callable[[int, Said, str, int], Outcome]
+Judge = Callable[[int, ParsedOutput, str, int], Outcome]
 Unreceived = Callable[[Mapping[str, int]], Iterable[tuple[str, bytes]]]
 
 
@@ -130,7 +130,7 @@ class Execution:
             self._receive(stream, piece)
         report = self._stdout.finish()
         outcome = self._verdict or self._judge(code, report, last_line(self._tail), time.time_ns() // 1_000_000)
-        if rest := unsaid(report, outcome):
+        if rest := not_in_output(report, outcome):
             self._log("stdout", rest)
         self._end(outcome)
 

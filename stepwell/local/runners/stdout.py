@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.core.run.outcome import Said, read_last_line, read_stdout, too_large
+from stepwell.core.run.outcome import ParsedOutput, read_last_line, read_stdout, too_large
 from stepwell.local.runners.job import Log
 
 _LARGEST = 1024 * 1024  # of a text that may be an output: stored JSON is shorter, without spaces and escapes
@@ -25,7 +25,7 @@ class StdoutReader:
             self._is_long = True
             self._keep_last_line()
 
-    def finish(self) -> Said:
+    def finish(self) -> ParsedOutput:
         text = bytes(self._text)
         if not self._is_long:
             return read_stdout(text)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
+from stepwell.core.run.outcome import failure, from_exit, from_output, read_json, timed_out, too_large
 from stepwell.local.runners.channel import Launch, launch_with_channel
 from stepwell.local.runners.job import End, Log
 from stepwell.local.runners.program import STOPPED
@@ -201,9 +201,9 @@ def _outcome(kind: bytes, text: bytes) -> Outcome:
     now = time.time_ns() // 1_000_000
     match kind:
         case b"o":
-            return from_said(read_json(text), now)
+            return from_output(read_json(text), now)
         case b"l" if text.isdigit():
-            return from_said(too_large(int(text)), now)
+            return from_output(too_large(int(text)), now)
         case b"e" | b"i":
             return failure("exception", text.decode("utf-8", "replace"))
         case b"s":
