@@ -143,7 +143,7 @@ def test_an_output_of_more_than_256_kib_is_a_final_failure_that_says_what_to_do(
     outcome = outcome_of_destination(record({"text": "x" * 300_000}), HANDLER, NOW)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("output_too_large", False)
-    assert "pass a reference" in outcome.error.message
+    assert "output a reference" in outcome.error.message
 
 
 def test_half_a_character_beside_the_answer_does_not_matter() -> None:

@@ -333,12 +333,12 @@ def test_a_run_that_an_engine_event_started_emits_no_approval_event(platform: Pl
 
 
 def test_senders_cannot_send_approval_events(platform: Platform) -> None:
-    with pytest.raises(Refused, match="the engine's own"):
+    with pytest.raises(Refused, match="reserved for the engine"):
         platform.send("stepwell/approval.requested", {"approve_url": "https://evil.example"})
     run_id = start(platform)
-    with pytest.raises(Refused, match="the engine's own"):
+    with pytest.raises(Refused, match="reserved for the engine"):
         platform.send("other", id=f"approval:{run_id}:confirm:1")
-    with pytest.raises(Refused, match="the engine's own"):
+    with pytest.raises(Refused, match="reserved for the engine"):
         platform.send("other", id="approval:42")
     platform.send("other", id="approvals:42")  # this prefix is not reserved
 

@@ -63,7 +63,7 @@ RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
         ("float('nan')", "not JSON"),
         ("{'x': float('inf')}", "not JSON"),
         ("'\\ud800'", ""),  # half of a surrogate pair
-        ("10 ** 400", "cannot be kept"),
+        ("10 ** 400", "cannot be stored"),
         ("__import__('functools').reduce(lambda x, _: [x], range(5000), 0)", ""),
     ],
 )

@@ -517,8 +517,8 @@ def test_an_unknown_webhook_is_not_found(platform: Platform) -> None:
 NO_EVENTS: list[tuple[Json, Json, str, str]] = [
     ({"event": "a/{{ body.kind }}"}, {}, "/event", 'there is no key "kind"'),
     ({"event": "a/{{ body.kind }}"}, {"kind": None}, "/event", "is null, not a text"),
-    ({"event": "{{ body.kind }}"}, {"kind": ""}, "/event", "a name is needed"),
-    ({"event": "{{ body.kind }}"}, {"kind": "stepwell/run.failed"}, "/event", "the engine's own"),
+    ({"event": "{{ body.kind }}"}, {"kind": ""}, "/event", "name is missing or not a text"),
+    ({"event": "{{ body.kind }}"}, {"kind": "stepwell/run.failed"}, "/event", "reserved for the engine"),
     ({"event": "{{ body.kind }}"}, {"kind": "a\nb"}, "/event", "no control characters"),
     ({"event": "{{ body.kind }}"}, {"kind": "x" * 257}, "/event", "at most 256"),
     ({"data": "body.data"}, {}, "/data", 'there is no key "data"'),

@@ -79,7 +79,7 @@ def test_a_server_has_the_webhooks_that_it_finds_and_follows_their_files(folder:
         run = http.ended("webhook:github:1")
     assert (run["function_id"], run["user"]) == ("pushed", "7")
     file = write(folder / "f", "open", {"event": "open"})
-    assert "anybody may send" in server.line(lambda line: line["kind"] == "warning")["message"]
+    assert "anyone can send requests" in server.line(lambda line: line["kind"] == "warning")["message"]
     server.line(lambda line: line["kind"] == "webhook" and line["name"] == "open")
     file.write_text('{"evnt": 1}')
     assert "`event` is missing" in server.line(lambda line: line["kind"] == "problem")["message"]
@@ -116,7 +116,7 @@ def test_serve_has_the_webhooks_of_its_folders(folder: Path) -> None:
 def test_webhooks_are_pushed_listed_shown_and_removed(folder: Path, server: Server) -> None:
     file = write(folder / "other", "orders", OPEN)
     pushed = run(server, "webhooks", "push", file)
-    assert "anybody may send it" in pushed.stderr
+    assert "anyone can send requests" in pushed.stderr
     assert "created webhook orders" in pushed.stdout
     assert "nothing has changed" in ok(server, "webhooks", "push", file)
     write(folder / "other", "orders", {**OPEN, "ts": "body.at"})

@@ -208,7 +208,7 @@ def test_the_stored_output_may_have_256_kib() -> None:
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("output_too_large", False)
     assert "262,145 bytes" in outcome.error.message
-    assert "pass a reference" in outcome.error.message
+    assert "output a reference" in outcome.error.message
     assert outcome_of(b"[" + b"1,        " * 60_000 + b"1]").output == b"[" + b"1," * 60_000 + b"1]"
 
 

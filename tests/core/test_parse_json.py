@@ -83,7 +83,7 @@ def test_loops_over_parsed_values_are_limited_like_other_loops() -> None:
         ("parse_json()", "the expression ends too early", 1, 12),
         ("parse_json(body.p", "the expression ends too early; ) is missing", 1, 18),
         ("body.parse_json(1)", "`parse_json` is available only in webhook rules", 1, 6),
-        ("body.xs.map(x, parse_json(x))", "there is no variable `x`; there are body, headers, query", 1, 27),
+        ("body.xs.map(x, parse_json(x))", "there is no variable `x`; use `body`, `headers` or `query`", 1, 27),
         ("+".join(["parse_json(body.p)"] * 9), "`parse_json` is called more than 8 times; use fewer calls", 1, 1),
         ("__json_0", "there is no variable `__json_0`", 1, 1),
     ],
@@ -96,7 +96,7 @@ def test_an_error_has_a_place_in_the_source(source: str, message: str, line: int
 
 
 def test_parse_json_is_not_available_in_other_expressions() -> None:
-    with pytest.raises(ExpressionError, match="only in rules of webhooks"):
+    with pytest.raises(ExpressionError, match="only in webhook rules"):
         compile_value("parse_json(data.x)", Scope.TRIGGER)
 
 

@@ -57,11 +57,11 @@ def test_a_change_of_an_ignored_field_makes_no_new_version(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("definition", "says"),
     [
-        ({"format": "cue", "def": {}}, "must be a type in CUE"),
-        ({"format": "cue", "def": ""}, "must be a type in CUE"),
+        ({"format": "cue", "def": {}}, "must be a CUE type"),
+        ({"format": "cue", "def": ""}, "must be a CUE type"),
         ({"format": "cue"}, "`def` is missing"),
         ({"format": "avro", "def": "x"}, "format must be"),
-        ({"def": "file://./events/e.cue"}, 'write "format": "cue"'),
+        ({"def": "file://./events/e.cue"}, 'add "format": "cue"'),
     ],
 )
 def test_an_invalid_type_in_cue_is_refused(tmp_path: Path, definition: Any, says: str) -> None:

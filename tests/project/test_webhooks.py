@@ -50,8 +50,8 @@ def test_other_files_and_the_code_of_functions_are_not_rules(tmp_path: Path) -> 
         ("a.json", '{\n "event": "e",\n "id": "body."\n}', (3, 2), "id: `.` is not allowed here"),
         ("a.yaml", "event: e\nvrify: 1\n", (2, 1), "did you mean `verify`?"),
         ("a.json", "{", (1, 2), ""),
-        ("a.json", "[]", (1, 1), "a rule is an object"),
-        ("a.json", '{"event": "e", "name": "b"}', (1, 16), "leave it out"),
+        ("a.json", "[]", (1, 1), "a rule must be an object"),
+        ("a.json", '{"event": "e", "name": "b"}', (1, 16), "remove it"),
         ("A.json", RULE, (1, 1), "an id has"),
         ("a.b.json", RULE, (1, 1), "an id has"),
     ],
@@ -77,4 +77,4 @@ def test_a_duplicate_name_is_refused(tmp_path: Path) -> None:
 def test_a_rule_that_checks_no_signature_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path / "webhooks" / "open.json", '{"event": "hook"}')
     (warning,) = find_webhooks([tmp_path]).warnings
-    assert "anybody may send it" in str(warning)
+    assert "anyone can send requests" in str(warning)
