@@ -1,4 +1,4 @@
-"""What all tellings of a story begin with, done in the first one only."""
+"""The state with which each variant of a crash test begins. It is created once and copied for each variant."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ T = TypeVar("T")
 
 
 class Beginning(Generic[T]):
-    """The account after `do`, copied for each telling, which goes on in new processes. The clock must stand where it
-    stood."""
+    """Copies the account after `do` for each variant, which continues in new processes.
+
+    The clock must have the same time.
+    """
 
     def __init__(self, do: Callable[[Batches], T]) -> None:
         self._do = do
         self._done: tuple[Snapshot, list[Json], T] | None = None
 
     def tell(self, batches: Batches) -> T:
-        """What `do` returned. Requests are counted from here on."""
+        """The result of `do`. Requests are counted from here on."""
         if self._done is None:
             answer = self._do(batches)
             self._done = Snapshot(), list(batches.invoked), answer

@@ -1,4 +1,4 @@
-"""An AWS account of each test's own, in process."""
+"""An emulated AWS account for each test, in process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RESOURCES = Resources(
     step_http="stepwell-step-http",
     signing_keys_again_s=0.0,
 )
-_one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
+_one_at_a_time = threading.RLock()  # moto's state must not be changed by two threads at once
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,7 +64,7 @@ def moto_takes_requests_one_at_a_time() -> Iterator[None]:
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in {"REGION": REGION, "DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr(positions, "_last", 0)  # another test's clock may have been ahead
+    monkeypatch.setattr(positions, "_last", 0)  # the clock of another test may have been ahead
     clients.reset()
     with mock_aws():
         yield
@@ -73,7 +73,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @functools.cache
 def _made() -> tuple[Resources, Snapshot]:
-    """The table, the bus and the queues of an environment, and the account that has just these."""
+    """The table, the bus and the queues of an environment, and an account that contains nothing else."""
     create_table(clients.client("dynamodb"), "stepwell")
     clients.client("events").create_event_bus(Name="stepwell")
     signing_keys.make_keys(clients.client("ssm"), RESOURCES, 0)
@@ -95,14 +95,14 @@ def resources(account: None) -> Resources:
 
 @pytest.fixture
 def clock() -> Iterator[Any]:
-    """Time stands still until the test shifts it."""
+    """Time that only moves when the test shifts it."""
     with time_machine.travel(START, tick=False) as traveller:
         yield traveller
 
 
 @pytest.fixture
 def batches(resources: Resources, clock: Any) -> Batches:
-    """The engine's Lambdas with the queues that they read, and steps whose outcomes the test says."""
+    """The engine's Lambdas with the queues that trigger them. The test chooses the outcomes of steps."""
     return Batches(resources)
 
 
@@ -117,7 +117,7 @@ def requests(resources: Resources) -> list[str]:
 
 @pytest.fixture
 def new_account(account: None) -> Callable[[], Resources]:
-    """Begins again with an account that has nothing but `resources`."""
+    """Restores the account so that it contains only `resources`."""
     return _begin
 
 
@@ -126,7 +126,7 @@ def new_account(account: None) -> Callable[[], Resources]:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """Skips where no container can be run."""
+    """Skips the test if containers cannot be run."""
     from tests.aws.containers import Images
 
     folder = tmp_path_factory.mktemp("images")
@@ -147,7 +147,7 @@ def account_with_ecs(images: Images) -> Iterator[tuple[Any, ...]]:
 
 @pytest.fixture
 def aws(account_with_ecs: tuple[Any, ...]) -> Iterator[ContainerStepwell]:
-    """An environment that runs containers, in an emulated account that is empty."""
+    """An environment that runs containers, in an otherwise empty emulated account."""
     from stepwell.testing.ecs.containers import ContainerStepwell
 
     aws = ContainerStepwell(*account_with_ecs)

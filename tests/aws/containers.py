@@ -10,7 +10,7 @@ from tests.containers import BUSYBOX
 
 
 class Images(Containers):
-    """With an image that is but busybox, with some variables."""
+    """An image that contains only busybox, and these variables."""
 
     @property
     def busybox(self) -> str:

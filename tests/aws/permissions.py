@@ -1,6 +1,6 @@
-"""What IAM asks before AWS does what a request says, and what policies answer.
+"""The permissions that IAM requires for a request to AWS, and whether policies grant them.
 
-One rule: what is not known here raises, so that nothing goes unproven because nobody taught it to this file.
+Requests and policy elements that this file does not know raise an error, so that nothing stays unchecked.
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 Value = str | tuple[str, ...]
 
 _TRANSACT = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
-_PATTERNS = (  # conditions that may name several values, with wildcards
+_PATTERNS = (  # condition keys that may have several values, with wildcards
     ("ForAllValues:StringLike", "dynamodb:LeadingKeys"),
     ("StringLike", "kms:EncryptionContext:PARAMETER_ARN"),
 )
@@ -25,7 +25,7 @@ _BATCH_ACTIONS = ("BatchGetItem", "BatchWriteItem")
 
 @dataclass(frozen=True, order=True)
 class Access:
-    """`context`: the condition keys that AWS gives the request, each with its value or its values."""
+    """`context`: the condition keys that AWS sets for the request, each with one or more values."""
 
     action: str
     resource: str
@@ -41,13 +41,13 @@ class Account:
         return f"arn:aws:{service}:{self.region}:{self.number}{separator}{name}"
 
     def needs(self, service: str, operation: str, fields: Json) -> Iterator[Access]:
-        """What a request needs; `its`: the parameters as boto3 takes them."""
+        """The permissions that a request needs. `its`: the parameters of the request, as for boto3."""
         match service, operation:
             case "dynamodb", _:
                 yield from self._dynamodb(operation, fields)
             case "sqs", "SendMessage" | "SendMessageBatch":
                 yield Access("sqs:SendMessage", self.arn("sqs", fields["QueueUrl"].rpartition("/")[2]))
-            case "sqs", "ChangeMessageVisibilityBatch":  # AWS asks for the right to the single one
+            case "sqs", "ChangeMessageVisibilityBatch":  # AWS checks the permission of the single operation
                 yield Access("sqs:ChangeMessageVisibility", self.arn("sqs", fields["QueueUrl"].rpartition("/")[2]))
             case "events", "PutEvents":
                 for bus in {entry["EventBusName"] for entry in fields["Entries"]}:
@@ -72,7 +72,9 @@ class Account:
                 raise NotImplementedError(f"what does {service}:{operation} need? teach it to this file")
 
     def _dynamodb(self, operation: str, fields: Json) -> Iterator[Access]:
-        """A transaction is asked for each of its operations, any other batch for the batch."""
+        """Transactions need the permission of each operation in them; other batch requests need that of the batch
+        operation.
+        """
         if operation == "TransactWriteItems":
             for one in fields["TransactItems"]:
                 ((kind, write),) = one.items()
@@ -104,10 +106,10 @@ class Account:
                 yield Access(f"ecs:{operation}", self.arn("ecs", f"task/{cluster}/{name}"), context)
 
     def needs_of_key(self, access: Access, key: str) -> Iterator[Access]:
-        """What a request needs of the KMS key that encrypts all that it touches.
+        """The permissions that a request needs on the KMS key that encrypts the resources.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html and the
-        like of DynamoDB, S3 and Systems Manager.
+        corresponding pages of DynamoDB, S3 and Systems Manager.
         """
         service, _, action = access.action.partition(":")
         match service, action:
@@ -129,12 +131,12 @@ class Account:
         yield from (Access(f"kms:{action}", key, through) for action in actions)
 
     def passes(self, role: str, service: str) -> Access:
-        """Who gives a role to a service needs this besides."""
+        """Passing a role to a service needs this permission too."""
         return Access("iam:PassRole", role, (("iam:PassedToService", service),))
 
 
 def _leading_keys(operation: str, fields: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The partitions that a request names, of the table or of the index that it reads.
+    """The partition keys in a request to the table or to the index.
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
     """
     match operation:
@@ -161,14 +163,14 @@ def _leading_keys(operation: str, fields: Json) -> tuple[tuple[str, tuple[str, .
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """One condition key with the values that it may have."""
+    """A condition key and the values that it may have."""
 
     operator: str
     key: str
     values: tuple[str, ...]
 
     def holds(self, context: Mapping[str, Value]) -> bool:
-        """`ForAllValues` also holds of a request that has no such key.
+        """`ForAllValues` is also true for a request without the key.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
         """
         found = context.get(self.key)
@@ -190,7 +192,7 @@ class Condition:
 
 @dataclass(frozen=True, order=True)
 class Grant:
-    """One action on one pattern of resources, under conditions."""
+    """One action on one resource pattern, with conditions."""
 
     action: str
     pattern: str
@@ -204,7 +206,7 @@ class Grant:
         )
 
     def surplus(self, accesses: Iterable[Access]) -> list[str]:
-        """What of it none of these requests needs: all, or some values of its conditions."""
+        """The parts of the grant that none of these requests needs: all of it, or some values of conditions."""
         used = [access for access in accesses if self.allows(access)]
         name = f"{self.action} on {self.pattern}"
         if not used:
@@ -213,7 +215,10 @@ class Grant:
 
 
 def grants(statements: Sequence[Json]) -> set[Grant]:
-    """All that a role's statements allow. Raises NotImplementedError for what this project's policies never say."""
+    """Everything that the statements of a role allow.
+
+    Raises NotImplementedError for elements that are not used here.
+    """
     return {
         Grant(action, pattern, tuple(sorted(_conditions(statement))))
         for statement in statements
@@ -241,7 +246,7 @@ def _conditions(statement: Json) -> Iterator[Condition]:
 
 
 def _matches(pattern: str, resource: str) -> bool:
-    """IAM knows * (anything) and ? (one character), and nothing else."""
+    """IAM patterns contain only the wildcards `*` (anything) and `?` (one character)."""
     expression = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
     return re.fullmatch(expression, resource, re.DOTALL) is not None
 

@@ -1,4 +1,4 @@
-"""The AWS platform, with every request to AWS written down under the Lambda that made it, as IAM would see it."""
+"""The AWS platform with every request to AWS recorded under the Lambda that made it, as IAM would see it."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _S3_OPERATIONS = {"GET": "GetObject", "PUT": "PutObject"}
 
 
 def lambda_name(name: str) -> str:
-    """What the emulated account calls one of the engine's Lambdas."""
+    """The name of one of the engine's Lambdas in the emulated account."""
     return f"stepwell-{name.replace('_', '-')}"
 
 
 class Recorder:
-    """`accesses`: what was asked for, by the name of the Lambda, or of the role for what is no Lambda."""
+    """`accesses`: the requests by the name of the Lambda, or by the role for other callers."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.account = Account(emulator.region, emulator.account)
         self.accesses: dict[str, set[Access]] = defaultdict(set)
-        self.tasks: list[Json] = []  # of ECS, as RunTask was asked for and answered
+        self.tasks: list[Json] = []  # requests of RunTask and answers, by ECS task
         self._emulator = emulator
         self._running: str | None = None
 
@@ -57,7 +57,7 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Everything that this process's clients ask for while a handler runs, and what sandboxes ask for."""
+        """Records all requests of this process while a handler runs, and all requests of sandboxes."""
         for service in SERVICES:
             events = client(service).meta.events
             events.register("before-parameter-build", self._asked, unique_id="recorder")
@@ -77,7 +77,7 @@ class Recorder:
 
     @contextmanager
     def running(self, name: str, event: Any) -> Iterator[None]:
-        """A handler of one of the engine's Lambdas, in this process; all of its threads end with it."""
+        """Runs a handler of one of the engine's Lambdas in this process. All threads of the handler end with it."""
         self._running = lambda_name(name)
         self._by_lambda_itself(self._running, event)
         try:
@@ -86,7 +86,7 @@ class Recorder:
             self._running = None
 
     def _by_lambda_itself(self, name: str, event: Any) -> None:
-        """What Lambda does with a function's role: it writes its log, and polls its queue.
+        """What Lambda does with the role of a function: it writes the log and polls the queue.
 
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
         """
@@ -97,7 +97,7 @@ class Recorder:
             self.accesses[name] |= {Access(f"sqs:{poll}", queue) for poll in polls}
 
     def use_key(self, key: str) -> None:
-        """All that was asked for is encrypted with this KMS key."""
+        """All resources in the recorded requests are encrypted with this KMS key."""
         for accesses in self.accesses.values():
             accesses |= {needed for access in accesses for needed in self.account.needs_of_key(access, key)}
 
@@ -125,13 +125,13 @@ class Recorder:
         if model.name == "RunTask":
             self.tasks += [{**task, "overrides": asked["overrides"]} for task in parsed["tasks"]]
         elif model.name == "GetObject" and parsed.get("Error", {}).get("Code") == "NoSuchKey":
-            # Who may not list the bucket is told AccessDenied instead.
+            # a caller that may not list the bucket gets AccessDenied instead
             self.accesses[who].add(Access("s3:ListBucket", f"arn:aws:s3:::{asked['Bucket']}"))
 
     # --- requests of others ------------------------------------------------------------------------------------------
 
     def _from_sandbox(self, request: AWSPreparedRequest) -> None:
-        """Sandboxes sign with the function's name as their key."""
+        """Sandboxes sign requests with the name of the function as the key."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         signed = _KEY.search(headers["authorization"])
         assert signed is not None
@@ -144,7 +144,7 @@ class Recorder:
             self.needs(signed["key"], signed["service"], operation, **json.loads(request.body))
 
     def _sent(self, arn: str, body: str) -> None:
-        """A service of AWS sends a message: of those, Lambda uses the function's role for its destinations."""
+        """Records a message that an AWS service sends. Only Lambda's destinations use the role of the function."""
         context = json.loads(body).get("requestContext", {})
         if "functionArn" in context:
             name = context["functionArn"].split(":")[6]
@@ -154,7 +154,7 @@ class Recorder:
 
 
 class RecordedStepwell(AwsStepwell):
-    """Every invocation of an engine's Lambda is a new process: what one has in its memory, no other has."""
+    """Runs each invocation of the engine's Lambdas in a new process, so nothing is shared in memory."""
 
     def __init__(
         self, recorder: Recorder, emulator: Emulator, host: LambdaHost, *, containers: bool, **settings: Any
@@ -178,27 +178,27 @@ class RecordedStepwell(AwsStepwell):
             return handler(event, context)
 
     def register(self, event: Json) -> None:
-        """As CloudFormation calls the Lambda behind a custom resource."""
+        """Calls the Lambda behind a custom resource in the same way as CloudFormation."""
         self._handlers["register"](event, LambdaContext("register"))
 
     def get(self, path: str) -> Json:
         return self._get(path)
 
     def sweep_after(self, minutes: int) -> None:
-        """Minutes later `tick` goes round once, as it does every eight; nothing that it sends is delivered yet."""
+        """Runs a whole round of `tick` eight minutes later. Messages that it sends are not delivered yet."""
         self.emulator.advance(60_000 * minutes)
         for _ in range(STATUS_SHARDS):
             self.emulator.advance(60_000)
             self.tick()
 
     def lose_messages(self) -> None:
-        """What stands in the queue of outcomes and timers is gone."""
+        """Deletes all messages in the queue of outcomes and timers."""
         boto3.client("sqs").purge_queue(QueueUrl=self.resources.outcomes_queue)
 
     # --- containers --------------------------------------------------------------------------------------------------
 
     def run_tasks(self) -> None:
-        """Stands in for Fargate: the adapter and the program of each new task run here, without their container."""
+        """Replaces Fargate: the adapter and the program of each new task run here, without a container."""
         while self.recorder.tasks:
             task = self.recorder.tasks.pop(0)
             definition = boto3.client("ecs").describe_task_definition(taskDefinition=task["taskDefinitionArn"])
@@ -206,7 +206,7 @@ class RecordedStepwell(AwsStepwell):
             self._stopped(task, exitCode=0)
 
     def end_task_without_a_word(self) -> None:
-        """Its container ends before the adapter has reported."""
+        """The container ends before the adapter has reported."""
         self._stopped(self.recorder.tasks.pop(0), exitCode=1)
 
     def _run_task(self, task: Json, definition: Json) -> None:
@@ -228,7 +228,7 @@ class RecordedStepwell(AwsStepwell):
         )
 
     def _stopped(self, task: Json, **container: Any) -> None:
-        """What ECS says on the default bus, and a rule there hands to the queue of outcomes."""
+        """The event of ECS on the default bus, which a rule sends to the queue of outcomes."""
         detail = {
             "taskArn": task["taskArn"],
             "overrides": task["overrides"],
@@ -255,7 +255,7 @@ def _with_cluster(resources: Resources) -> Resources:
 
 
 def _with_memory(request: AWSPreparedRequest) -> None:
-    """moto wants to know for each container what Fargate wants to know for the task."""
+    """moto requires for each container what Fargate requires for the task."""
     definition = json.loads(request.body)
     for container in definition["containerDefinitions"]:
         container.setdefault("memoryReservation", 128)
@@ -263,7 +263,7 @@ def _with_memory(request: AWSPreparedRequest) -> None:
 
 
 def write(folder: Path, definition: Json, **files: str) -> Path:
-    """A function's folder; names of files: `__` stands for `/`, `_py` and the like for the extension."""
+    """Creates a function's folder. In file names `__` stands for `/`, and `_py` for the extension."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stepwell.json").write_text(json.dumps(definition))
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Runs in a state that a test chooses, without what has led to it."""
+"""Runs in a state that a test chooses, created without the events that lead to it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RunStates:
         self.plan = compile_plan(parse_definition(raw).normalised(), 1)
 
     def with_step(self, index: int, status: StepStatus, attempt: int = 1) -> Run:
-        """A run of which this step stands so since `NOW`."""
+        """A run in which one step has this state since `NOW`."""
         run = new_run("run", self.plan, NOW)
         steps = [StepState(status, attempt, at=NOW) if i == index else step for i, step in enumerate(run.steps)]
         return run._replace(steps=tuple(steps))
 
     def with_pause(self, status: PauseStatus) -> Run:
-        """A run whose only pause stands so, and is due at `NOW`."""
+        """A run in which the only pause has this state and is due at `NOW`."""
         return new_run("run", self.plan, NOW)._replace(pauses=(PauseState(status, NOW),))

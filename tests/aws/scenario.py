@@ -1,6 +1,7 @@
-"""What users do and what goes wrong, such that every Lambda does all that it ever does.
+"""A scenario of user actions and failures in which each Lambda makes every kind of request that it can make.
 
-One rule: a new kind of request that some Lambda makes is provoked here, or its role's right to it counts as surplus.
+If a Lambda begins to make a new kind of request, provoke the request here. Otherwise the permission for it counts as
+unused.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def step(runtime: Json, **fields: Any) -> Json:
 
 
 def every_kind(site: str, settings: Settings) -> Json:
-    """A step of every runtime, which different Lambdas start by different events."""
+    """A step of each runtime, started by different Lambdas because of different events."""
     program = {"type": "lambda", "command": ["sh", "main.sh"]}
     web = {"type": "http", "url": site, "headers": {"authorization": "${TOKEN}", "x-name": "${NAME}"}}
     steps = {
@@ -69,7 +70,7 @@ def one_step(id: str, on: str | Json, **fields: Any) -> Json:
 
 
 def wide() -> Json:
-    """So many steps that outcomes are written down before they are folded; but one of them runs."""
+    """So many steps that outcomes are stored before they are folded; but only one of them runs."""
     never = {**SIMPLE, "after": [{"step": "a", "if": "false"}]}
     return {
         "id": "wide",
@@ -84,7 +85,7 @@ def pause(ttl: str, match: str | None = None) -> list[Json]:
 
 
 class Scenario:
-    """Played once, in an empty account."""
+    """Runs the whole scenario once, in an empty account."""
 
     def __init__(self, stepwell: RecordedStepwell, settings: Settings, site: str, folder: Path) -> None:
         self._stepwell, self._settings, self._site, self._folder = stepwell, settings, site, folder
@@ -102,7 +103,7 @@ class Scenario:
         self._routings()
         self._rolled_back()
         self._approvals()
-        self._signing_keys()  # last: they go with their stack
+        self._signing_keys()  # last, because they are deleted with the stack
 
     def _deploy(self) -> None:
         stepwell = self._stepwell
@@ -159,14 +160,14 @@ class Scenario:
         stepwell.settle()
 
     def _what_cannot_be_read(self) -> None:
-        """It is handed back to both queues, again and again."""
+        """A message that fails repeatedly in both queues."""
         resources = self._stepwell.resources
         for url in (resources.events_queue, resources.outcomes_queue):
             boto3.client("sqs").send_message(QueueUrl=url, MessageBody="no JSON")
         self._stepwell.settle()
 
     def _what_is_lost(self) -> None:
-        """`tick` finds it: timers, attempts, containers."""
+        """`tick` finds lost timers, attempts and containers."""
         stepwell = self._stepwell
         stepwell.send("later")
         stepwell.send("order", {"order": 3})
@@ -174,7 +175,7 @@ class Scenario:
         stepwell.lose_messages()
         stepwell.sweep_after(minutes=7)
         stepwell.settle()
-        stepwell.recorder.tasks.clear()  # of these containers, nothing is ever heard
+        stepwell.recorder.tasks.clear()  # these containers never report
         stepwell.sweep_after(minutes=3)
         self._finish()
 
@@ -226,7 +227,7 @@ class Scenario:
         self._stepwell.api("DELETE", "/v1/functions/minutely")
 
     def _routings(self) -> None:
-        """A function is paused with an event, resumed, has a guarded canary, and is deleted with its open runs."""
+        """A function is paused with an event, resumed, has a guarded canary, and is deleted with open runs."""
         stepwell = self._stepwell
         cron: list[Json] = [{"event": "routed"}, {"cron": "0 9 * * *"}]
         for version in (1, 2):
@@ -248,7 +249,7 @@ class Scenario:
         assert stepwell.runs(event)[0]["status"] == "cancelled"
 
     def _rolled_back(self) -> None:
-        """A guarded canary fails, and tick takes it back."""
+        """A guarded canary fails, and `tick` rolls it back."""
         stepwell = self._stepwell
         for version, handler in enumerate(("echo", "fail"), 1):
             runtime = {**SIMPLE["runtime"], "handler": f"app.{handler}"}
@@ -263,7 +264,7 @@ class Scenario:
         assert stepwell.get("/v1/functions/guarded/routing")["canary"] is None
 
     def _approvals(self) -> None:
-        """People are asked for a while and for long, by route and by advance; they decide, or do not."""
+        """Approvals with short and long timeouts, opened by route and by advance, with and without a decision."""
         stepwell = self._stepwell
         asks = {"runtime": {"type": "approval", "message": "{{ data.n }}?"}, "after": STARTED_BY[1:2]}
         steps = {"near": {**asks, "timeout": "5m"}, "far": {**asks, "after": [], "timeout": "2d"}}
@@ -283,13 +284,13 @@ class Scenario:
         self._finish()
 
     def _stacks(self) -> None:
-        """A function of a CloudFormation stack comes, changes, and goes."""
+        """A function of a CloudFormation stack is created, updated and deleted."""
         cron, later = (
             parse_definition(one_step("stacked", on)).normalised() for on in ({"cron": "* * * * *"}, {"event": "go"})
         )
         for kind, definition in (("Create", cron), ("Update", later), ("Update", cron), ("Delete", cron)):
             properties = {"Definition": json.dumps(definition), "Targets": "{}", "Code": "{}", "File": "stepwell.json"}
-            for _ in range(2 if definition is cron else 1):  # CloudFormation may ask twice
+            for _ in range(2 if definition is cron else 1):  # CloudFormation may send a request twice
                 self._custom_resource(kind, "Function", "stacked", properties)
 
         typed = {"Name": "go", "Version": "1", "Schema": '{"type": "object"}', "Policy": "reject"}
@@ -297,10 +298,10 @@ class Scenario:
         for kind in ("Create", "Update", "Delete"):
             for type_, name, properties in (("Type", "go 1", typed), ("Webhook", "stacked", rule)):
                 self._custom_resource(kind, type_, name, properties)
-        self._stepwell.send("go")  # its type outlives the stack, and is asked
+        self._stepwell.send("go")  # the event type stays after the deletion of the stack
 
     def _signing_keys(self) -> None:
-        """The environment's own stack is made, gets another KMS key, and goes."""
+        """The environment's stack is created, gets another KMS key, and is deleted."""
         for kind in ("Create", "Update"):
             self._custom_resource(kind, "SigningKeys", "keys", {})
         self._custom_resource("Create", "SecretInTable", "secret", {})
@@ -322,7 +323,7 @@ class Scenario:
         )
 
     def _completed(self, event: str) -> str:
-        """The id of its only run, when that has completed."""
+        """The id of the only run, once it has completed."""
         self._finish()
         (run,) = self._stepwell.runs(event)
         assert run["status"] == "completed", run
@@ -336,7 +337,7 @@ class Scenario:
 
 
 def _make_my_lambda() -> None:
-    """One that was there before Stepwell."""
+    """An item that existed before Stepwell was deployed."""
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("app.py", HANDLER)

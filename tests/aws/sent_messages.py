@@ -1,4 +1,4 @@
-"""What the engine sends to its queues, as tests see it."""
+"""The messages that the engine sends to the queues, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepwell.testing.batches import Json
 
 class Sent(NamedTuple):
     body: Json
-    delay_s: int  # until it comes
+    delay_s: int  # waits until it arrives
 
     @property
     def kind(self) -> str:
@@ -22,7 +22,7 @@ class Sent(NamedTuple):
 
 @contextmanager
 def sent_messages() -> Iterator[list[Sent]]:
-    """The messages that are sent meanwhile, in batches."""
+    """The messages that are sent in the meantime, by batch."""
     found: list[Sent] = []
 
     def note(params: Json, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The stack's template as the emulated account has it: what the roles of the engine's Lambdas allow, by name."""
+"""The permissions of the engine's roles by name, read from the stack's template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.aws.recorded import lambda_name
 
 
 class Stack:
-    """A template, read with the names that things have in the emulated account."""
+    """A template with the names that resources have in the emulated account."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         stack = StepwellStack(cdk.App(outdir=str(folder)), settings)
@@ -26,7 +26,7 @@ class Stack:
         self._names = {"AWS::Partition": "aws"}
 
     def read_with(self, real: Resources) -> Stack:
-        """The template tells its Lambdas what everything is called; `real` is what the emulated ones are told."""
+        """The resources in the template. `real`: the resources that the emulated Lambdas use."""
         parameters = {item["Name"]: item["Value"] for item in self._of("AWS::SSM::Parameter").values()}
         value = parameters[parameter(real.env)]
         known = Resources.from_json(self._text(value, lambda reference: f"<{reference}>"))
@@ -48,7 +48,7 @@ class Stack:
                 names[id] = lambda_name(field["Handler"].split(".")[1])
                 names[f"{id}.Arn"] = account.arn("lambda", f"function:{names[id]}")
             else:
-                names[id] = id  # one that only CloudFormation calls: nothing here does
+                names[id] = id  # a Lambda that only CloudFormation calls; nothing here does
         self._names = names
         for id, field in self._of("AWS::Logs::LogGroup").items():
             if "LogGroupName" in field:
@@ -56,7 +56,7 @@ class Stack:
         return self
 
     def grants(self, name: str) -> set[Grant]:
-        """All that the role of a Lambda allows, from whatever policy."""
+        """Everything that the role of a Lambda allows, in any of the policies."""
         role = self._lambda(name)["Role"]["Fn::GetAtt"][0]
         value = self._of("AWS::IAM::Role")[role]
         assert "ManagedPolicyArns" not in value
@@ -94,4 +94,4 @@ class Stack:
             return str(found[0]).join(self._text(part, name) for part in found[1])
         if function in ("Ref", "Fn::GetAtt"):
             return str(name(found if function == "Ref" else ".".join(found)))
-        return function  # as in the addresses of images, which no policy names
+        return function  # in the addresses of images, which no policy contains

@@ -1,4 +1,4 @@
-"""When an event is accepted, and which waits it may then satisfy, whatever dies or comes again meanwhile."""
+"""When an event is accepted, and which waits it may satisfy then, despite crashes and redeliveries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl":
 
 
 def received(batches: Batches) -> Json:
-    """The next message of the queue `events`, as Lambda has it; it stays invisible."""
+    """The next message of the queue `events`, as Lambda receives it. It stays invisible."""
     (message,) = batches.outside.receive_message(
         QueueUrl=batches.resources.events_queue, MaxNumberOfMessages=1, AttributeNames=["All"]
     )["Messages"]
@@ -34,7 +34,7 @@ def again(record: Json) -> Json:
 
 
 def crash_before(batches: Batches, method: str, record: Json) -> None:
-    """Let the process of `route` die when its batch is about to do this."""
+    """Makes the process of `route` die when the batch is about to make this request."""
 
     def die(*arguments: Any) -> None:
         raise Crash
@@ -58,8 +58,8 @@ def test_a_duplicate_before_it_in_a_batch_does_not_swallow_a_message_that_comes_
     batches.deploy({"a": handler_step()})
     batches.send(id="x")
     first = received(batches)
-    crash_before(batches, "add", first)  # the event is stored, its run is not made
-    batches.send(id="x")  # the sender heard nothing, and tries again
+    crash_before(batches, "add", first)  # the event is stored, but the run is not created
+    batches.send(id="x")  # the sender got no answer and tries again
     duplicate = received(batches)
     answer = batches.consumer.route({"Records": [duplicate, again(first)]})
     assert answer == {"batchItemFailures": []}
@@ -83,7 +83,7 @@ def test_an_event_that_was_accepted_in_time_satisfies_its_wait_however_late_the_
     batches.send("paid", {"order": 1})
     message = received(batches)
     crash_before(batches, "find_waits", message)
-    clock.shift(5)  # the deadline is over
+    clock.shift(5)  # the deadline has passed
     batches.scheduler.sweep(range(8))
     clock.shift(120)
     batches.scheduler.sweep(range(8))
@@ -129,7 +129,7 @@ def test_a_duplicates_trace_under_a_key_satisfies_nothing(batches: Batches, cloc
     batches.send(data={"order": 1})
     batches.drain()
     clock.shift(1)
-    batches.send("paid", {"order": 1}, id="p")  # accepted before the trigger; this is a duplicate of it
+    batches.send("paid", {"order": 1}, id="p")  # accepted before the trigger; this one is a duplicate
     batches.drain()
     clock.shift(605)
     batches.drain()
@@ -138,7 +138,7 @@ def test_a_duplicates_trace_under_a_key_satisfies_nothing(batches: Batches, cloc
 
 @contextmanager
 def lost_answer(nth: int) -> Iterator[list[str]]:
-    """The nth write of a run is done, but its answer is lost, so that the client asks again."""
+    """The nth write of a run succeeds, but the answer is lost, so the client sends the request again."""
     original, seen = BotocoreStubber.__call__, list[str]()
 
     def call(self: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
@@ -168,7 +168,7 @@ def test_a_write_whose_answer_is_lost_is_no_lost_race(resources: Resources, nth:
 
 
 def test_an_event_that_comes_while_a_wait_is_stored_is_found_by_the_run(batches: Batches, clock: Any) -> None:
-    """Its router looks for waits before the wait is there, so the run must look for events after it."""
+    """The router looks for waits before the wait is stored, so the run must look for events after it."""
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
     batches.send(data={"order": 1})
     while batches.route():
@@ -194,7 +194,7 @@ def test_an_event_that_comes_while_a_wait_is_stored_is_found_by_the_run(batches:
 
 
 def test_a_wait_that_is_stored_while_an_event_comes_is_found_by_its_router(batches: Batches, clock: Any) -> None:
-    """The run looks for events before the event is there, so its router must look for waits after it."""
+    """The run looks for events before the event is stored, so the router must look for waits after it."""
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
     batches.answer = lambda ctx: LOST
     batches.send(data={"order": 1})

@@ -1,4 +1,4 @@
-"""What each access pattern of the table costs once a process is warm: requests and capacity units, counted as made."""
+"""The cost of each access pattern of the table in a warm process: counted requests and capacity units."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def batches(resources: Resources) -> Batches:
 
 
 def warm(batches: Batches, name: str = "go", data: Json | None = None) -> None:
-    """Nothing that a process does but once is counted."""
+    """Warms the process up, so that requests that are made only once do not count."""
     batches.send(name, data)
     batches.drain()
 
 
 def cost(meter: Meter) -> tuple[dict[str, int], float, float]:
-    """Requests, write units and read units."""
+    """The number of requests, write units and read units."""
     return dict(meter.operations()), meter.write_units, meter.read_units
 
 
 def of_event(batches: Batches, name: str = "go", data: Json | None = None, **more: Any) -> Meter:
-    """What route does for one event."""
+    """The requests of route for one event."""
     batches.send(name, data, **more)
     with metered() as meter:
         assert batches.route()
@@ -66,7 +66,7 @@ def of_event(batches: Batches, name: str = "go", data: Json | None = None, **mor
 
 
 def of_outcome(batches: Batches) -> Meter:
-    """What advance does for one message."""
+    """The requests of advance for one message."""
     with metered() as meter:
         assert batches.advance(1)
     return meter
@@ -187,14 +187,14 @@ def test_a_long_output_is_written_once(batches: Batches) -> None:
     assert (long.writes_of("R#", "r"), long.write_units) == (1, 98 + 1)
     after = of_outcome(batches)
     assert after.write_units == 1
-    assert after.read_units == 1 + 25  # the step after it gets the output
+    assert after.read_units == 1 + 25  # the next step gets the output
 
 
 # --- waits -----------------------------------------------------------------------------------------------------------
 
 
 def open_waits(batches: Batches, count: int) -> None:
-    """Waits of runs that this event's key does not find, as `OpenWait` writes them."""
+    """Waits with keys that do not match the event, written in the same way as `OpenWait` does."""
     put(
         batches,
         [
@@ -213,13 +213,13 @@ def test_a_wait_costs_the_same_however_many_others_are_open(resources: Resources
     open_waits(batches, others)
     of_event(batches, data={"order": 7})
     opened = of_outcome(batches)
-    # The run, the wait and the far timer that ends it; a look for events that came before.
+    # The run, the wait and the far timer of the deadline; a query for earlier events.
     assert cost(opened) == ({"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 3, "dynamodb.Query": 1}, 3, 2)
     found = of_event(batches, "paid", {"order": 7})
-    # The event and its key; the wait and its run; the run; the wait and the timer are deleted with one request.
+    # The event and the entry; the wait and the run; the run; the wait and the timer are deleted with one request.
     requests = {"PutItem": 3, "Query": 1, "BatchGetItem": 2, "BatchWriteItem": 2}
     assert cost(found)[0] == {**{f"dynamodb.{name}": n for name, n in requests.items()}, "lambda.Invoke": 1}
-    assert found.write_units == 2 + 1 + 2 + 2  # the lists are two rows
+    assert found.write_units == 2 + 1 + 2 + 2  # two rows of lists
     batches.drain()
     assert all(stored.run.status is RunStatus.COMPLETED for stored, _ in batches.runs())
 
@@ -229,7 +229,7 @@ def test_a_rule_of_cancel_is_a_wait_that_is_opened_with_the_run_and_deleted_with
     batches.deploy({"a": handler_step()}, cancel=[{"event": "paid", "if": PAID["match"]}])
     warm(batches, data={"order": 0})
     started = of_event(batches, data={"order": 7})
-    # The event, the run and the wait; one look for events that came before it.
+    # The event, the run and the wait; a query for earlier events.
     requests = {"dynamodb.PutItem": 3, "dynamodb.Query": 1, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}
     assert cost(started) == (requests, 1 + 2 + 1 + 3, 1)
     ended = of_outcome(batches)
@@ -249,7 +249,7 @@ def test_events_before_a_wait_are_found_by_its_key(resources: Resources, others:
     keys = [f"K#{number.to_bytes(16).hex()}" for number in range(others)]
     put(batches, [{**event_entry(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
     meter = of_outcome(batches)
-    # The run; one look at the key; the event that it finds, twice: to decide, and as the step's input.
+    # The run; one query of the key; the event, which is read twice: to decide, and as the input of the step.
     assert meter.operations()["dynamodb.Query"] == 1
     assert meter.operations()["dynamodb.BatchGetItem"] <= 3
     assert meter.operations()["lambda.Invoke"] == 1
@@ -272,7 +272,7 @@ def test_a_wait_without_a_key_looks_into_the_partitions_of_its_events_name(resou
 def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_wants(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 1,000 events of its name, which stand in 16 partitions, in the order in which they were accepted."""
+    """Finds one of 1,000 events of the name, which are spread over 16 partitions, in the order of acceptance."""
     monkeypatch.setattr(stored_events, "_ARRIVALS", 5)
     batches = Batches(resources)
     wanted = {"event": "paid", "match": "async.data.sum > 20", "ttl": "10m"}
@@ -293,7 +293,7 @@ def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_want
     meter = of_outcome(batches)
     assert batches.invoked[-1]["async"]["data"] == {"sum": 21}
     looked = [call.entries for call in meter.calls if call.operation == "Query"]
-    assert looked == [5] * 32  # two pages of each: the 110 events that it reads are seven of each
+    assert looked == [5] * 32  # two pages of each partition: 110 events are read, seven from each
 
 
 def test_who_wakes_many_runs_does_so_a_hundred_at_a_time(resources: Resources) -> None:
@@ -344,7 +344,7 @@ def test_a_far_timer_is_an_item_that_is_written_sent_and_deleted_once(resources:
         fired = of_outcome(batches)
         assert (len(batches.invoked), fired.operations()["dynamodb.BatchWriteItem"]) == (1, 1)
         written = [call.write_units for call in fired.calls if call.write_units and call.key != "META"]
-        assert written == [1, 1, 1]  # a watch, since the run is an old one; the run; the timer is deleted
+        assert written == [1, 1, 1]  # a watch, because the run is old; the run; the timer is deleted
 
 
 def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(resources: Resources) -> None:
@@ -354,7 +354,7 @@ def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(
     warm(batches)
     batches.send(data={"n": 1})
     assert batches.route()
-    opened = of_outcome(batches)  # the run, its timer, what lists it; and the event that tells of it
+    opened = of_outcome(batches)  # the run, the timer, the item that lists it, and the engine's event about it
     expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 3, "events.PutEvents": 1}
     assert {name: count for name, count in dict(opened.operations()).items() if name in expected} == expected
     assert opened.write_units == 4
@@ -364,7 +364,7 @@ def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(
     assert link is not None
     decided = of_call(lambda: api.decide(link, Outcome(output=b"{}")))
     requests = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "dynamodb.BatchWriteItem": 1, "events.PutEvents": 1}
-    requests["sqs.SendMessageBatch"] = 1  # should this process die, the run's end is told all the same
+    requests["sqs.SendMessageBatch"] = 1  # a message that completes the end of the run if this process dies
     assert cost(decided) == (requests, 5, 1)
 
 
@@ -376,15 +376,15 @@ def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources:
         batches.invoked.clear()
         idle = of_call(batches.scheduler.tick)
         assert idle.write_units == 0
-        # Far timers, cron triggers, young runs that are running and those that have failed, watches of older ones; how
-        # far timers were sent, twice, and how far the sweep came.
+        # Far timers, cron triggers, young runs (running, and failed with running attempts), watches of older runs;
+        # the cursor of far timers, twice, and the cursor of the sweep.
         assert idle.operations() == {"dynamodb.Query": 8 + 1 + 2 + 1, "dynamodb.GetItem": 3}
         clock.shift(59 * 60)
         due = of_call(batches.scheduler.tick)
         assert (due.operations()["dynamodb.UpdateItem"], due.entries("SendMessageBatch")) == (1, 1)
         clock.shift(60)
         tick = of_outcome(batches)
-        assert tick.operations()["dynamodb.PutItem"] == 2  # the event and its run
+        assert tick.operations()["dynamodb.PutItem"] == 2  # the event and the run
         assert len(batches.invoked) == 1
 
 
@@ -395,7 +395,7 @@ def test_a_replay_of_a_stored_event_is_its_run_and_how_it_is_found(batches: Batc
     events = [batches.send(data={"n": n}) for n in range(10)]
     batches.drain()
     meter = of_call(lambda: batches.control.replay("f", 1, events, "r1"))
-    # Its runs with their entries in the index, a row beside each event, and the lists of all, f and r1.
+    # The runs with their index entries, an item beside each event, and rows of the lists of all, f and r1.
     requests = {"dynamodb.BatchGetItem": 2, "dynamodb.PutItem": 10, "dynamodb.BatchWriteItem": 2, "lambda.Invoke": 10}
     assert dict(meter.operations()) == requests
     assert meter.write_units == 10 * (2 + 1) + 3
@@ -403,7 +403,7 @@ def test_a_replay_of_a_stored_event_is_its_run_and_how_it_is_found(batches: Batc
     assert (again.operations()["dynamodb.PutItem"], again.operations()["lambda.Invoke"]) == (0, 0)
 
 
-# --- what must not count ---------------------------------------------------------------------------------------------
+# --- what must not affect the cost -----------------------------------------------------------------------------------
 
 
 def test_one_and_a_thousand_functions_cost_the_same_per_event(resources: Resources) -> None:
@@ -419,7 +419,7 @@ def test_one_and_a_thousand_functions_cost_the_same_per_event(resources: Resourc
 
 
 def register_many(batches: Batches, count: int) -> None:
-    """As so many pushes would leave the table: with a row each, of which one is really pushed."""
+    """Writes start items as so many pushes would, with only one function that is really pushed."""
     batches.deploy({"a": handler_step()}, "other", "f0")
     item = batches.outside_db.get_item(TableName=batches.resources.table, Key=function_key("f0"))["Item"]
     starts = batches.outside_db.get_item(TableName=batches.resources.table, Key=starts_key("f0"))["Item"]
@@ -446,7 +446,7 @@ def test_an_event_costs_the_same_with_thousands_of_open_waits(resources: Resourc
 def test_what_a_process_does_once_is_a_handful_of_reads(batches: Batches) -> None:
     batches.start()
     first = of_event(batches)
-    # The functions' state and the functions; where the lists begin; the secret of the tokens.
+    # The state of functions and the start items; the start of lists; the signing keys.
     assert first.read_units <= 6
     batches.start()
     advanced = of_outcome(batches)

@@ -1,4 +1,4 @@
-"""`/v1` on AWS: requests of an HTTP API, answered from what the real engine wrote."""
+"""`/v1` on AWS: requests of API Gateway, answered from items that the real engine wrote."""
 
 from __future__ import annotations
 

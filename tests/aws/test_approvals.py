@@ -1,4 +1,4 @@
-"""People who decide at the same moment, Lambdas that die meanwhile, and runs of many steps."""
+"""Approvals on AWS: concurrent decisions, crashes, and runs with many steps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def asking(resources: Resources, **more: Json) -> Batches:
 
 
 def links(batches: Batches) -> tuple[Link, Link]:
-    """To approve, and to decline."""
+    """The links to approve and to decline."""
     api = AwsApprovals(batches.resources, Queries(batches.resources, batches.session.registry), batches.control.decide)
     (detail,) = api.read_asking(before=None, limit=10).items
     approve, decline = (api.links().read(url.rpartition("/")[2]) for url in api.links().of(detail.plan, detail.run, 0))
@@ -52,12 +52,12 @@ def links(batches: Batches) -> tuple[Link, Link]:
 
 
 def decide(batches: Batches, link: Link, by: str) -> bool:
-    """In a Lambda of its own."""
+    """Decides in a Lambda of its own."""
     return Process(batches.resources).control.decide(link, decided(link.decision, None, by, now_ms()))
 
 
 def end(batches: Batches) -> tuple[str, Json | None]:
-    """The step that ran afterwards, and what was decided."""
+    """The step that ran afterwards, and the decision."""
     batches.drain()
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
@@ -83,13 +83,13 @@ def test_of_two_who_decide_at_the_same_moment_one_does(resources: Resources, clo
     table.register("before-call.dynamodb.PutItem", wait, unique_id="together")
     try:
         with ThreadPoolExecutor(2) as pool:
-            mine = list(pool.map(lambda value: decide(batches, *value), [(approve, "Ada"), (decline, "Eve")]))
+            results = list(pool.map(lambda value: decide(batches, *value), [(approve, "Ada"), (decline, "Eve")]))
     finally:
         table.unregister("before-call.dynamodb.PutItem", unique_id="together")
-    assert sorted(mine) == [False, True]
+    assert sorted(results) == [False, True]
     ran, output = end(batches)
     assert output is not None
-    assert (ran, output["by"]) == (("yes", "Ada") if mine[0] else ("no", "Eve"))
+    assert (ran, output["by"]) == (("yes", "Ada") if results[0] else ("no", "Eve"))
 
 
 def test_a_decision_in_the_last_moment_beats_the_timer_and_one_after_it_does_not(
@@ -115,7 +115,7 @@ def test_nobody_decides_after_the_time_also_if_the_timer_is_late(resources: Reso
 def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
     resources: Resources, new_account: Callable[[], Resources]
 ) -> None:
-    """Who gets no answer asks again, or looks."""
+    """A person who gets no answer sends the decision again, or looks at the page."""
     writes = []
     for crash_at in range(30):
         with time_machine.travel(START, tick=False) as clock:
@@ -131,7 +131,7 @@ def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
                 decide(batches, approve, "Ada")
             is_over = batches.crash_at is not None
             batches.crash_at = None
-            clock.shift(timedelta(hours=3))  # until what nobody has started is started anew
+            clock.shift(timedelta(hours=3))  # after that, attempts that were not started are started again
             batches.start()
             batches.scheduler.sweep(range(8))
             ran, output = end(batches)
@@ -145,7 +145,10 @@ def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
 def test_the_end_of_a_run_is_told_once_though_the_lambda_that_decided_it_died(
     resources: Resources, new_account: Callable[[], Resources]
 ) -> None:
-    """Who gets no answer asks again; it may be written by then, so that nothing follows from asking."""
+    """A client without an answer tries again.
+
+    The first request may have been written, so the second must change nothing.
+    """
     for crash_at in range(30):
         with time_machine.travel(START, tick=False) as clock:
             batches = Batches(resources if not crash_at else new_account())
@@ -171,7 +174,7 @@ def test_the_end_of_a_run_is_told_once_though_the_lambda_that_decided_it_died(
 
 
 def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resources: Resources, clock: Any) -> None:
-    """In runs of many steps, outcomes from which nothing follows wait for others; but not for a year."""
+    """In runs with many steps, outcomes that start nothing stay pending; but they must not wait a year for an approval."""
     batches = asking(resources, **{f"s{n}": handler_step() for n in range(40)})
     ((stored, attempts),) = batches.runs()
     assert [step.status for step in stored.run.steps].count(StepStatus.COMPLETED) == 40

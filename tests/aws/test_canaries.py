@@ -1,4 +1,4 @@
-"""A guarded canary on AWS: by which runs it is judged, and that the verdict overrules nobody."""
+"""A guarded canary on AWS: which runs count, and that a verdict does not override a change by a person."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def push(batches: Batches, name: str, release: Release) -> None:
 
 
 def with_canary(batches: Batches) -> None:
-    """Both versions have runs enough for a look."""
+    """Both versions have enough runs for a verdict."""
     push(batches, "one", Release())
     push(batches, "two", Release(weight=0.5, guarded=True))
     for number in range(40):
@@ -50,7 +50,7 @@ def looks(batches: Batches) -> int:
 
 
 def tick(batches: Batches, clock: Any) -> None:
-    clock.shift(3 * MINUTE_S)  # after which a guarded canary is looked at
+    clock.shift(3 * MINUTE_S)  # the interval after which a guarded canary is checked
     batches.scheduler.tick()
 
 
@@ -88,7 +88,7 @@ def test_what_somebody_changes_while_a_canary_is_judged_stays_changed(batches: B
 
 @pytest.mark.parametrize("limit", [1, 2, 10])
 def test_versions_are_compared_by_the_newest_runs_that_events_started(batches: Batches, clock: Any, limit: int) -> None:
-    """Reruns and replays are of people's choice."""
+    """Reruns and replays do not count, because people choose them."""
     answers = iter([{"status": 400}, {}, {}, {}, {}])
     batches.answer = lambda ctx: next(answers)
     push(batches, "one", Release())
@@ -105,7 +105,7 @@ def test_versions_are_compared_by_the_newest_runs_that_events_started(batches: B
     found = read_samples(batches.resources.table, batches.session.store.lists, "f", limit)
     newest = [(1, RunStatus.COMPLETED), (1, RunStatus.FAILED)]
     if limit < 10:
-        assert found == []  # the newest ones are none of these
+        assert found == []  # the newest runs are of another kind
     else:
         assert [(sample.version, sample.status) for sample in found] == newest
         assert all(sample.ended_at == sample.created_at for sample in found)

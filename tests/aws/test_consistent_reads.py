@@ -1,7 +1,7 @@
-"""What the engine reads before it decides is read strongly consistent: else a wait and its event could miss each other.
+"""Reads before decisions are strongly consistent; otherwise a wait and an event could miss each other.
 
-The emulator is always consistent, so what is asked for is looked at here. Reads are eventually consistent unless they
-say otherwise: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html
+The emulator is always consistent, so the tests check the parameters of the requests. Reads are eventually consistent
+by default: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.ReadConsistency.html
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl":
 
 @contextmanager
 def reads() -> Iterator[list[tuple[str, bool]]]:
-    """The reads of the table that are made meanwhile: what, and whether it is strongly consistent."""
+    """The reads of the table in the meantime: the keys, and whether the read is strongly consistent."""
     found: list[tuple[str, bool]] = []
 
     def note(params: Json, model: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs with container steps: what ECS does to a container, as whoever looks at the run sees it."""
+"""Runs with container steps: how failures of ECS tasks appear in the details of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Deploy = Callable[..., None]
 
 @pytest.fixture
 def deploy(aws: ContainerStepwell, images: Images, tmp_path: Path) -> Deploy:
-    """Make a function live whose only step is this script of the shell; `fields` are those of the step."""
+    """Pushes a function with one step that runs this shell script. `fields`: fields of the step."""
 
     def deploy(script: str, image: str = images.busybox, **fields: Any) -> None:
         entrypoint = ["/bin/busybox", "sh", "-c", script, "step"]
@@ -33,7 +33,7 @@ def deploy(aws: ContainerStepwell, images: Images, tmp_path: Path) -> Deploy:
 
 
 def _statuses(run: dict[str, Any]) -> list[str]:
-    """Of the run, then of each attempt."""
+    """The status of the run, then of each attempt."""
     return [run["status"], *(attempt["status"] for attempt in run["steps"]["a"]["attempts"])]
 
 
@@ -148,7 +148,7 @@ def test_a_container_that_ecs_has_no_room_for_is_started_when_it_has(aws: Contai
     aws.ecs.have_no_room()
     event_id = aws.send()
     assert aws.ecs.started == 0
-    aws.travel("1m")  # it is tried again, later each time
+    aws.travel("1m")  # it is tried again, with growing delays
     (run,) = aws.runs(event_id)
     assert _statuses(run) == ["completed", "completed"]
     assert aws.ecs.started == 1

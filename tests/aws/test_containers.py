@@ -25,14 +25,14 @@ LOGS = "/stepwell/test/containers"
 
 
 class World:
-    """Containers, without the engine that starts and reads them."""
+    """Containers without the engine that starts them and reads their outcomes."""
 
     def __init__(self, aws: ContainerStepwell, images: Images) -> None:
         self.aws, self.host, self.resources, self._images = aws, aws.ecs, aws.resources, images
         self.containers = Containers(self.resources)
 
     def register(self, script: str, **fields: Any) -> dict[str, Any]:
-        """The target of a step that is this script of the shell."""
+        """The target of a step that runs this shell script."""
         return self.register_command(("/bin/busybox", "sh", "-c", script, "step"), **fields)
 
     def register_command(self, command: tuple[str, ...], image: str = "", **fields: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class World:
         )  # fmt: skip
 
     def end(self) -> TaskOutcome | None:
-        """What the next event of a task that stopped comes to."""
+        """The outcome in the next event about a stopped task."""
         queue = self.resources.outcomes_queue
         while not (records := self.aws.emulator.queues.receive(queue, 1)["Records"]):
             assert self.host.wait_any(PATIENCE_S)
@@ -59,7 +59,7 @@ class World:
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        """Of the first attempt, which comes next."""
+        """The outcome of the first attempt, which arrives next."""
         end = self.end()
         assert end is not None
         assert (end.run_id, end.step, end.attempt, end.token) == (RUN, "s", 1, "token 1")
@@ -77,7 +77,7 @@ def _error(outcome: Outcome) -> Error:
     return outcome.error
 
 
-# --- what a program says ---------------------------------------------------------------------------------------------
+# --- the outcome of a program ----------------------------------------------------------------------------------------
 
 
 def test_a_container_gets_the_input_and_what_it_prints_is_the_output(world: World) -> None:
@@ -108,7 +108,7 @@ def test_a_program_that_is_not_in_the_image_is_a_final_start_error(world: World)
     assert (_error(outcome).kind, outcome.retryable) == ("start", False)
 
 
-# --- what ECS says ---------------------------------------------------------------------------------------------------
+# --- the outcome according to ECS ------------------------------------------------------------------------------------
 
 
 def test_a_container_that_takes_too_much_memory_is_told_so(world: World) -> None:

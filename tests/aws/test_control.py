@@ -1,4 +1,4 @@
-"""What people ask for through the API: what could not be done is said, and nothing is left half done."""
+"""Operations of the API on the engine: failures are reported, and no operation stays half done."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ASKS = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
 
 
 def kinds(sent: list[Sent]) -> list[tuple[str, int]]:
-    """The kind of each message, and the seconds until it comes."""
+    """The kind of each message, and the delay in seconds."""
     return [(message.kind, message.delay_s) for message in sent]
 
 
 def asking(batches: Batches) -> Link:
-    """A run that asks people; the link by which they approve."""
+    """A run with an open approval, and the link to approve it."""
     batches.deploy({"ask": ASKS})
     batches.send()
     batches.drain()
@@ -50,7 +50,7 @@ def decide(batches: Batches) -> None:
 def test_who_ends_a_run_has_somebody_look_at_it_when_the_request_must_be_over(
     batches: Batches, clock: Any, end: Callable[[Batches], None]
 ) -> None:
-    """Not before: by then it is written, or never will be."""
+    """The message is delayed until the decision is written or never will be."""
     with sent_messages() as sent:
         end(batches)
     assert kinds(sent).count(("ended", 10)) == 1

@@ -1,8 +1,8 @@
-"""What takes time, or goes wrong by itself, outlives the death of a Lambda's process at any moment too.
+"""Long processes and failures survive a crash of a Lambda at any moment.
 
-`test_crashes.py` crashes before every request. Here a process dies before each request that changes something: what
-another one finds is the same, whichever of the reads in between was the last. Writes are numbered anew in each telling:
-parallel requests come in any order, and there may be more reads than in the first one.
+`test_crashes.py` crashes before every request. Here a process crashes before each write: for the process that
+continues, it makes no difference which read was the last. Writes are numbered anew in each variant, because parallel
+requests have no fixed order and the number of reads may differ.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ READS = {"GetItem", "BatchGetItem", "Query", "GetObject"}
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "5m"}
 DELAYED = handler_step({"step": "a", "wait": "2m", "async": PAID})
 TWICE = {"attempts": 1, "backoff": {"initial": "10s", "jitter": 0}}
-DEPLOYED: dict[str, Snapshot] = {}  # accounts at NOW, by all that was deployed to them
-_BACK_S = 1.2  # after which moto shows a message that was given back
+DEPLOYED: dict[str, Snapshot] = {}  # accounts at NOW, by what was deployed to them
+_BACK_S = 1.2  # after this time moto delivers a message again
 
 
 class Story:
-    """One telling, in an empty account, on a clock that moves when it says so."""
+    """One variant of a story, in an empty account, on a clock that the story moves."""
 
     def __init__(self, resources: Resources, clock: Any) -> None:
         self.batches, self.clock = Batches(resources), clock
@@ -52,7 +52,7 @@ class Story:
         self.crash_after: int | None = None
 
     def deploy(self, steps: Json, **fields: Any) -> None:
-        """In the first telling; the others begin with the account that it had then. Nothing else may come before."""
+        """Done in the first variant only; the others begin with a copy of the account. It must come first."""
         assert self.sent == 0
         self.deployed += json.dumps([steps, fields])
         if self.deployed in DEPLOYED:
@@ -63,7 +63,7 @@ class Story:
             DEPLOYED[self.deployed] = Snapshot()
 
     def begins(self) -> None:
-        """From here on a process may die."""
+        """From here on a process may crash."""
         self.batches.requests.clear()
         self.batches.batches = 0
         self.batches.numbered = WRITES
@@ -71,11 +71,11 @@ class Story:
 
     def send(self, name: str = "go", **data: Any) -> None:
         self.sent += 1
-        self.batches.send(name, data, id=f"{self.sent:032x}")  # the same in each telling, and so are ids of runs
+        self.batches.send(name, data, id=f"{self.sent:032x}")  # the same in each variant, as are the ids of runs
         self.drain()
 
     def drain(self) -> None:
-        for _ in range(3):  # once for what comes again, and once for what that one sends
+        for _ in range(3):  # once for redelivered messages, and once for the messages that these send
             self.batches.drain()
             self.clock.shift(timedelta(seconds=_BACK_S))
 
@@ -90,10 +90,10 @@ class Story:
         try:
             self.batches.scheduler.tick()
         except Crash:
-            self.batches.start()  # and the next minute finds what this one has left
+            self.batches.start()  # the next minute finds what this one has left
 
     def silence(self) -> None:
-        """Until an attempt with a timeout of 30 s of which nothing was heard is taken for lost."""
+        """Waits until a silent attempt with a timeout of 30 s counts as lost."""
         self.clock.shift(timedelta(seconds=3600 + 30 + 60))
         for _ in range(2):
             try:
@@ -186,7 +186,7 @@ def a_cron_trigger(story: Story) -> None:
 
 
 def an_approval_that_a_function_tells_of(story: Story) -> None:
-    """A function that the event starts; nobody decides."""
+    """A function that the event starts, with an approval that is never decided."""
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m", "after": [{"step": "a"}]}
     story.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
     story.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
@@ -207,7 +207,7 @@ def an_approval_whose_time_is_far(story: Story) -> None:
 
 
 def cancel(story: Story) -> None:
-    """A client, who asks again if there is no answer."""
+    """A client that tries again if there is no answer."""
     ((stored, _),) = story.batches.runs()
     try:
         story.batches.control.cancel(stored.run.id)
@@ -228,9 +228,9 @@ def a_run_that_is_cancelled(story: Story) -> None:
 
 
 def a_silence_that_ends_a_run(story: Story) -> None:
-    mine = {"type": "lambda", "arn": "arn:aws:lambda:eu-west-1:123456789012:function:mine"}
+    foreign_lambda = {"type": "lambda", "arn": "arn:aws:lambda:eu-west-1:123456789012:function:mine"}
     story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-    story.deploy({"a": handler_step(runtime=mine, timeout="30s")})
+    story.deploy({"a": handler_step(runtime=foreign_lambda, timeout="30s")})
     story.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
     story.send()
     story.begins()
@@ -251,16 +251,16 @@ def two_containers(story: Story) -> None:
     story.begins()
     story.send()
     story.minutes(1)
-    assert len(ecs.tasks) == 2  # though one may have been asked for twice
+    assert len(ecs.tasks) == 2  # although one may have been requested twice
 
 
 class Ecs:
-    """Every task ends at once, and has reported; the same client token is the same task."""
+    """Every task ends at once and has reported. The same client token means the same task."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches, self._s3, self.tasks = batches, boto3.client("s3"), set[str]()
         place: Any = {"LocationConstraint": batches.resources.region}
-        with suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):  # of the account before
+        with suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):  # of the previous account
             self._s3.create_bucket(Bucket=batches.resources.bucket, CreateBucketConfiguration=place)
         for service, name, do in (("ecs", "before-call.ecs.RunTask", self._run), ("s3", "before-call", batches.note)):
             events = clients.client(service).meta.events
@@ -312,7 +312,7 @@ every_story = pytest.mark.parametrize("story", STORIES, ids=lambda value: str(va
 
 
 @contextmanager
-def told(story: Callable[[Story], None], resources: Resources, **crash: int) -> Iterator[Story]:
+def played(story: Callable[[Story], None], resources: Resources, **crash: int) -> Iterator[Story]:
     with time_machine.travel(NOW, tick=False) as clock:
         value = Story(resources, clock)
         for name, number in crash.items():
@@ -323,7 +323,7 @@ def told(story: Callable[[Story], None], resources: Resources, **crash: int) -> 
 
 
 def result(story: Story) -> list[Any]:
-    """What people can see of all runs."""
+    """The details of all runs."""
     return sorted(
         (
             stored.function,
@@ -344,18 +344,18 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_crash_before_any_write_changes_nothing_in_the_end(
     resources: Resources, story: Callable[[Story], None], new_account: Callable[[], Resources]
 ) -> None:
-    with told(story, resources) as whole:
+    with played(story, resources) as whole:
         expected, requests, batches = result(whole), list(whole.batches.requests), whole.batches.batches
     assert expected
     assert not [row for row in expected if row[1] == "RUNNING"]
     assert set(requests) <= WRITES | READS
     wrong: dict[Any, Any] = {}
     for number in range(sum(name in WRITES for name in requests)):
-        with told(story, new_account(), crash_at=number) as value:
+        with played(story, new_account(), crash_at=number) as value:
             if result(value) != expected:
                 wrong[number, tuple(value.batches.requests)] = result(value)
-    for number in range(batches):  # each batch is done, and comes again
-        with told(story, new_account(), crash_after=number) as value:
+    for number in range(batches):  # each batch is processed, and then delivered again
+        with played(story, new_account(), crash_after=number) as value:
             if result(value) != expected:
                 wrong["twice", number] = result(value)
     assert wrong == {}, expected
@@ -377,11 +377,11 @@ def test_the_end_of_a_run_is_told_though_whoever_cancelled_it_died_and_nobody_as
         story.clock.shift(timedelta(seconds=10))
         story.drain()
 
-    with told(ask_once, resources) as whole:
+    with played(ask_once, resources) as whole:
         requests = whole.batches.requests
     cancelled = 0
     for number in range(sum(name in WRITES for name in requests)):
-        with told(ask_once, new_account(), crash_at=number) as story:
+        with played(ask_once, new_account(), crash_at=number) as story:
             ends = {run[0]: run[1] for run in result(story)}
             assert ends in ({"f": "RUNNING"}, {"f": "CANCELLED", "g": "COMPLETED"}), number
             cancelled += ends["f"] == "CANCELLED"

@@ -1,4 +1,4 @@
-"""A process of route or advance may die before any of its requests to AWS, and every message may come twice."""
+"""A process of route or advance may crash before any request to AWS, and any message may be delivered twice."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ def answer(ctx: Json) -> Any:
 
 
 def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int | None = None) -> None:
-    """Run a story, with a crash before the request of that number. `deployed`: the account once the function is
-    deployed, with which all tellings but the first begin."""
+    """Runs a story with a crash before the request of this number.
+
+    `deployed`: a copy of the account after the deployment, with which all variants but the first begin.
+    """
     steps, events = STORIES[story]
     if deployed:
         deployed[0].restore()
@@ -60,12 +62,12 @@ def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int |
     batches.requests.clear()
     batches.crash_at = crash_at
     for number, (name, data) in enumerate(events):
-        batches.send(name, data, id=f"{number:032x}")  # the same in each telling, and so are ids of runs
+        batches.send(name, data, id=f"{number:032x}")  # the same in each variant, so that the ids of runs are the same
         batches.drain()
 
 
 def result(batches: Batches) -> list[Any]:
-    """What people can see of all runs."""
+    """The details of all runs."""
     return [
         (
             stored.run.status,
@@ -109,7 +111,7 @@ def test_a_batch_that_was_done_may_come_again(
 
 
 def assert_nothing_is_left(batches: Batches) -> None:
-    """No wait and no timer of a run that has ended. After a crash one may be, which finds nothing and expires."""
+    """Ended runs leave no waits and timers. After a crash one may remain, which has no effect and expires."""
     items = clients.client("dynamodb").scan(TableName=batches.resources.table)["Items"]
     kinds = Counter(item["pk"]["S"].partition("#")[0] for item in items)
     assert (kinds["W"], kinds["T"]) == (0, 0)
@@ -135,7 +137,9 @@ def test_every_message_may_come_twice(resources: Resources) -> None:
 
 
 def test_of_two_events_with_one_value_that_race_one_starts_a_run(resources: Resources) -> None:
-    """The first Lambda dies between its claim and its run; the second one sees the claim; the first one comes again."""
+    """The first Lambda crashes between the claim and the run; the second finds the claim; then the first is delivered
+    again.
+    """
     batches = Batches(resources, answer)
     batches.deploy({"a": handler_step()}, idempotency="event.data.order")
     batches.send(data={"order": 0}, id="warm")

@@ -1,4 +1,4 @@
-"""Functions in a stack of somebody's own: what CloudFormation makes of the template runs, changes, and goes."""
+"""Functions in CloudFormation stacks of users: create, update, delete."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from stepwell.testing.aws import AwsStepwell, aws_account
 from stepwell.testing.batches import handler_step
 
 Json = dict[str, Any]
-CODE = "def say(event, context):\n    return {said!r}\n"
+CODE = "def say(event, context):\n    return {text!r}\n"
 
 
 class CloudFormation:
-    """Makes the resources of a template in the emulated account, as far as ours have any, in the order they ask for."""
+    """Creates the resources of a template that the emulated account supports, in the order of their dependencies."""
 
     def __init__(self, stepwell: AwsStepwell, folder: Path) -> None:
         self._stepwell, self._folder = stepwell, folder
-        self._made: dict[str, str] = {}  # by logical id: its `Ref`
+        self._made: dict[str, str] = {}  # the `Ref` of each resource, by logical id
         self._attributes: dict[str, str] = {}
         self._custom: dict[str, str] = {}  # physical ids of custom resources
         self._deploys = 0
@@ -60,7 +60,7 @@ class CloudFormation:
             self._request("Delete", logical_id, self._template["Resources"][logical_id])
 
     def _remove(self, logical_id: str, fields: Json) -> None:
-        """What has left the template, unless the template that it was in says that it stays."""
+        """Deletes resources that are no longer in the template, unless the old template retains them."""
         if fields.get("DeletionPolicy", "Delete") != "Delete":
             return
         if logical_id in self._custom:
@@ -113,7 +113,7 @@ class CloudFormation:
         self._made[logical_id] = name
 
     def _request(self, kind: str, logical_id: str, fields: Json) -> None:
-        """Call the Lambda that the service token names, and wait for what it puts at the address that it is given."""
+        """Calls the Lambda of the service token, and waits for the answer at the response URL."""
         properties = self._resolved(fields["Properties"])
         assert properties["ServiceToken"] == "arn of the registrar"
         with _waiting_for_answers(self.answers) as url:
@@ -151,7 +151,7 @@ class CloudFormation:
 
 
 def _parameter(name: str) -> str:
-    """The value of an SSM parameter, which CloudFormation reads when it deploys."""
+    """The value of an SSM parameter, which CloudFormation reads during a deployment."""
     value: str = boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
     return value
 
@@ -169,7 +169,7 @@ def _references(value: Any) -> list[str]:
 
 
 class _waiting_for_answers:  # noqa: N801 (it is used as a function)
-    """An address that takes one answer."""
+    """A server that accepts one answer."""
 
     def __init__(self, answers: list[Json]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -203,13 +203,13 @@ def stepwell() -> Iterator[AwsStepwell]:
 
 
 def write(folder: Path, text: str) -> Path:
-    """A function whose second step comes an hour after the first."""
+    """A function whose second step runs an hour after the first."""
     step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.say"}}
     later = {**step, "after": [{"step": "now", "wait": "1h"}]}
     definition = {"id": folder.name, "triggers": [{"event": "go"}], "steps": {"now": step, "later": later}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stepwell.json").write_text(json.dumps(definition))
-    (folder / "app.py").write_text(CODE.format(said=text))
+    (folder / "app.py").write_text(CODE.format(text=text))
     return folder
 
 
@@ -274,7 +274,7 @@ def test_a_stack_that_is_deployed_again_makes_no_new_version(stepwell: AwsStepwe
 def test_of_functions_that_are_made_at_the_same_time_each_waits_until_routers_know_its_waits(
     resources: Resources,
 ) -> None:
-    """CloudFormation makes all resources of a stack in parallel: one finds staged what the other is about to use."""
+    """CloudFormation creates resources in parallel: one may find paths staged that another is about to use."""
     slept: list[str] = []
     live_then: list[list[str]] = []
 
@@ -300,9 +300,9 @@ def test_of_functions_that_are_made_at_the_same_time_each_waits_until_routers_kn
 
     make("f", meanwhile=lambda: make("g"))
     assert slept == ["f", "g"]
-    assert live_then == [[], ["g"]]  # while g slept, and when f had
+    assert live_then == [[], ["g"]]  # while g slept, and after f had
     slept.clear()
-    make("f")  # which waits for nothing new
+    make("f")  # it waits for nothing new
     assert slept == []
 
 

@@ -1,4 +1,4 @@
-"""Types of events on AWS: what comes over the bus, what is read how often, and who changes types at the same time."""
+"""Event types on AWS: events from the bus, the number of reads, and concurrent changes of types."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_event_that_was_accepted_goes_on_whatever_its_type_says_when_its_mess
 ) -> None:
     batches.deploy({"a": handler_step()}, on="order/placed", id="orders")
     message = sqs_event([from_the_bus({})])
-    batches.crash_at = len(batches.requests) + 5  # looks for functions, for one's definition, for types; event; run
+    batches.crash_at = len(batches.requests) + 5  # start items, one definition, types; event; run
     with pytest.raises(Crash):
         batches.consumer.route(message)
     assert "order/placed" in names(batches)
@@ -171,7 +171,7 @@ def test_ingest_looks_for_types_once_in_a_while_and_reads_a_schema_once(
     requests.clear()
     for amount in range(5):
         accepted(ingest(http(f"/e/{key}", json.dumps({"name": "order/placed", "data": {"amount": amount}}))))
-    assert requests == ["GetItem"] * 3  # the key, what types there are, the schema
+    assert requests == ["GetItem"] * 3  # the key, the list of types, the schema
 
 
 def test_ingest_does_not_look_at_types_that_only_warn(
@@ -219,7 +219,7 @@ def test_two_who_register_at_the_same_time_lose_nothing(types: TypeStore, resour
 
 @contextmanager
 def lost_answers(operation: str) -> Iterator[None]:
-    """The first answer of DynamoDB is lost on the way, and boto3 asks again."""
+    """The first answer of DynamoDB is lost, and boto3 sends the request again."""
     lost: list[str] = []
 
     def again(**_: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Far timers become messages: many requests at a time, the most urgent first, and none is lost where `tick` stops."""
+"""Far timers become messages: with parallel requests, in the order of due times, and without losses where `tick` stops."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Accepted:
 
 @contextmanager
 def queue(answer: Callable[[list[Json]], list[str]]) -> Iterator[None]:
-    """SQS, whose answer to a batch of messages names those that it refuses."""
+    """SQS that refuses some messages of a batch."""
 
     def take(params: Json, **_: Any) -> tuple[Any, Json]:
         entries = json.loads(params["body"])["Entries"]
@@ -51,7 +51,10 @@ def queue(answer: Callable[[list[Json]], list[str]]) -> Iterator[None]:
 
 
 def put_timers(batches: Batches, count: int) -> list[int]:
-    """Timers of as many runs, due one after the other within the next minutes; answers when."""
+    """Creates one timer for each of several runs, due one after the other in the next minutes.
+
+    Returns the due times.
+    """
     dues = [now_ms() + SOON_MS + number for number in range(count)]
     put_timers_at(batches, dues)
     return dues
@@ -78,13 +81,13 @@ def move(batches: Batches, for_ms: int = 1) -> int:
 
 
 def send_late(batches: Batches) -> int:
-    """Of all shards."""
+    """The timers of all shards."""
     far_timers = batches.scheduler.far_timers
     return sum(far_timers.send_late(shard, now_ms(), until=now_ms() + 1) for shard in range(TIMER_SHARDS))
 
 
 def test_many_batches_are_on_their_way_to_the_queue_at_a_time(batches: Batches, clock: Any) -> None:
-    """None is answered before all of them have come."""
+    """Requests are answered only after all of them have arrived."""
     put_timers(batches, 2 * 10 * IN_PARALLEL)
     barrier = threading.Barrier(IN_PARALLEL, timeout=60)
 
@@ -225,7 +228,7 @@ def test_a_timer_is_sent_ten_minutes_before_it_is_due_and_not_a_millisecond_earl
 
 
 def test_what_a_clock_that_was_ahead_has_sent_too_early_is_sent_in_time(batches: Batches, clock: Any) -> None:
-    """Its messages may have come, and waited for nothing, long before."""
+    """The messages may have arrived long before, when nothing waited for the timers."""
     put_timers(batches, 3)
     ahead = {**TIMERS_STATE, "k": {"S": f"{now_ms() + 5 * 3_600_000:015}#run#2.0.0"}}
     batches.outside_db.put_item(TableName=batches.resources.table, Item=ahead)
@@ -236,7 +239,7 @@ def test_what_a_clock_that_was_ahead_has_sent_too_early_is_sent_in_time(batches:
 def test_only_a_timer_that_was_sent_and_is_late_is_sent_once_more(batches: Batches, clock: Any) -> None:
     now = now_ms()
     put_timers_at(batches, [now - LATE_MS - 1, now - LATE_MS])
-    assert send_late(batches) == 0  # they wait to be sent for the first time
+    assert send_late(batches) == 0  # they have not been sent yet
     assert move(batches) == 2
     assert send_late(batches) == 1
     clock.shift(0.001)
@@ -266,7 +269,7 @@ def test_a_late_timer_that_the_queue_refuses_is_an_error(batches: Batches, clock
 
 
 def test_what_is_behind_messages_that_the_queue_refuses_is_not_taken_for_sent(batches: Batches, clock: Any) -> None:
-    """Batches are on their way at a time: those behind may have been taken before the refusal is known."""
+    """Several batches are sent in parallel: later ones may succeed before the refusal is known."""
     dues = put_timers(batches, 30)
     refused = dues[0]
     with (

@@ -1,5 +1,4 @@
-"""Every step's role may put messages on the queue `outcomes`: none of them makes time pass, or wakes what waits for
-something else."""
+"""Every step may send messages to the queue `outcomes`. No such message makes time pass or wakes the wrong wait."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ PAID = {"event": "paid", "ttl": "10m"}
 
 
 def timer(batches: Batches, kind: TimerKind, index: int = 0, attempt: int = 0) -> Json:
-    """A timer of the one run, that says it is due."""
+    """A message that claims that a timer of the only run is due."""
     ((stored, _),) = batches.runs()
     return {"stepwell": "timer", "run": stored.run.id, "timer": [int(kind), index, attempt], "due": 1}
 
@@ -34,7 +33,7 @@ def begin(batches: Batches, steps: Json) -> None:
 
 
 def forge(batches: Batches, *messages: Json) -> None:
-    """All of them in one batch, and then what comes of them."""
+    """Delivers all messages in one batch, and processes everything that follows."""
     assert batches.consumer.advance(sqs_event(list(messages))) == {"batchItemFailures": []}
     batches.drain()
 
@@ -95,7 +94,7 @@ def test_an_approval_is_open_until_its_time_has_come_whatever_is_said(batches: B
     begin(batches, {"ask": asks, "a": handler_step()})
     for attempt in (0, 1, 2):
         forge(batches, timer(batches, DECISION, 0, attempt))
-        forge(batches, timer(batches, DECISION, 1, attempt))  # of a step that nobody is asked about
+        forge(batches, timer(batches, DECISION, 1, attempt))  # of a step without an approval
     forge(batches, destination(batches.invoked[0], {}))
     for attempt in (0, 1, 2, 99):
         forge(batches, timer(batches, DECISION, 0, attempt))
@@ -187,7 +186,7 @@ def test_a_tick_without_its_token_starts_nothing(batches: Batches, clock: Any, k
         batches.drain()
     assert (batches.runs(), batches.invoked) == ([], [])
     count = batches.outside.get_queue_attributes(QueueUrl=batches.resources.outcomes_queue, AttributeNames=["All"])
-    assert count["Attributes"]["ApproximateNumberOfMessagesDelayed"] == "0"  # and it does not go round for ever
+    assert count["Attributes"]["ApproximateNumberOfMessagesDelayed"] == "0"  # it is not repeated for ever
 
 
 @pytest.mark.parametrize("kind", FORGED_TICKS)
@@ -241,7 +240,7 @@ def test_a_tick_that_comes_early_since_a_clock_is_behind_starts_its_run_in_time(
 
 
 def test_a_wake_without_its_token_wakes_nothing(batches: Batches) -> None:
-    """Not by another event either, nor by one that may wake nothing, since it is kept for a replay alone."""
+    """No other event wakes the run, and no event that may wake nothing because it was stored for a replay."""
     begin(batches, {"a": handler_step({"step": "$trigger", "async": PAID})})
     batches.deploy({"a": handler_step()}, id="g")
     replayed = event_from({"name": "paid", "id": "replayed", "ts": now_ms()})

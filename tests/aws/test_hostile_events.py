@@ -1,4 +1,4 @@
-"""Events as long as a sender may make them: everything that is stored about them fits DynamoDB's keys and items."""
+"""Events with the longest allowed fields: everything that is stored about them fits DynamoDB's keys and items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BY_KEY = {"event": SECOND, "match": "async.data.text == event.data.text", "ttl":
 
 
 def deliver(batches: Batches) -> None:
-    """Not until nothing is left: what cannot be stored would come again and again."""
+    """Runs only a few rounds: an event that cannot be stored would be delivered again and again."""
     for _ in range(6):
         batches.route()
         batches.advance()
@@ -66,7 +66,7 @@ def test_an_event_fits_its_item_however_many_functions_it_does_not_start(batches
 
 
 def put_whole(**fields: object) -> Json:
-    """As ingest puts an event on the bus, which anybody may do who may put on it at all."""
+    """Puts an event on the bus in the format of ingest, as any sender on the bus may do."""
     detail = {"name": "go", "data": {"n": 2}, "user": {}, "id": "good", "ts": 1, "v": None, **fields}
     values = {"version": "0", "id": str(uuid4()), "detail-type": "go", "time": "2026-06-01T10:00:30Z", "detail": detail}
     return {**values, "source": "stepwell.api"}

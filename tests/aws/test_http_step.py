@@ -1,4 +1,4 @@
-"""Steps that are web addresses on AWS: what is called, and what the engine makes of the report."""
+"""HTTP steps on AWS: the request, and the outcome that the engine reads from the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INPUT: Json = {
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with what `answer` says, and keeps what it got."""
+    """A server that answers each request with `answer`, and records the requests."""
 
     daemon_threads = True
     answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(answer)
         except OSError:
-            pass  # the client is gone
+            pass  # the client has disconnected
 
     def log_message(self, *_: object) -> None: ...
 
@@ -84,7 +84,7 @@ def steps(resources: Resources) -> HttpSteps:
 
 
 def report(steps: HttpSteps, url: str, remaining_ms: int = 900_000, **order: Any) -> Json:
-    """What Lambda makes of it: both ways it is JSON."""
+    """The report after Lambda has converted it to JSON twice."""
     document = {**INPUT, "ctx": {**INPUT["ctx"], "token": "t0ken"}}
     whole = {"stepwell": "http", "url": url, "headers": {}, "timeout_ms": 15_000, "input": document, **order}
     answer: Json = json.loads(json.dumps(steps.call(json.loads(json.dumps(whole)), remaining_ms)))

@@ -1,4 +1,4 @@
-"""Images of steps: what registries say of them, and building them with podman or docker into a real registry."""
+"""Container images of steps: reading from registries, and building with podman or docker into a real registry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def registry() -> Iterator[Registry]:
 
 
 def _put(registry: Registry, version: str, architecture: str = "amd64", **config: Any) -> str:
-    """An image without layers; its digest."""
+    """Pushes an image without layers. Returns the digest."""
     content = orjson.dumps({"architecture": architecture, "os": "linux", "config": config})
     registry.blobs[digest_of(content)] = content
     manifest = {"schemaVersion": 2, "config": {"digest": digest_of(content)}, "layers": []}
@@ -50,7 +50,7 @@ def _put_index(registry: Registry, version: str, architectures: list[str]) -> No
     registry.put_manifest("team/step", version, INDEX, orjson.dumps({"schemaVersion": 2, "manifests": manifests}))
 
 
-# --- images that are there -------------------------------------------------------------------------------------------
+# --- existing images -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_image_for_other_machines_is_refused(registry: Registry) -> None:
             named_image(f"{registry.host}/team/step:{version}", ("/run",))
 
 
-# --- images that are built -------------------------------------------------------------------------------------------
+# --- images that push builds -----------------------------------------------------------------------------------------
 
 
 def _code(folder: Path, command: str) -> StepCode:

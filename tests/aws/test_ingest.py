@@ -1,4 +1,4 @@
-"""`POST /e` on AWS: what HTTP APIs hand over, what comes back, and what is on the bus or in the queue then."""
+"""`POST /e` on AWS: requests of API Gateway, the answers, and the events on the bus or in the queue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key(resources: Resources) -> str:
 
 @pytest.fixture(params=["bus", "direct"])
 def ingest(resources: Resources, request: pytest.FixtureRequest) -> Ingest:
-    """Whatever comes to the bus goes to the queue."""
+    """All events on the bus go to the queue."""
     if request.param == "bus":
         events = client("events")
         pattern = json.dumps({"source": [{"prefix": ""}]})
@@ -44,7 +44,7 @@ def ingest(resources: Resources, request: pytest.FixtureRequest) -> Ingest:
 
 
 def http(path: str, body: str | bytes | None = "", method: str = "POST", **headers: str) -> Json:
-    """A request as HTTP APIs shape it (payload format 2.0)."""
+    """A request in the format of API Gateway (payload format 2.0)."""
     request: Json = {
         "version": "2.0",
         "rawPath": path,
@@ -72,7 +72,7 @@ def refused(answer: Json, status: int) -> Json:
 
 
 def queued(resources: Resources) -> Iterator[Json]:
-    """The events in the queue, as route reads them."""
+    """The events in the queue, read in the same way as by route."""
     while (
         messages := client("sqs")
         .receive_message(QueueUrl=resources.events_queue, MaxNumberOfMessages=10)
@@ -199,7 +199,7 @@ def test_it_answers_browsers_as_the_local_server_does(ingest: Ingest) -> None:
 
 
 def refuse_entries(service: str, event: str, answer: Callable[[list[Any]], Json]) -> list[int]:
-    """Let AWS refuse some entries; the numbers of entries of each request that was made."""
+    """Makes AWS refuse some entries. Returns the numbers of the entries in each request."""
     asked: list[int] = []
 
     def respond(params: Json, **_: Any) -> Any:
@@ -258,7 +258,7 @@ def test_who_sends_while_types_cannot_be_read_for_throttling_is_asked_to_send_ag
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     ingest = ingest_of(resources)
-    accepted(ingest(http(f"/e/{key}", '{"name": "a"}')))  # the key is known from now on
+    accepted(ingest(http(f"/e/{key}", '{"name": "a"}')))  # the key is cached from now on
     refuse = {"Error": {"Code": code, "Message": "no"}}
 
     class Refusal:

@@ -1,4 +1,4 @@
-"""Many items at a time: what DynamoDB leaves out of a request is asked for again, and nothing is asked for twice."""
+"""Batches of items: unprocessed keys and items are requested again, and none twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Ok:
 
 @contextmanager
 def asked(operation: str, answer: Callable[[Json], Json | None]) -> Iterator[list[int]]:
-    """How many keys or items each request names. An answer of None lets the table answer."""
+    """The number of keys or items in each request. An answer of None lets the table answer."""
     sizes: list[int] = []
 
     def take(params: Json, **_: Any) -> tuple[Any, Json] | None:
@@ -75,7 +75,7 @@ def test_nothing_is_asked_for_where_nothing_is_wanted(resources: Resources) -> N
 
 
 def test_keys_that_dynamodb_leaves_out_are_asked_for_again(resources: Resources) -> None:
-    """It is full, or busy: then it may even answer with nothing."""
+    """DynamoDB is full or busy: it may even process nothing."""
     left = [3, 2, 2, 1, 1]
 
     def answer(request: Json) -> Json:
@@ -116,7 +116,7 @@ def test_a_partition_is_read_from_where_one_wants_to_where_its_names_end(resourc
     assert read("b#", first="b#2") == ["b#2", "b#3"]
 
 
-# --- what stands elsewhere -------------------------------------------------------------------------------------------
+# --- results in other items ------------------------------------------------------------------------------------------
 
 
 def test_results_that_stand_elsewhere_are_read_once_and_when_they_are_needed() -> None:

@@ -1,4 +1,4 @@
-"""API keys in DynamoDB: who may do what, from when on, and what a guess costs."""
+"""API keys in DynamoDB: permissions, when changes take effect, and the cost of guessing."""
 
 from __future__ import annotations
 

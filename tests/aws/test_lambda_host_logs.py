@@ -1,4 +1,4 @@
-"""What the emulated Lambda keeps of what its sandboxes print."""
+"""The logs that the emulated Lambda stores of the output of sandboxes."""
 
 from __future__ import annotations
 

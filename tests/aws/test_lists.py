@@ -1,4 +1,4 @@
-"""The lists of events and runs: their order, what is written for them, and how few requests read them."""
+"""Lists of events and runs: order, writes, and the number of requests to read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lists(resources: Resources) -> Lists:
 
 @pytest.fixture
 def now() -> Iterator[int]:
-    """The middle of a month, whenever this runs."""
+    """The middle of a month, whatever the current date is."""
     with time_machine.travel("2026-11-15T12:00:00Z", tick=False):
         yield time.time_ns() // 1_000_000
 

@@ -10,7 +10,7 @@ import pytest
 from stepwell.aws.api.logs import MAX_LOG_BYTES, Logs, Source, of_invocation, of_task
 from stepwell.aws.clients import client
 
-NOW = time.time_ns() // 1_000_000 - 60_000  # CloudWatch takes no line of the future
+NOW = time.time_ns() // 1_000_000 - 60_000  # CloudWatch refuses lines with a time in the future
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Runs may last for a year: what they come to need outlives the retention of what has ended."""
+"""Runs may last for a year: the items that they need outlive the retention of ended runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = {"text": "x" * 5000}
 
 
 def expire(batches: Batches) -> int:
-    """What DynamoDB does by itself; how many items are gone."""
+    """Deletes expired items, as DynamoDB does. Returns the number of items."""
     db, table = batches.outside_db, batches.resources.table
     old = [
         {"pk": item["pk"], "sk": item["sk"]}
@@ -113,7 +113,7 @@ def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: An
     broken = batches.send(data={"text": "y" * 500})
     batches.drain()
     db = batches.outside_db
-    db.delete_item(TableName=batches.resources.table, Key=event_key(broken))  # by whoever
+    db.delete_item(TableName=batches.resources.table, Key=event_key(broken))  # by any process
     batches.send()
     batches.drain()
     batches.start()
@@ -125,7 +125,7 @@ def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: An
     statuses = sorted(stored.run.steps[1].status.name for stored, _ in batches.runs())
     assert statuses == ["COMPLETED", "COMPLETED", "PENDING", "PENDING"]
     clock.shift(3 * 86_400)
-    batches.scheduler.sweep(range(8))  # looks at all of them
+    batches.scheduler.sweep(range(8))  # checks all of them
 
 
 def test_a_step_whose_input_cannot_be_read_fails_and_is_logged(batches: Batches, clock: Any) -> None:
@@ -159,13 +159,13 @@ def test_a_rerun_of_an_old_event_has_it_to_its_end(batches: Batches, clock: Any)
 
 
 def test_a_wait_is_there_until_its_deadline_has_passed(batches: Batches, clock: Any) -> None:
-    """DynamoDB may delete an item in the very second that its `ttl` names."""
+    """DynamoDB may delete an item in the same second as the `ttl`."""
     batches.deploy(
         {"a": handler_step(), "b": handler_step({"step": "a", "async": {**PAID, "match": "async.data.n > 0"}})}
     )
     batches.send()
     batches.drain()
-    clock.shift(2 * 86_400 - 1)  # to the last second of its `ttl`
+    clock.shift(2 * 86_400 - 1)  # up to the last second of the `ttl`
     expire(batches)
     batches.start()
     batches.send("paid", {"n": 1})

@@ -1,4 +1,4 @@
-"""A wait whose `match` gives no key looks at all events of its name: of many, in several invocations."""
+"""A wait whose `match` gives no key scans all events of the name; many of them take several invocations."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_wait_that_nothing_satisfies_ends_after_as_many_looks_as_it_takes(batc
     batches.scheduler.tick()
     before = batches.batches
     batches.drain()
-    assert batches.batches - before == 5  # the deadline, three more for those behind ten, the end of the last step
+    assert batches.batches - before == 5  # the deadline, three more for the events after ten, the end of the last step
     assert ran(batches) == ["a", "late"]
 
 
@@ -71,7 +71,7 @@ def test_an_event_that_came_before_the_wait_is_found_however_many_came_before_it
 
 
 def paid_during_the_delay(batches: Batches) -> None:
-    """The event that a run waits for is behind twelve others."""
+    """The event for which a run waits comes after twelve others."""
     deploy(batches, wait="10m")
     batches.send()
     batches.drain()
@@ -79,12 +79,12 @@ def paid_during_the_delay(batches: Batches) -> None:
 
 
 def waits_behind(batches: Batches, beginning: Beginning[None], clock: Any, crash_at: int | None) -> list[str]:
-    """The requests that finding an event behind twelve others takes."""
+    """The requests that finding an event after twelve others takes."""
     beginning.tell(batches)
     clock.shift(timedelta(minutes=10))
     batches.crash_at = crash_at
     batches.drain()
-    clock.shift(1)  # a message that comes again is visible a moment later
+    clock.shift(1)  # a redelivered message is visible a moment later
     batches.drain()
     return batches.requests
 

@@ -1,6 +1,6 @@
-"""Which messages are the same cause. Runs store these identities, so they must not change from one version to the next.
+"""Message identities. Runs store them, so they must not change from one version of Stepwell to the next.
 
-The expected identities are those that Stepwell has stored so far: it found them in a message's text, by its beginning.
+The expected identities are those that earlier versions have stored, which were found by the start of the text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RUN = "abcdefghijklmnopqrstuvwxyz"
 SQS_ID = "5c0f1b9e-6a0d-4d8c-9a2c-0f5f2f1f7a11"
 EVENT_ID = "7bf73129-1428-4cd3-a780-95db273d1602"
 DETAIL = {"name": "go", "data": {"version": "0", "id": "inner"}, "id": "e1", "user": {}, "ts": 1, "v": None}
-# The order of the fields, and no space between them: as EventBridge delivers events, with and without our own ingest.
+# EventBridge sends the fields in this order and without spaces, for our own ingest and for other senders.
 ENVELOPE = {
     "version": "0",
     "id": EVENT_ID,
@@ -73,7 +73,7 @@ OTHERS: dict[str, bytes] = {
 
 
 def as_before(text: str) -> tuple[str, bool]:
-    """The identity as Stepwell found it in a message's text before it parsed messages."""
+    """The identity as earlier versions found it, by searching the text of a message."""
     if ended := re.match(r'\{"stepwell":"ended","run":"([a-z2-7]{26})"\}', text):
         return f"ended/{ended[1]}", True
     envelope = re.match(r'\{"version": ?"0", ?"id": ?"([^"]+)"', text)

@@ -1,4 +1,4 @@
-"""Traces of the engine's Lambdas: only where they are asked for, and only of invocations that Lambda samples."""
+"""Traces of the engine's Lambdas: only if they are turned on, and only for invocations that Lambda samples."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ print(*seen)
 
 
 def run(sampled: bool, code: str = HANDLER, **env: str) -> tuple[str, list[dict[str, Any]]]:
-    """What a Lambda's process prints, and the segments that it sends to X-Ray's daemon."""
+    """The output of a Lambda's process, and the segments that it sends to X-Ray's daemon."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
         on_lambda = {
@@ -88,19 +88,20 @@ def test_what_a_sampled_invocation_asks_of_aws_is_traced() -> None:
     assert handler["name"] == "## handler"
     assert (request["name"], request["aws"]["operation"]) == ("dynamodb", "GetItem")
     assert request["parent_id"] == handler["id"]
-    assert "answer" not in json.dumps(sent)  # which is of no use in a trace, and may be anybody's data
+    assert "answer" not in json.dumps(sent)  # useless in a trace, and may contain personal data
 
 
 @pytest.mark.parametrize(("sampled", "env"), [(False, {"STEPWELL_TRACING": "true"}), (True, {})])
 def test_nothing_else_is_traced(sampled: bool, env: dict[str, str]) -> None:
     printed, sent = run(sampled=sampled, **env)
     assert sent == []
-    assert printed == str(bool(env))  # without traces, what makes them is not loaded
+    assert printed == str(bool(env))  # without traces, the tracer is not imported
 
 
 def test_a_step_that_a_traced_lambda_starts_is_part_of_its_trace() -> None:
-    """Lambda takes the trace from the request that invokes it, also if it runs later:
-    https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html"""
+    """Lambda takes the trace from the request that invokes the function, even if it runs later:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
+    """
     header, _ = run(sampled=True, code=STARTER, STEPWELL_TRACING="true")
     assert header.startswith("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=")
     assert header.endswith(";Sampled=1")

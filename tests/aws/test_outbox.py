@@ -1,6 +1,6 @@
-"""Batches of messages and events: how they are cut, and what is sent again when AWS refuses a part of them.
+"""Batches of messages and events: how they are split, and which entries are sent again after partial failures.
 
-SendMessageBatch and PutEvents succeed in part, and say which entries failed:
+SendMessageBatch and PutEvents may succeed in part, and list the failed entries:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 """
@@ -27,7 +27,7 @@ class Accepted:
 
 
 class Aws:
-    """Takes what it is sent, but for the entries that it refuses so many times."""
+    """Accepts entries, except those that it refuses a number of times."""
 
     def __init__(self) -> None:
         self.requests: list[list[str]] = []

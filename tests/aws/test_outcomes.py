@@ -1,4 +1,4 @@
-"""What becomes of every answer that a step, its adapter or Lambda itself can give."""
+"""The outcome for each answer that a step, the adapter or Lambda itself can give."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def failed(kind: str, message: str, *, final: bool = False, **more: Any) -> Outc
     return Outcome(None, Error(kind, message, **more), retryable=not final, retry_after_ms=delay)
 
 
-# --- handlers: what they return is what they say ---------------------------------------------------------------------
+# --- handlers: the outcome is the returned value ---------------------------------------------------------------------
 
 RETURNED: dict[str, tuple[Any, Outcome]] = {
     "an object": ({"ok": True}, Outcome(b'{"ok":true}')),
@@ -168,7 +168,7 @@ def test_what_lambda_does_not_call_a_success_is_none(step: Step, condition: str 
     assert (outcome.error.kind, outcome.retryable) == ("crash", True)
 
 
-# --- what Lambda says of a function that failed ----------------------------------------------------------------------
+# --- failed functions, as Lambda reports them ------------------------------------------------------------------------
 
 ERRORS: dict[str, tuple[Any, Outcome]] = {
     "an exception": (
@@ -238,7 +238,7 @@ def test_what_lambda_says_of_a_function_that_failed(case: str) -> None:
 
 
 def report(stdout: bytes = b"", **fields: Any) -> Json:
-    """As the adapter sends it of a program that ended well."""
+    """The report that the adapter sends of a successful program."""
     values: Json = {"stdout": base64.b64encode(stdout).decode(), "size": len(stdout), "long": False, "tail": ""}
     return {"stepwell": 1, "exit": 0, "signal": None, **values, "timed_out": False, "start_error": None, **fields}
 
@@ -288,7 +288,7 @@ REPORTS: dict[str, tuple[Json, Outcome]] = {
 def test_a_programs_report_is_read_by_the_contracts_rules(case: str) -> None:
     fields, expected = REPORTS[case]
     assert outcome_of_destination(record(fields), PROGRAM, NOW) == expected
-    assert outcome_of_report(fields, NOW, TIMEOUT_MS) == expected  # a container's, from the bucket
+    assert outcome_of_report(fields, NOW, TIMEOUT_MS) == expected  # the report of a container, from the bucket
 
 
 @pytest.mark.parametrize("stdout", [b"", b"the last line is no JSON\n"])

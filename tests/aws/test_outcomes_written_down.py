@@ -1,4 +1,4 @@
-"""Outcomes of a wide run that are written down and wait: which of them count when somebody folds."""
+"""Pending outcomes of a wide run: which of them a fold uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST, SECOND = Outcome(output=b'"first"'), Outcome(output=b'"second"')
 
 
 def running(attempt: int = 1) -> Run:
-    """A run with two steps, of each of which this attempt runs."""
+    """A run with two steps that both run this attempt."""
     step = {"path": "file://."}
     raw = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step, "b": step}}
     run = new_run("run", compile_plan(parse_definition(raw).normalised(), 1), NOW)

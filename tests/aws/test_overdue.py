@@ -1,4 +1,4 @@
-"""What is late of a run, to the millisecond, and when the sweeper looks at it next."""
+"""When facts of a run are overdue, to the millisecond, and when the sweeper checks the run next."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_nothing_is_late_of_a_step_that_nothing_is_expected_of(status: StepStatu
 
 @pytest.mark.parametrize("name", LATE)
 def test_a_run_is_looked_at_when_the_first_fact_is_late_and_a_far_timer_needs_no_look(name: str) -> None:
-    """A far timer is an item of its own, that is sent until the run has acted upon it."""
+    """A far timer is a separate item, which is sent until the run has handled it."""
     record, _, late_at = LATE[name]
     due_at = FAR.get(name, late_at)
     assert next_check_at(record, due_at - MAX_DELAY_MS, AGE_MS) == late_at

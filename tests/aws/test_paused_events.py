@@ -1,5 +1,4 @@
-"""Events that are kept for a paused function: none is lost and none runs twice, whoever crashes, and however old what a
-router knows is."""
+"""Events that are kept for a paused function: none is lost and none runs twice, despite crashes and old caches."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def test_many_are_routed_a_page_at_a_time(resources: Resources) -> None:
 
 
 def test_a_crash_before_any_request_loses_and_doubles_nothing(new_account: Callable[[], Resources]) -> None:
-    """While they are kept, and while they are routed."""
+    """A crash while events are stored, and while they are released."""
     beginning = Beginning(lambda batches: paused_with(batches, 0))
     for crash_at in count():
         batches = Batches(new_account())
@@ -87,7 +86,7 @@ def test_a_crash_before_any_request_loses_and_doubles_nothing(new_account: Calla
 
 
 def resumed_with_crash(batches: Batches) -> None:
-    """Whoever resumes asks again if nobody answers."""
+    """A client that resumes a function tries again if there is no answer."""
     try:
         batches.control.change_routing("f", resume)
     except Crash:
@@ -98,7 +97,7 @@ def resumed_with_crash(batches: Batches) -> None:
 def test_a_router_that_has_not_heard_of_the_resume_does_not_keep_an_event_for_ever(resources: Resources) -> None:
     batches = Batches(resources)
     paused_with(batches, 1)
-    late = batches.process  # it knows for an hour that the function is paused
+    late = batches.process  # in the cache the function stays paused for an hour
     Process(batches.resources).control.change_routing("f", resume)
     batches.start()
     batches.drain()
@@ -173,7 +172,7 @@ def test_an_event_that_could_not_be_kept_comes_again(resources: Resources) -> No
     ):
         batches.route()
     assert kept(batches) == []
-    batches.drain()  # the message is there again
+    batches.drain()  # the message is visible again
     assert len(kept(batches)) == 1
     batches.control.change_routing("f", resume)
     batches.drain()

@@ -1,4 +1,4 @@
-"""Runs with many parallel steps: their outcomes are written down one by one and folded together."""
+"""Runs with many parallel steps: outcomes are stored one by one and folded together."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MAX_ITEM = 400_000
 
 
 def fan(count: int, join: str = "all") -> Json:
-    """Parallel steps, and one that joins them."""
+    """Parallel steps, and one step that joins them."""
     parallel = {f"s{number}": handler_step() for number in range(count)}
     return {**parallel, "join": handler_step(*parallel, join=join)}
 
 
 def started(resources: Resources, steps: Json, answer: Any = lambda ctx: {"ok": ctx["step_id"]}) -> Batches:
-    """One run of these steps, whose parallel ones have all been started."""
+    """One run of these steps, with all parallel steps started."""
     batches = Batches(resources, answer)
     batches.deploy(steps)
     batches.send()
@@ -49,7 +49,7 @@ def run_item(batches: Batches) -> Json:
 
 
 def assert_joined(batches: Batches, count: int) -> None:
-    """The run is complete, the join ran once and was given every output."""
+    """The run is complete, and the join ran once with all outputs."""
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
     assert all(step.status is StepStatus.COMPLETED for step in stored.run.steps)
@@ -59,7 +59,7 @@ def assert_joined(batches: Batches, count: int) -> None:
 
 
 def test_a_thousand_parallel_steps_cost_some_thirty_writes(resources: Resources) -> None:
-    count = 999  # and the one that joins them: more steps than 1,000 are refused
+    count = 999  # and the join: more than 1,000 steps are refused
     with metered() as meter:
         batches = started(resources, fan(count), lambda ctx: LOST)
         assert len(batches.invoked) == count
@@ -68,7 +68,7 @@ def test_a_thousand_parallel_steps_cost_some_thirty_writes(resources: Resources)
             assert batches.consumer.advance(sqs_event(records[first : first + 10])) == {"batchItemFailures": []}
             assert item_size(run_item(batches)) < MAX_ITEM / 4
         batches.consumer.advance(sqs_event([destination(batches.invoked[-1], {})]))
-    assert meter.writes_of("R#", "r") <= 1 + 25 + 1  # it is made, forty outcomes are folded at once, it ends
+    assert meter.writes_of("R#", "r") <= 1 + 25 + 1  # it is created, forty outcomes are folded at once, it ends
     assert_joined(batches, count)
 
 
@@ -81,11 +81,11 @@ def test_lambdas_that_fold_at_the_same_time_share_the_work(resources: Resources)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, [Process(batches.resources) for _ in range(4)]))
-    batches.drain()  # what the last of them may have started
+    batches.drain()  # steps that the last of them may have started
     assert_joined(batches, 120)
 
 
-@pytest.mark.parametrize("count", [32, 33])  # attempts that run at once, around the 32 from which on a run is wide
+@pytest.mark.parametrize("count", [32, 33])  # running attempts; with more than 32 a run is wide
 def test_the_border_between_narrow_and_wide_runs(resources: Resources, count: int) -> None:
     batches = started(resources, fan(count))
     with metered() as meter:
@@ -122,7 +122,7 @@ def test_of_a_wide_run_the_steps_in_sequence_cost_what_they_cost_elsewhere(resou
 
 
 def test_what_a_wide_run_reads_grows_with_its_steps_and_not_with_their_square(resources: Resources) -> None:
-    """No look reads more than what was written down for the last three writes of the run, of forty outcomes each."""
+    """No read returns more than was stored for the last three writes of the run, of forty outcomes each."""
     batches = started(resources, fan(240), lambda ctx: LOST)
     records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
     with metered() as meter:
@@ -140,7 +140,7 @@ def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources
     race(slow, lambda: fast.consumer.advance(messages))
     with metered() as meter:
         assert slow.consumer.advance(messages) == {"batchItemFailures": []}
-    assert meter.writes_of("R#", "r") == 1 + 1  # of the other, and the one that was refused then
+    assert meter.writes_of("R#", "r") == 1 + 1  # of the other run, and the one that was refused then
     assert int(run_item(batches)["v"]["N"]) == 2
     with metered() as meter:
         assert slow.consumer.advance(messages) == {"batchItemFailures": []}
@@ -160,13 +160,13 @@ def test_who_folds_takes_along_what_others_wrote_down(resources: Resources) -> N
 
     race(dying, die)
     with pytest.raises(Died):
-        dying.consumer.advance(first)  # its outcomes are written down, and not folded
+        dying.consumer.advance(first)  # the outcomes are stored, and not folded
     batches.consumer.advance(second)
     batches.drain()
     assert_joined(batches, 40)
 
 
-# --- outcomes that wait ----------------------------------------------------------------------------------------------
+# --- outcomes that stay pending --------------------------------------------------------------------------------------
 
 
 def steps_and_a_time(wait: str) -> Json:
@@ -187,8 +187,7 @@ def assert_joined_though_one_is_busy(batches: Batches) -> None:
 
 
 def waiting_for_time(resources: Resources) -> Batches:
-    """33 parallel steps have ended and one has not; what comes after the 33 waits for a time as well. Nothing is
-    folded."""
+    """33 parallel steps have ended and one has not. A step also waits for a time after the 33. Nothing is folded."""
     batches = started(resources, steps_and_a_time("10m"), all_but_one)
     batches.drain()
     assert int(run_item(batches)["v"]["N"]) == 1
@@ -207,7 +206,7 @@ def test_what_comes_next_starts_when_its_time_comes_with_all_that_waited(resourc
     batches.drain()
     assert_joined_though_one_is_busy(batches)
     ((_, attempts),) = batches.runs()
-    assert attempts[-1].ended_at - attempts[0].ended_at == 601_000  # they ended when they did
+    assert attempts[-1].ended_at - attempts[0].ended_at == 601_000  # with the times at which they ended
 
 
 @pytest.mark.parametrize("first", ["outcomes", "time"])
@@ -259,7 +258,7 @@ def test_what_waits_for_a_day_is_not_lost(resources: Resources, clock: Any) -> N
 
 
 def test_a_decision_waits_for_nobody(resources: Resources, clock: Any) -> None:
-    """Who decides is told at once that it counts."""
+    """A decision takes effect at once."""
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m"}
     batches = started(resources, {"ask": asks, **fan(40)}, lambda ctx: LOST)
     approve = Link(run_item(batches)["pk"]["S"][2:], 0, 1, "approved", now_ms() + 60_000)
@@ -276,7 +275,7 @@ def test_a_rerun_from_a_step_keeps_what_waits(resources: Resources, clock: Any) 
 
 
 def take(batches: Batches, count: int) -> Json:
-    """Messages of the queue `outcomes`, as Lambda hands them over."""
+    """Messages of the queue `outcomes`, as Lambda receives them."""
     messages = batches.outside.receive_message(
         QueueUrl=batches.resources.outcomes_queue, MaxNumberOfMessages=count, AttributeNames=["All"]
     )["Messages"]
@@ -286,7 +285,7 @@ def take(batches: Batches, count: int) -> Json:
 
 
 def race(process: Process, meanwhile: Any) -> None:
-    """Do something else just before this process commits for the first time."""
+    """Does something else just before this process commits for the first time."""
     store = process.session.store
 
     class Late(DynamoBatch):
@@ -324,7 +323,7 @@ def test_the_first_of_two_outcomes_of_one_attempt_counts_in_a_wide_run_too(resou
 
 
 def wide_run(batches: Batches) -> None:
-    """A wide run whose parallel steps all run, and another function that waits for its end."""
+    """A wide run with all parallel steps running, and another function that waits for the end of it."""
     batches.deploy(fan(33))
     batches.deploy({"a": handler_step()}, on="stepwell/run.completed", id="listener")
     batches.send()
@@ -332,8 +331,10 @@ def wide_run(batches: Batches) -> None:
 
 
 def story(batches: Batches, beginning: Beginning[None] | None = None, crash_at: int | None = None) -> list[Any]:
-    """What people can see of a wide run and of who waits for it, and what was started. The process dies before the
-    request of that number, counted from when all parallel steps run."""
+    """The details of a wide run and of the run that waits for it, and the started attempts.
+
+    The process dies before the request of this number, counted from when all parallel steps run.
+    """
     (beginning or Beginning(wide_run)).tell(batches)
     batches.crash_at = crash_at
     batches.drain()
@@ -371,12 +372,12 @@ def test_a_batch_of_a_wide_run_that_was_done_may_come_again(
 
 
 def test_long_outputs_of_a_wide_run_stay_out_of_its_item(resources: Resources) -> None:
-    """40 outputs of 256 KB, of which the join is given two."""
+    """40 outputs of 256 KB, of which the join gets two."""
     parallel = {f"s{number}": handler_step() for number in range(40)}
     steps = {**parallel, "join": handler_step("s0", "s39", join="all")}
     long = "x" * (256 * 1024 - 100)
     batches = started(resources, steps, lambda ctx: {"text": ctx["step_id"] + long})
-    batches.drain(5)  # ten outputs would be more than a message batch holds
+    batches.drain(5)  # ten outputs would be too large for a message batch
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
     assert all(len(attempt.output or b"") > 256_000 for attempt in attempts)
@@ -417,8 +418,9 @@ def test_an_unhandled_failure_ends_a_wide_run_at_once(resources: Resources) -> N
 
 
 def as_of_an_earlier_version(batches: Batches) -> None:
-    """Leave the run in the table as earlier versions of Stepwell wrote it: every run of more than 32 steps was wide,
-    and the names of outcomes began with their time."""
+    """Leaves the run in the table as earlier versions of Stepwell wrote it: every run of more than 32 steps was wide,
+    and the sort keys of outcomes began with the time.
+    """
     table, item = batches.resources.table, run_item(batches)
     del item["w"]
     batches.outside_db.put_item(TableName=table, Item=item)
@@ -450,7 +452,7 @@ def test_outcomes_that_wait_since_before_an_update_are_folded(resources: Resourc
 
 
 def two_of_many(resources: Resources) -> Batches:
-    """A run of which two steps run, and thirty-two wait for one another."""
+    """A run with two running steps and thirty-two pending outcomes."""
     steps = {"a": handler_step(), "b": handler_step(), **chain(32)}
     steps["s0"]["after"] = [{"step": "a"}, {"step": "b"}]
     return started(resources, steps, lambda ctx: LOST if ctx["step_id"] in "ab" else {})
@@ -462,7 +464,7 @@ def end_the_other(batches: Batches) -> None:
 
 
 def write_down(batches: Batches, number: int) -> None:
-    """The outcome of a step that was invoked, as an earlier version left it to wait; its message is gone."""
+    """The outcome of a step, left pending by an earlier version; the message is gone."""
     run_id = run_item(batches)["pk"]["S"][2:]
     ended = Ended(AttemptEnded(number, 1, Outcome(b'{"early":true}')), None)
     for row in outcome_items(run_id, 1, [ended], now_ms(), now_ms() // 1000 + 1000):
@@ -485,7 +487,7 @@ def test_what_an_earlier_version_left_to_wait_while_it_was_updated_is_found_by_t
     resources: Resources, clock: Any
 ) -> None:
     batches = two_of_many(resources)
-    write_down(batches, 0)  # though this version had written the run before
+    write_down(batches, 0)  # although this version has written the run before
     end_the_other(batches)
     clock.shift(2 * 86_400)
     batches.scheduler.sweep(range(8))

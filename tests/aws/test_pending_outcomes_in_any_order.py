@@ -1,5 +1,7 @@
-"""Runs of any shape end as the core alone says, whether their outcomes are shared or not: with many handlers at a time,
-batches of any size, and processes that die."""
+"""Runs of any shape end as the core alone computes, with shared outcomes or without.
+
+Many handlers run at a time, batches have any size, and processes die.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,11 @@ from stepwell.core.run.messages import (
 from stepwell.core.run.run import Run, RunStatus, new_run
 from stepwell.testing.batches import SERVICES, Batches, Crash, Json, Process, handler_step
 
-_DEEPEST = 3  # handlers at a time, each between two requests of another
+_DEEPEST = 3  # concurrent handlers, each between two requests of another
 
 
 def any_steps(chance: Random) -> Json:
-    """1 to 60 steps: chains, fans and what lies between, with joins of all kinds."""
+    """1 to 60 steps: chains, fans and mixtures, with joins of all kinds."""
     count, width = chance.randint(1, 60), chance.choice([1, 3, 20, 60])
     steps: Json = {}
     for number in range(count):
@@ -45,7 +47,7 @@ def any_steps(chance: Random) -> Json:
 
 
 def as_the_core_says(steps: Json, failing: set[str]) -> Run:
-    """The run, told one fact after the other."""
+    """The run after folding one fact after the other."""
     raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
     plan: Plan = compile_plan(parse_definition(raw).normalised(), 1)
     run, todo = new_run("run", plan, 1), list[Fact]([RunStarted()])
@@ -68,7 +70,7 @@ def as_the_core_says(steps: Json, failing: set[str]) -> Run:
 
 
 class Crowd:
-    """Handlers of the queue of outcomes, one of which may be between any two requests of another, or die there."""
+    """Handlers of the queue of outcomes. Any of them may run, or die, between two requests of another."""
 
     def __init__(self, batches: Batches, chance: Random) -> None:
         self.batches, self.chance, self.depth, self.crashes = batches, chance, 0, 6
@@ -121,6 +123,6 @@ def test_a_run_of_any_shape_ends_as_the_core_says(
     batches.drain()
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is expected.status
-    if expected.status is RunStatus.COMPLETED:  # of one that failed, what had ended by then depends on the order
+    if expected.status is RunStatus.COMPLETED:  # in a failed run, the order decides which steps had ended by then
         assert [step.status for step in stored.run.steps] == [step.status for step in expected.steps]
         assert len({(attempt.step, attempt.attempt) for attempt in attempts}) == len(attempts)

@@ -1,4 +1,4 @@
-"""The order in which events are accepted, as one process gives it and as many do."""
+"""The order in which events are accepted, within one process and among many."""
 
 from __future__ import annotations
 

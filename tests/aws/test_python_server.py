@@ -1,4 +1,4 @@
-"""Python runtimes that are forked: each is like one that was started by itself."""
+"""Python runtimes that are forked: each behaves as if it was started separately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.testing.lambdas.runtime_api import RuntimeApi
 
 
 class OneInvocation:
-    """What the Runtime API has for a runtime: one invocation, and then no more."""
+    """A Runtime API with one invocation for a runtime, and no more after it."""
 
     arn = "arn:aws:lambda:us-east-1:123456789012:function:f"
 
@@ -39,7 +39,7 @@ def server() -> Iterator[PythonServer]:
 
 
 def run(server: PythonServer, folder: Path, body: str, **env: str) -> tuple[int, str, list[bytes]]:
-    """The exit code, what was printed, and the answers."""
+    """The exit code, the output, and the answers."""
     folder.mkdir(exist_ok=True)
     (folder / "app.py").write_text(f"import os, sys\ndef handler(event, context):\n    {body}\n")
     runtime = OneInvocation()

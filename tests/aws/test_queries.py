@@ -1,4 +1,4 @@
-"""What people read, of runs that the real engine made: lists, their filters and pages, runs with all that they show."""
+"""Lists, filters, pages, and details of runs that the real engine created."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clock() -> Iterator[Any]:
 
 @pytest.fixture
 def batches(resources: Resources) -> Batches:
-    """Whatever runs fails if its event says so."""
+    """Each attempt fails if the event says so."""
     batches = Batches(resources)
     batches.answer = lambda ctx: {"status": 404} if ctx["run_id"] in failing(batches) else {"ok": ctx["step_id"]}
     return batches
@@ -56,7 +56,7 @@ def of_events(page: Page[RunDetail]) -> list[str]:
 
 
 def all_pages(read: Any, **query: Any) -> list[str]:
-    """The ids of all pages; each but the last says where to go on, and none is over its limit."""
+    """The ids of all pages. Each page but the last has a `next`, and none exceeds the limit."""
     found: list[str] = []
     before = None
     while True:
@@ -129,7 +129,7 @@ def test_a_filter_that_refuses_almost_everything_reads_a_bounded_number_of_items
     page = reader.read_events(name="rare", user="1", limit=10)
     assert page.items == []
     assert page.next is not None
-    assert requests.count("BatchGetItem") <= 3 + 1  # and a look who the user is
+    assert requests.count("BatchGetItem") <= 3 + 1  # and a lookup of the user
     assert all_pages(reader.read_events, name="rare", user="1", limit=10) == [ids[3]]
 
 
@@ -222,7 +222,7 @@ def test_a_list_of_runs_costs_one_more_request_than_the_list_itself(
     for _ in range(20):
         batches.send()
     batches.drain()
-    reader.read_runs(limit=1)  # knows where lists begin, and the function's version
+    reader.read_runs(limit=1)  # the start of lists, and the version of the function, are cached
     requests.clear()
     assert len(reader.read_runs(function="f").items) == 20
     assert Counter(requests) == {"Query": 8, "BatchGetItem": 1}
@@ -238,7 +238,7 @@ def test_a_wait_says_why_the_newest_event_of_its_name_is_no_match(batches: Batch
     (run,) = reader.read_runs(event=event_id).items
     detail = reader.read_run(run.run.id)
     assert detail is not None
-    assert detail.mismatches == {}  # it was simply false
+    assert detail.mismatches == {}  # the expression was false
     batches.send("paid", {})
     batches.drain()
     detail = reader.read_run(run.run.id)
@@ -253,7 +253,7 @@ def test_the_log_of_an_attempt_is_read_with_its_run(batches: Batches, reader: Qu
     (run,) = reader.read_runs(event=event_id).items
     detail = reader.read_run(run.run.id)
     assert detail is not None
-    assert detail.logs == {(0, 1): b""}  # it is not there yet
+    assert detail.logs == {(0, 1): b""}  # it does not exist yet
     item = client("dynamodb").get_item(TableName="stepwell", Key={"pk": {"S": f"R#{run.run.id}"}, "sk": {"S": "r"}})[
         "Item"
     ]
@@ -278,7 +278,7 @@ def test_two_entries_with_one_position_stand_on_one_page(batches: Batches, reade
     sent = [batches.send() for _ in range(3)]
     batches.drain()
     positions = {event_detail.event.id: event_detail.event.position for event_detail in reader.read_events().items}
-    twin = Listed(positions[sent[1]], sent[0])  # as if another Lambda had given it this position
+    twin = Listed(positions[sent[1]], sent[0])  # as if another Lambda had created this position
     Lists(batches.resources).add([twin], [], now)
     pages = []
     before = None

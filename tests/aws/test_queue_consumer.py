@@ -1,4 +1,4 @@
-"""A batch of messages: which of them come again, and what of the last batch is forgotten."""
+"""A batch of messages: which of them are delivered again, and that nothing is kept for the next batch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.aws.test_sweep import failing
 
 
 class OutOfMemory(RuntimeError):
-    """An error that is none of AWS's, as a bug or an exhausted process raises it."""
+    """An error that AWS does not raise, such as a bug or an exhausted process."""
 
 
 @contextmanager
 def broken(operation: str, when: Callable[[bytes], bool] = lambda body: True) -> Iterator[None]:
-    """Requests to DynamoDB of this kind raise what is no error of AWS."""
+    """Makes requests to DynamoDB of this kind raise an error that is not AWS's."""
 
     def fail(params: Json, **_: Any) -> None:
         if when(params["body"]):
@@ -42,7 +42,7 @@ def broken(operation: str, when: Callable[[bytes], bool] = lambda body: True) ->
 
 
 def envelope(name: str = "go", data: Json | None = None, id: str = "e") -> Json:
-    """An event as it is in the queue `events`, in an envelope that has the event's id."""
+    """An event in the queue `events`, in an envelope with the id of the event."""
     return {
         "version": "0",
         "id": f"envelope of {id}",
@@ -62,7 +62,7 @@ def failed(answer: Json) -> list[str]:
 
 
 def again(event: Json) -> Json:
-    """The same messages, delivered once more."""
+    """The same messages, delivered again."""
     attributes = {"ApproximateReceiveCount": "2"}
     return {"Records": [{**record, "attributes": attributes} for record in event["Records"]]}
 
@@ -71,13 +71,13 @@ def statuses(batches: Batches) -> list[RunStatus]:
     return [stored.run.status for stored, _ in batches.runs()]
 
 
-# --- what comes again ------------------------------------------------------------------------------------------------
+# --- which messages are delivered again ------------------------------------------------------------------------------
 
 
 def test_all_events_of_a_batch_come_again_if_it_ends_with_an_error_that_is_none_of_awss(batches: Batches) -> None:
     batches.deploy({"a": handler_step()})
     event = sqs_event([envelope(id="x"), envelope(id="y")])
-    with broken("BatchWriteItem"):  # of the lists, when the runs are started
+    with broken("BatchWriteItem"):  # writing the lists, after the runs are started
         assert failed(batches.consumer.route(event)) == ids(event)
     batches.start()
     assert failed(batches.consumer.route(again(event))) == []
@@ -102,7 +102,7 @@ def test_all_outcomes_of_a_batch_come_again_if_it_ends_with_an_error_that_is_non
 
 
 def test_all_messages_with_one_cause_come_again(batches: Batches) -> None:
-    """EventBridge may deliver an event in two messages: each of them must be there until the event is accepted."""
+    """EventBridge may deliver an event in two messages. Both must stay in the queue until the event is accepted."""
     batches.deploy({"a": handler_step()})
     twice, other = envelope(id="x"), envelope(id="y")
     event = sqs_event([twice, other, twice])
@@ -124,7 +124,7 @@ def test_a_message_that_cannot_be_read_comes_again_alone(batches: Batches) -> No
 
 @contextmanager
 def answers_get_lost(batches: Batches, of: bytes) -> Iterator[None]:
-    """What is written under this key is written, but the answer is lost: the client asks once more."""
+    """The item with this key is written, but the answer is lost, so the client sends the request again."""
     lost: list[bytes] = []
 
     def write(params: Json, **_: Any) -> None:
@@ -143,7 +143,7 @@ def answers_get_lost(batches: Batches, of: bytes) -> Iterator[None]:
 
 
 def _from_wire(value: Any) -> Any:
-    """A request as boto3 takes it: bytes are base64 on the wire."""
+    """A request in the format of boto3: bytes are base64 on the wire."""
     if isinstance(value, dict):
         return {
             name: b64decode(item) if name == "B" and isinstance(item, str) else _from_wire(item)
@@ -173,7 +173,7 @@ def test_the_next_step_starts_once_though_the_answer_to_the_write_of_a_run_is_lo
     assert [payload["ctx"]["step_id"] for payload in batches.invoked] == ["a", "b"]
 
 
-# --- what is believed ------------------------------------------------------------------------------------------------
+# --- forged messages -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", ["attempt", "step_id", "run_id"])
@@ -191,7 +191,7 @@ def test_a_token_proves_the_outcome_of_its_own_attempt_and_no_other(batches: Bat
         "run_id": next(p["ctx"]["run_id"] for p in batches.invoked if p["event"]["id"] == "y"),
     }
     forged = {**payload, "ctx": {**payload["ctx"], field: other[field]}}
-    if field == "attempt":  # the second one runs
+    if field == "attempt":  # the second step runs
         batches.consumer.advance(sqs_event([destination(payload, {"status": 503})]))
         clock.shift(2)
         batches.drain()
@@ -201,7 +201,7 @@ def test_a_token_proves_the_outcome_of_its_own_attempt_and_no_other(batches: Bat
         assert [attempt.status for attempt in attempts if attempt.output is not None] == []
 
 
-# --- what is forgotten -----------------------------------------------------------------------------------------------
+# --- what is not kept ------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_starts_functions_that_were_deployed_after_the_last_one(batches: Batches) -> None:
@@ -213,7 +213,7 @@ def test_a_batch_starts_functions_that_were_deployed_after_the_last_one(batches:
 
 
 def test_a_batch_writes_nothing_of_the_last_one_again(batches: Batches) -> None:
-    """The last one could not write its lists; its messages come again, perhaps to another process."""
+    """The last batch could not write lists. The messages are delivered again, perhaps to another process."""
     batches.deploy({"a": handler_step()})
     with broken("BatchWriteItem"):
         batches.consumer.route(sqs_event([envelope(id="x")]))
@@ -236,7 +236,7 @@ def test_a_rerun_reads_the_run_as_it_is_now(batches: Batches) -> None:
     batches.drain()
     warm = Process(batches.resources)
     ((stored, _),) = batches.runs()
-    assert warm.control.rerun(stored.run.id) is not None  # which reads the run while its first step still runs
+    assert warm.control.rerun(stored.run.id) is not None  # it reads the run while the first step still runs
     batches.answer = lambda ctx: {}
     batches.consumer.advance(sqs_event([destination(batches.invoked[0], {})]))
     batches.drain()
@@ -244,7 +244,7 @@ def test_a_rerun_reads_the_run_as_it_is_now(batches: Batches) -> None:
     assert warm.control.rerun(stored.run.id, Restart("b", {})) is not None
     assert [payload["ctx"]["step_id"] for payload in batches.invoked] == [
         "b"
-    ]  # the output of the step before it is known
+    ]  # the output of the previous step is known
 
 
 def test_a_decision_reads_the_run_as_it_is_now(batches: Batches) -> None:
@@ -256,6 +256,6 @@ def test_a_decision_reads_the_run_as_it_is_now(batches: Batches) -> None:
     ((stored, _),) = batches.runs()
     link = Link(stored.run.id, 1, 1, "approved", now_ms() + 60_000)
     warm = Process(batches.resources)
-    assert not warm.control.decide(link, Outcome(b"{}"))  # nobody is asked yet
+    assert not warm.control.decide(link, Outcome(b"{}"))  # the approval is not open yet
     batches.consumer.advance(sqs_event([destination(batches.invoked[0], {})]))
     assert warm.control.decide(link, Outcome(b"{}"))

@@ -1,4 +1,4 @@
-"""Messages of the queue `outcomes` as values: what is written is read as it was, and every kind has a handler."""
+"""Messages of the queue `outcomes` as values: each message is parsed as it was written, and each kind has a handler."""
 
 from __future__ import annotations
 

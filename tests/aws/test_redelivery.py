@@ -1,4 +1,4 @@
-"""What could not be handled comes again after a second, and later each time, but for hours."""
+"""Failed messages are delivered again after a second, and later each time, for hours."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def attributes(url: str, *names: str) -> dict[str, str]:
 
 
 def waiting(stepwell: ContainerStepwell, url: str) -> int:
-    """Messages of a queue, those that nobody can receive yet among them."""
+    """All messages of a queue, including those that are invisible."""
     kinds = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     return sum(int(attribute) for attribute in attributes(url, *kinds).values())
 
 
 def outage(stepwell: ContainerStepwell, operation: str, content: bytes = THROTTLED) -> list[int]:
-    """From now on this operation is refused, until `end`; when it was asked for, in ms."""
+    """Makes this operation fail until `end`. Returns the times of the requests (ms)."""
     asked: list[int] = []
 
     def refuse(request: AWSPreparedRequest) -> AWSResponse:
@@ -64,7 +64,7 @@ def test_a_message_comes_again_after_a_second_then_later_each_time_up_to_the_que
         delays = {redelivery_delay_s(f"message {n}", receives) for n in range(200)}
         assert min(delays) >= math.ceil(longest / 2)
         assert max(delays) <= longest
-        assert len(delays) > min(longest // 4, 20)  # those that failed together do not come again together
+        assert len(delays) > min(longest // 4, 20)  # messages that failed together are not delivered together
 
 
 def test_a_delivery_has_one_delay() -> None:
@@ -78,7 +78,7 @@ def test_the_longest_delay_is_the_queues_own_timeout() -> None:
 
 def test_an_outage_of_two_hours_sends_nothing_to_the_dead_letters() -> None:
     shortest = [math.ceil(min(LATEST_S, 2 ** (receives - 1)) / 2) for receives in range(1, MAX_RECEIVES)]
-    assert 2 * HOUR <= sum(shortest) < 2.5 * HOUR  # so that who sends what nobody can read hears of it the same day
+    assert 2 * HOUR <= sum(shortest) < 2.5 * HOUR  # so that the sender of unreadable messages is informed the same day
 
 
 def test_a_message_counts_as_stuck_after_some_minutes() -> None:
@@ -86,7 +86,7 @@ def test_a_message_counts_as_stuck_after_some_minutes() -> None:
     assert 4 * 60 < sum(longest) / 2 < sum(longest) < 9 * 60
 
 
-# --- what is seen of it ----------------------------------------------------------------------------------------------
+# --- metrics and logs ------------------------------------------------------------------------------------------------
 
 
 def test_an_event_that_could_not_be_written_starts_its_run_two_seconds_later(
@@ -98,7 +98,7 @@ def test_an_event_that_could_not_be_written_starts_its_run_two_seconds_later(
     assert stepwell_aws.runs() == []
     end(stepwell_aws, "dynamodb.PutItem")
     stepwell_aws.settle()
-    assert stepwell_aws.runs() == []  # nothing comes again before its time
+    assert stepwell_aws.runs() == []  # nothing is delivered before the time
     stepwell_aws.travel("2s")
     (run,) = stepwell_aws.runs(event)
     assert run["status"] == "completed"
@@ -201,7 +201,7 @@ def test_a_lambda_that_is_almost_at_its_timeout_leaves_it_at_that(stepwell_aws: 
     assert stepwell_aws.emulator.queues.receive(url)["Records"] == []
 
 
-# --- nobody delivers a request again ---------------------------------------------------------------------------------
+# --- requests are not redelivered ------------------------------------------------------------------------------------
 
 
 def test_a_request_that_aws_throttles_is_answered_with_503_and_when_to_ask_again(

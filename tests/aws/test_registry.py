@@ -1,4 +1,4 @@
-"""What every Lambda knows of the functions, and how old that may be."""
+"""The cache of functions in a Lambda, and how old it may be."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 def push(resources: Resources, target: Target) -> int:
-    """Register the one function there is, run by this target; the version that it has then."""
+    """Registers the only function with this target. Returns the version that it has then."""
     new = NewVersion(DEFINITION, {"step-1": target}, {}, "", "", "stepwell.json")
     return Releases(resources).register(new, 1).version
 
@@ -138,14 +138,14 @@ def a_version(cron: str) -> dict[str, Any]:
 def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_triggers(
     resources: Resources, before: str
 ) -> None:
-    """The second one is made, and released, just before the last such request of the first."""
+    """The second version is created and released just before the last such request of the first."""
     triggers = ["0 1 * * *", "0 2 * * *", "0 3 * * *"]
     Releases(resources).register(NewVersion(a_version(triggers[0]), {}, {}, "", "", "stepwell.json"), 1)
     made = clients.client("dynamodb").meta.events
     seen: list[int] = []
 
     def push_first(at: int | None) -> int:
-        """Push with the second push just before that request; the number of such requests."""
+        """Pushes, with the second push just before the request of this number. Returns the number of such requests."""
         seen.clear()
 
         def look(**_: Any) -> None:

@@ -1,6 +1,6 @@
-"""Each Lambda may do exactly what its code does: a scenario is played, and what was asked of AWS is held against roles.
+"""Each Lambda may do exactly what the code does: a scenario's recorded requests are compared with the roles.
 
-The roles of the engine's Lambdas are read from the stack's template, those of steps from what `push` made.
+The roles of the engine's Lambdas are read from the stack's template; those of steps are created by `push`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ XRAY = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    """Takes what steps of the runtime http send, and what a custom resource answers."""
+    """A server that accepts the requests of `http` steps, and the answers of a custom resource."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -70,7 +70,7 @@ def site() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Role:
-    """What a role allows, and what was asked for with it."""
+    """The permissions of a role, and the requests made with it."""
 
     grants: set[Grant]
     asked: set[Access]
@@ -85,7 +85,7 @@ class Role:
 
 
 def roles_of_engine(stack: Stack, recorder: Recorder) -> dict[str, Role]:
-    """By Lambda; a traced one sends its traces besides."""
+    """By Lambda. A traced Lambda also sends traces."""
     roles = {}
     for name in [function.name for function in FUNCTIONS]:
         traces = {Access(name, "*") for name in XRAY} if stack.is_traced(name) else set()
@@ -94,7 +94,7 @@ def roles_of_engine(stack: Stack, recorder: Recorder) -> dict[str, Role]:
 
 
 def roles_of_steps(recorder: Recorder) -> dict[str, Role]:
-    """By name; each is that of all Lambdas and containers of one Stepwell function."""
+    """By role. A role belongs to all Lambdas and containers of one Stepwell function."""
     iam, asked = boto3.client("iam"), defaultdict(set)
     for function in boto3.client("lambda").list_functions()["Functions"]:
         asked[function["Role"].rpartition("/")[2]] |= recorder.accesses[function["FunctionName"]]
@@ -115,7 +115,7 @@ def pushed_to_recur() -> set[str]:
 
 
 def in_a_loop(recorder: Recorder) -> set[str]:
-    """The Lambdas that may start themselves, over queues and other Lambdas."""
+    """The Lambdas that may start themselves, through queues and other Lambdas."""
     leads_to: dict[str, set[str]] = defaultdict(set)
     for name, accesses in recorder.accesses.items():
         own = recorder.account.arn("lambda", f"function:{name}")
@@ -159,7 +159,7 @@ def test_roles_allow_exactly_what_the_code_does_and_loops_may_go_on(name: str, t
     assert in_a_loop(recorder) > {"stepwell-advance", "stepwell-step-http"}
 
 
-# --- the judge -------------------------------------------------------------------------------------------------------
+# --- the checker of permissions --------------------------------------------------------------------------------------
 
 TABLE = Access("dynamodb:GetItem", "arn:table/one")
 READ = Access("dynamodb:BatchGetItem", "arn:table/one", (("dynamodb:LeadingKeys", ("KEY", "Y#paid")),))

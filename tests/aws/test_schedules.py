@@ -1,4 +1,4 @@
-"""When cron triggers are due: what the item of each says, to the millisecond, and what is sent of it."""
+"""When cron triggers are due, to the millisecond, and which messages are sent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def next_of(resources: Resources, cron: str = HOURLY) -> int:
 
 @contextmanager
 def ticks() -> Iterator[list[tuple[int, int]]]:
-    """Of the ticks that are sent: when each is, and the seconds until its message comes."""
+    """The ticks that are sent: the time of each, and the delay of the message in seconds."""
     found: list[tuple[int, int]] = []
 
     def note(params: Json, **_: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_trigger_that_stays_keeps_its_next_tick_and_one_that_goes_is_gone(
     schedules.set("f", plan(HOURLY, "5 * * * *"), False, False, TEN - HOUR)
     schedules.set("ff", plan(HOURLY), False, False, TEN - HOUR)
     schedules.set("f", plan(HOURLY, "7 * * * *"), False, False, TEN + 10 * HOUR)
-    assert next_of(resources) == TEN  # it was missed, and is still to be sent
+    assert next_of(resources) == TEN  # it was missed, and must still be sent
     assert next_of(resources, "7 * * * *") == TEN + 10 * HOUR + 7 * MINUTE
     assert len(items(resources)) == 3
     schedules.set("f", None, False, False, TEN)
@@ -106,10 +106,13 @@ def test_a_trigger_that_stays_keeps_its_next_tick_and_one_that_goes_is_gone(
 
 
 def test_what_falls_into_a_pause_is_missed_and_not_sent(resources: Resources, schedules: Schedules) -> None:
-    """But for the latest, also if it was sent already: its message does nothing while the function is paused."""
+    """Ticks during a pause are missed, except the latest.
+
+    A message that was sent before has no effect during the pause.
+    """
     tokens = Tokens(resources)
     schedules.set("f", plan(HOURLY), False, False, TEN - HOUR)
-    schedules.send(TEN - MINUTE, tokens)  # sends that of ten
+    schedules.send(TEN - MINUTE, tokens)  # sends the tick at ten
     schedules.set("f", plan(HOURLY), True, False, TEN - MINUTE)
     assert next_of(resources) == TEN
     with ticks() as sent:
@@ -146,7 +149,7 @@ def test_a_guarded_canary_is_looked_at_each_minute_until_it_is_guarded_no_more(
     before = items(resources)["f#guard"]
     assert int(before["next"]["N"]) == TEN + AHEAD_MS + GUARD_EVERY_MS
     assert schedules.send(TEN + GUARD_EVERY_MS - 1, tokens) == []
-    schedules.set("f", plan(HOURLY), False, True, TEN + 30_000)  # which changes nothing
+    schedules.set("f", plan(HOURLY), False, True, TEN + 30_000)  # it changes nothing
     assert items(resources)["f#guard"] == before
     assert schedules.send(TEN + GUARD_EVERY_MS, tokens) == ["f"]
     assert schedules.send(TEN + GUARD_EVERY_MS + 1, tokens) == []

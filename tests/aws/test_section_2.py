@@ -1,5 +1,7 @@
-"""The definition in section 2 of the design runs on AWS exactly as it is written: its first step in a container on ECS,
-its second one on Lambda, both through the adapter."""
+"""The definition in section 2 of the contract runs on AWS exactly as it is written.
+
+The first step runs in a container on ECS, the second one on Lambda, both through the adapter.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ FUNCTION = Path(__file__).parents[1] / "fixtures" / "section-two"
 
 @pytest.fixture
 def deployed(aws: ContainerStepwell, tmp_path: Path) -> dict[str, Any]:
-    """What it runs on, by step."""
+    """The target of each step."""
     folder = shutil.copytree(FUNCTION, tmp_path / "function")
     shutil.copy(BUSYBOX, folder / "steps" / "send-sms-dispatch" / "busybox")
     assert aws.deploy(folder) == 1

@@ -1,4 +1,4 @@
-"""Keys that sign links and tokens: who cannot forge, and what happens while keys change, or cannot be read."""
+"""Keys that sign links and tokens: what cannot be forged, and what happens while keys change or cannot be read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rotate(resources: Resources, **options: bool) -> signing_keys.Keys:
 
 @contextmanager
 def ssm_requests(error: Exception | None = None) -> Iterator[list[str]]:
-    """The names of the requests to SSM meanwhile, each of which fails with the error, if one is given."""
+    """The names of the requests to SSM in the meantime. If an error is given, each of them fails with it."""
     asked: list[str] = []
 
     def note(model: Any, **_: Any) -> None:
@@ -65,7 +65,7 @@ THROTTLED = ClientError({"Error": {"Code": "ThrottlingException", "Message": "Ra
 
 
 def asking_and_running(batches: Batches) -> tuple[Json, str]:
-    """A run in which an attempt runs while people are asked: the input of that attempt, and the link to approve."""
+    """A run with a running attempt and an open approval: the input of the attempt, and the link to approve."""
     batches.answer = lambda ctx: LOST if ctx["step_id"] == "slow" else {"ok": True}
     batches.deploy({"ask": APPROVAL, "slow": handler_step(), "end": handler_step("ask", "slow", join="all")})
     batches.send()
@@ -77,7 +77,7 @@ def asking_and_running(batches: Batches) -> tuple[Json, str]:
 
 
 def finish(batches: Batches, payload: Json, link: str, process: Process | None = None) -> RunStatus:
-    """The attempt ends, and somebody follows the link; how the run stands then."""
+    """The attempt ends, and the link is followed. Returns the state of the run."""
     process = process or Process(batches.resources)
     found = process.session.links().read(link)
     if found is not None:
@@ -92,7 +92,7 @@ def finish(batches: Batches, payload: Json, link: str, process: Process | None =
 
 
 def secrets_in(batches: Batches) -> set[bytes]:
-    """Everything in the table that somebody who reads it could take for a secret."""
+    """Everything in the table that could be taken for a secret."""
     pages = batches.outside_db.get_paginator("scan").paginate(TableName=batches.resources.table)
     found: set[bytes] = set()
 
@@ -118,9 +118,9 @@ def secrets_in(batches: Batches) -> set[bytes]:
 
 
 def can_forge(batches: Batches, payload: Json, link: Link) -> bool:
-    """Whether any of these signs for an attempt or an approval, under any key's name."""
+    """Whether any of these texts signs an attempt or an approval, with the name of any key."""
     ctx, process = payload["ctx"], Process(batches.resources)
-    named = [key.id for key in keys(batches.resources).all]  # no secret: tokens and links show them
+    named = [key.id for key in keys(batches.resources).all]  # not secret: tokens and links contain them
     for secret in secrets_in(batches):
         for signer in (SigningKeys(name, {name: secret}) for name in {*named, UNNAMED}):
             text = f"{ctx['run_id']}/{ctx['step_id']}/{ctx['attempt']}".encode()
@@ -135,14 +135,14 @@ TOKEN = re.compile(rb"[a-z2-7]{26}\.\d+\.\d+\.[ad]\.\d+\.[a-z2-7.]*[0-9a-f]*")
 
 
 def test_who_reads_the_whole_table_finds_no_link_that_decides(batches: Batches) -> None:
-    """Though a function is told of each approval, and its event and run are stored with the links in them."""
+    """Although a function is started for each approval, and the event and the run of it are stored with the links."""
     batches.answer = lambda ctx: {"ok": True}
     batches.deploy({"notify": handler_step(), "again": handler_step("notify")}, REQUESTED, "mailer")
     batches.deploy({"ask": APPROVAL})
     batches.send()
     batches.drain()
     first, again = (payload["event"]["data"]["approve_url"] for payload in batches.invoked)
-    assert first == again  # the later step's event was read from the table
+    assert first == again  # the event of the later step was read from the table
     links = batches.session.links()
     assert links.read(first.rpartition("/")[2]) is not None
     stored = [found.decode() for content in secrets_in(batches) for found in TOKEN.findall(content)]
@@ -161,7 +161,7 @@ def test_who_reads_the_whole_table_can_forge_neither_an_outcome_nor_an_approval(
 
 
 def test_the_table_of_an_older_version_had_all_that_is_needed_to_forge(batches: Batches) -> None:
-    """This proves that the test above would see it."""
+    """Proves that the test above would find a secret."""
     as_of_older_version(batches)
     payload, token = asking_and_running(batches)
     link = batches.session.links().read(token)
@@ -221,7 +221,7 @@ def test_keys_are_read_once_and_again_when_they_are_old(resources: Resources) ->
         assert reads == []
         now += 152
         assert key_of(tokens.of("run", "step", 1)) == keys(resources).current.id
-        reads.pop()  # that of the line above
+        reads.pop()  # the key of the line above
         assert len(reads) == 1
 
 
@@ -231,7 +231,7 @@ def test_unknown_keys_cannot_make_a_lambda_read_more_than_once_in_some_seconds(r
     tokens.require()
     forged = f"aaaaaaaa.{'0' * 32}"
     with ssm_requests() as reads:
-        with pytest.raises(UnknownKey):  # the keys were read a moment ago: it may be that of a new rotation
+        with pytest.raises(UnknownKey):  # the keys were read a moment ago: a new rotation may have created it
             tokens.is_valid(forged, "run", "step", 1)
         now += 5
         assert not tokens.is_valid(forged, "run", "step", 1)
@@ -239,7 +239,7 @@ def test_unknown_keys_cannot_make_a_lambda_read_more_than_once_in_some_seconds(r
             with pytest.raises(UnknownKey):
                 tokens.is_valid(forged, "run", "step", 1)
         assert len(reads) == 1
-    assert tokens.is_valid(tokens.of("run", "step", 1), "run", "step", 1)  # others go on meanwhile
+    assert tokens.is_valid(tokens.of("run", "step", 1), "run", "step", 1)  # others continue meanwhile
 
 
 def test_an_outcome_with_a_key_that_may_be_new_comes_again_and_counts(batches: Batches) -> None:
@@ -260,7 +260,7 @@ def test_what_a_dropped_key_signed_is_refused_and_its_attempt_is_made_again(batc
     rotated = rotate(batches.resources, drop_older=True)
     assert len(rotated.all) == 1
     batches.start()
-    assert finish(batches, payload, link) is RunStatus.RUNNING  # neither counted
+    assert finish(batches, payload, link) is RunStatus.RUNNING  # neither took effect
     batches.answer = lambda ctx: {"ok": True}
     clock.shift(timedelta(hours=1, minutes=16, seconds=1))  # the age of an invocation, the step's timeout, a minute
     batches.scheduler.sweep(range(8))
@@ -291,7 +291,7 @@ def test_a_key_counts_as_long_as_an_approval_can_be_open_after_it_was_retired(re
     assert first in keys(resources).signing_keys(now_ms()).secrets
     clock.shift(timedelta(milliseconds=1))
     assert first not in keys(resources).signing_keys(now_ms()).secrets
-    assert first not in [key.id for key in rotate(resources).all]  # and the next rotation forgets it
+    assert first not in [key.id for key in rotate(resources).all]  # the next rotation removes it
 
 
 def test_the_parameter_never_holds_more_keys_than_have_room(resources: Resources) -> None:
@@ -311,7 +311,7 @@ def test_who_rotates_while_somebody_else_does_is_told(resources: Resources) -> N
         signing_keys._put(client("ssm"), resources, read.rotated(now_ms()))
 
 
-# --- how the parameter comes to be -----------------------------------------------------------------------------------
+# --- creating the parameter ------------------------------------------------------------------------------------------
 
 
 def without_keys(resources: Resources) -> None:
@@ -319,7 +319,7 @@ def without_keys(resources: Resources) -> None:
 
 
 def as_of_older_version(batches: Batches) -> None:
-    """The secret is an item of the table, and the upgrade has just made the parameter of it."""
+    """The secret is an item of the table, and the upgrade has just created the parameter from it."""
     without_keys(batches.resources)
     batches.outside_db.put_item(TableName=batches.resources.table, Item={**SECRET, "k": {"B": OLD_SECRET}})
     signing_keys.make_keys(client("ssm"), batches.resources, now_ms())
@@ -365,7 +365,7 @@ def test_links_and_attempts_of_the_older_version_count_after_the_upgrade(batches
     as_of_older_version(batches)
     payload, link = asking_and_running(batches)
     signing_keys.leave_table(client("ssm"), batches.resources, now_ms())
-    signing_keys.leave_table(client("ssm"), batches.resources, now_ms())  # CloudFormation may ask twice
+    signing_keys.leave_table(client("ssm"), batches.resources, now_ms())  # CloudFormation may send a request twice
     assert secret_in_table(batches) is None
     assert OLD_SECRET not in secrets_in(batches)
     now, older = keys(batches.resources).all
@@ -375,7 +375,7 @@ def test_links_and_attempts_of_the_older_version_count_after_the_upgrade(batches
 
 
 def test_a_secret_that_somebody_puts_into_the_table_later_counts_for_nothing(batches: Batches) -> None:
-    """Such as one of an older backup."""
+    """For example a parameter from an older backup."""
     batches.outside_db.put_item(TableName=batches.resources.table, Item={**SECRET, "k": {"B": OLD_SECRET}})
     before = keys(batches.resources).all
     signing_keys.make_keys(client("ssm"), batches.resources, now_ms())
@@ -405,7 +405,7 @@ def test_no_event_and_no_outcome_is_lost_while_the_keys_cannot_be_read(
     with ssm_requests(error):
         batches.start()
         batches.route()
-        assert batches.runs() == []  # nothing is begun that could not be ended
+        assert batches.runs() == []  # no batch is begun that could not be completed
     clock.shift(timedelta(minutes=10))  # the message is visible again
     batches.route()
     with ssm_requests(error):
@@ -427,7 +427,7 @@ def test_keys_that_are_known_stay_in_use_while_they_cannot_be_read_again(resourc
     with ssm_requests(DOWN) as asked:
         for _ in range(10):
             assert tokens.is_valid(token, "run", "step", 1)
-        assert asked == ["GetParameter"]  # and not for each of them
+        assert asked == ["GetParameter"]  # but not for each of them
 
 
 def test_an_outcome_is_not_refused_because_its_key_cannot_be_looked_up(batches: Batches) -> None:

@@ -1,4 +1,4 @@
-"""What a sandbox that starts reads of many functions: what starts them, and of what an event starts the rest."""
+"""What a cold start reads of many functions: the start items, and the definitions of those that an event starts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def push(
 
 
 def started(registry: Registry, names: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Which versions start for some events of each name."""
+    """The versions that start for some events of each name."""
     catalog = registry.catalog()
     events = [an_event(name, number) for name in names for number in range(0, 120, 7)]
     return [(event.id, plan.function_id, plan.version) for event in events for plan in catalog.starts(event)[0]]
@@ -74,7 +74,7 @@ def test_of_500_functions_a_sandbox_reads_what_starts_them_and_the_definition_of
         (plan,) = registry.catalog().starts(an_event("go"))[0]
     assert plan.function_id == "mine"
     assert len(registry.catalog().live) == 500
-    assert cold.operations() == {"dynamodb.GetItem": 2, "dynamodb.Query": 1}  # the state, the definition; all triggers
+    assert cold.operations() == {"dynamodb.GetItem": 2, "dynamodb.Query": 1}  # the state, a definition; all start items
     assert cold.read_units < 40
     assert meter.item_size(row) < 0.4 * meter.item_size(function)
 
@@ -99,7 +99,7 @@ def test_what_starts_is_the_same_whichever_items_are_read(resources: Resources) 
 
 
 def forget_what_starts(resources: Resources) -> None:
-    """As a change by an earlier version of Stepwell does, which writes the state without it."""
+    """As after a change by an earlier version of Stepwell, which writes the state without the mark."""
     item = read_item(resources.table, FUNCTIONS_STATE)
     assert item is not None
     item.pop("st")

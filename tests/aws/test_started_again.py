@@ -1,4 +1,4 @@
-"""When an attempt that could not be started is tried again: the later, the longer it has been waiting."""
+"""When an attempt that could not be started is tried again: the longer it has waited, the later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.aws.test_sweep import expired, failing
 
 
 def pauses_ms(sent: list[Sent]) -> list[int]:
-    """In how many ms an attempt is started again, by the messages that were sent just now."""
+    """The delays (ms) until an attempt is started again, according to the messages sent just now."""
     return [message.body["due"] - now_ms() for message in sent if message.kind == "again"]
 
 
@@ -32,7 +32,7 @@ def start(batches: Batches) -> None:
 def test_a_start_that_is_throttled_is_tried_again_after_half_to_all_of_what_it_has_waited(
     batches: Batches, clock: Any, waited_s: int, least: int, most: int
 ) -> None:
-    """After a second at the earliest, after a minute at the latest, and at no time that others have too."""
+    """After a second at the earliest, after a minute at the latest, and at different times for different attempts."""
     with failing("lambda", "Invoke", "TooManyRequestsException"):
         with sent_messages() as sent:
             start(batches)
@@ -64,7 +64,7 @@ def test_an_invocation_that_expired_after_its_attempt_was_over_starts_nothing(ba
     batches.drain()
     first = batches.invoked[0]
     with sent_messages() as sent:
-        batches.consumer.advance(sqs_event([expired(first)]))  # its step waits to be tried again
+        batches.consumer.advance(sqs_event([expired(first)]))  # the step waits for a retry
         clock.shift(1)
         batches.drain()
         assert len(batches.invoked) == 2
@@ -75,7 +75,7 @@ def test_an_invocation_that_expired_after_its_attempt_was_over_starts_nothing(ba
 def test_what_the_sweeper_takes_to_be_late_waits_until_it_is_late_by_the_clock_of_who_folds(
     batches: Batches, clock: Any
 ) -> None:
-    """The sweeper's clock may be ahead. A timer's own message is on its way for a while."""
+    """The clock of the sweeper may be ahead. The timer's own message may be on the way for a while."""
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "10m"})})
     batches.send()
     batches.drain()

@@ -1,4 +1,4 @@
-"""What is read from the end of a task, in the words that ECS uses."""
+"""What is read from the end of a task, with texts that ECS uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KILLED = "OutOfMemoryError: Container killed due to memory usage"
 
 
 def _task(stop_code: str, stopped_reason: str = EXITED, **step: Any) -> StoppedTask:
-    """`step`: what ECS says of the container that runs the program."""
+    """`step`: the fields of ECS about the container that runs the program."""
     name = {"run": "r", "step": "s", "attempt": 2, "token": "t", "key": "inputs/r/s/2-x"}
     variables = {"STEPWELL_ATTEMPT": orjson.dumps(name).decode(), "STEPWELL_TIMEOUT_MS": "1500"}
     environment = [{"name": name, "value": value} for name, value in variables.items()]
@@ -100,13 +100,13 @@ def test_nothing_is_said_of_a_task_that_we_stopped() -> None:
 @pytest.mark.parametrize(
     ("stop_code", "reason", "step", "kind", "retryable"),
     [
-        # the image is not there, and will not be
+        # the image does not exist, and will not
         ("TaskFailedToStart", "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to"
          " resolve ref docker.io/library/nothing:1: docker.io/library/nothing:1: not found", {}, "start", False),
         ("TaskFailedToStart", "CannotPullContainerError: manifest unknown: image not found", {}, "start", False),
         ("TaskFailedToStart", "CannotPullContainerError: image Manifest does not contain descriptor matching platform"
          " 'linux/arm64'", {}, "start", False),
-        # the registry is slow or counts pulls
+        # the registry is slow or limits pulls
         ("TaskFailedToStart", "CannotPullContainerError: Error response from daemon: Get https://r/v2/: net/http:"
          " request canceled while waiting for connection", {}, "start", True),
         ("TaskFailedToStart", "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit", {},
@@ -115,10 +115,10 @@ def test_nothing_is_said_of_a_task_that_we_stopped() -> None:
         ("TaskFailedToStart", "Timeout waiting for network interface provisioning to complete.", {}, "start", True),
         ("TaskFailedToStart", "ResourceInitializationError: unable to pull secrets or registry auth: execution resource"
          " retrieval failed: unable to retrieve secrets from ssm: Invalid ssm parameters: /x", {}, "start", False),
-        # the reason stands with the container, and the task only says that it exited
+        # the reason is in the container; the task only contains that it exited
         ("EssentialContainerExited", EXITED, {"reason": "CannotStartContainerError: failed to create shim task"},
          "start", True),
-        # nothing but an exit code
+        # only an exit code
         ("EssentialContainerExited", EXITED, {"exitCode": 137}, "crash", True),
         ("EssentialContainerExited", EXITED, {"exitCode": 137, "reason": KILLED}, "crash", True),
         ("UserInitiated", "Task stopped by user", {"exitCode": 143}, "stopped", True),

@@ -1,4 +1,4 @@
-"""Containers that nobody needs any more are stopped, and nobody can have others stopped. ECS answers in process."""
+"""Containers that are no longer needed are stopped, and forged messages stop none. ECS is emulated in process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Ok:
 
 
 class Ecs:
-    """Tasks that run until they are stopped. ListTasks shows what was started so many milliseconds ago."""
+    """Tasks that run until they are stopped. ListTasks shows a task only some milliseconds after the start."""
 
     def __init__(self) -> None:
         self.running: dict[str, Json] = {}
@@ -72,7 +72,7 @@ def ecs(account: None) -> Iterator[Ecs]:
 
 @pytest.fixture
 def containers(resources: Resources, clock: Any, ecs: Ecs) -> Batches:
-    """A function of two containers, of which a run has begun; an event `stop` cancels it."""
+    """A function with two containers, and a run of it that has begun; an event `stop` cancels it."""
     batches = Batches(replace(resources, cluster="stepwell"))
     place: Any = {"LocationConstraint": resources.region}
     clients.client("s3").create_bucket(Bucket=resources.bucket, CreateBucketConfiguration=place)

@@ -1,4 +1,4 @@
-"""An attempt that is over comes back from the item of its run as it was."""
+"""An ended attempt is read from the item of the run as it was written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "of an earlier run": {"status": "kept", "attempt": 0, "error": None, "request_id": None},
     "from before its run was made": {"queued_at": SINCE - 5, "started_at": SINCE - 4, "ended_at": SINCE - 3},
     "at the moment at which its run was made": {"queued_at": SINCE, "started_at": SINCE, "ended_at": SINCE},
-    "of a container": {"request_id": "0f9de17a6465404e8b1b2356dc13c2f8"},  # as ECS calls tasks
+    "of a container": {"request_id": "0f9de17a6465404e8b1b2356dc13c2f8"},  # the format of ECS task ids
     "of a request with another name": {"request_id": "0F9DE17A-6465-404E-8B1B-2356DC13C2F8"},
     "of a request that is no UUID": {"request_id": "a task"},
 }
@@ -59,7 +59,7 @@ def test_a_null_that_stands_elsewhere_is_not_repeated_either() -> None:
 
 
 def test_what_has_no_value_takes_no_room() -> None:
-    """Every transition of a run writes all of its attempts."""
+    """Every transition of a run writes all attempts of it."""
     assert replace(WHOLE, status="cancelled", error=None, request_id=None).to_json(SINCE) == [3, 2, 3, 1, 20, 300]
     assert len(str(WHOLE.to_json(SINCE)[8])) == 22  # the id of a request
 

@@ -1,4 +1,4 @@
-"""What is lost, late, throttled, broken or forged: runs go on, and nothing else is held up."""
+"""Lost, late, throttled, broken and forged messages: runs go on, and no other run is held up."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
 AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
-LATE_S = 120  # after which the message of a timer is taken to be lost
+LATE_S = 120  # after this time the message of a timer counts as lost
 
 
 def sweep(batches: Batches) -> None:
-    """And what it finds is done."""
+    """Sweeps, and processes the messages of the sweeper."""
     batches.scheduler.sweep(range(8))
     batches.drain()
 
 
 def attempts(batches: Batches) -> list[str]:
-    """How the attempts of the one run ended."""
+    """How the attempts of the only run ended."""
     ((_, items),) = batches.runs()
     return [attempt.status for attempt in items]
 
@@ -41,7 +41,7 @@ def status(batches: Batches) -> RunStatus:
 
 
 def purge(batches: Batches) -> None:
-    """Lose all messages to the engine that are on their way."""
+    """Deletes all messages to the engine that are on their way."""
     batches.outside.purge_queue(QueueUrl=batches.resources.outcomes_queue)
 
 
@@ -65,7 +65,7 @@ def test_a_lost_invocation_is_closed_as_lost_in_time_and_not_before(batches: Bat
 
 
 def test_a_lambda_that_is_not_ours_and_does_not_answer_fails_for_good(batches: Batches, clock: Any) -> None:
-    """Lambda drops an answer of 1 MB silently, and would again."""
+    """Lambda drops an answer of 1 MB without a report, and would do so again."""
     arn = "arn:aws:lambda:eu-west-1:123456789012:function:mine"
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step(runtime={"type": "lambda", "arn": arn}, timeout=f"{TIMEOUT_S}s", retries={})})
@@ -177,9 +177,9 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step()})
     for number in range(60):
-        batches.send(id=f"event {number}")  # which tells the run's id, and so its shard
+        batches.send(id=f"event {number}")  # contains the id of the run, and so the shard
     batches.drain()
-    clock.shift(LATE_S + 1)  # before, nothing can be late
+    clock.shift(LATE_S + 1)  # before, nothing can be overdue
     monkeypatch.setattr("stepwell.aws.engine.sweeper._PAGE", 2)
     rounds: list[list[str]] = []
 
@@ -201,7 +201,7 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
 
 
 def test_open_runs_are_listed_from_where_somebody_stopped(batches: Batches) -> None:
-    """Those that run, and those that have failed while an attempt still runs."""
+    """Runs that are open, and runs that have failed but still have running attempts."""
     batches.answer = lambda ctx: {"status": 400} if ctx["step_id"] == "a" else LOST
     batches.deploy({"a": handler_step({"step": "$trigger", "if": "event.data.n % 2 == 0"}), "b": handler_step()})
     for number in range(30):
@@ -217,7 +217,7 @@ def test_open_runs_are_listed_from_where_somebody_stopped(batches: Batches) -> N
 
 
 def one_by_one(batches: Batches, shard: int) -> list[str]:
-    """The open runs of a shard, of which each is read in a process of its own."""
+    """The open runs of a shard, each page read by a new process."""
     found, start = list[str](), None
     while True:
         for rows, following in open_runs(batches.resources, shard, 1, start):
@@ -262,7 +262,7 @@ def test_an_attempt_that_was_lost_after_its_run_failed_is_closed(batches: Batche
 
 
 def expired(payload: Json) -> Json:
-    """Lambda's record of an invocation that waited in its queue until it was too old."""
+    """Lambda's record of an invocation that waited in Lambda's queue until it was too old."""
     record = destination(payload, None, "EventAgeExceeded")
     del record["responseContext"], record["responsePayload"]
     return record
@@ -270,13 +270,13 @@ def expired(payload: Json) -> Json:
 
 def test_an_expired_invocation_is_started_again_and_is_neither_loss_nor_retry(batches: Batches, clock: Any) -> None:
     batches.answer = lambda ctx: LOST
-    batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s")})  # with no retries
+    batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s")})  # without retries
     batches.send()
     batches.drain()
     clock.shift(AGE_S)
     batches.put_outcome(expired(batches.invoked[0]))
     batches.drain()
-    assert len(batches.invoked) == 1  # not at once: something is overloaded
+    assert len(batches.invoked) == 1  # not at once, because something is overloaded
     clock.shift(AGE_S // 10)
     batches.drain()
     first, second = batches.invoked
@@ -420,7 +420,7 @@ def test_a_far_timer_fires_to_the_second_and_then_its_item_is_gone(batches: Batc
     clock.shift(540.5)
     batches.drain()
     assert batches.invoked == []
-    clock.shift(0.5)  # SQS knows whole seconds only
+    clock.shift(0.5)  # SQS delays by whole seconds
     batches.drain()
     assert (len(batches.invoked), far_timers(batches)) == (1, 0)
 
@@ -438,7 +438,7 @@ def test_a_far_timer_is_sent_once_though_its_item_stays(batches: Batches, clock:
 
 
 def test_a_far_timer_that_was_sent_twice_fires_once(batches: Batches, clock: Any) -> None:
-    """`tick` died before it wrote down how far it came."""
+    """`tick` died before it stored the cursor."""
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3h"})})
     batches.send()
     batches.drain()
@@ -467,7 +467,7 @@ def test_all_far_timers_of_a_downtime_fire_at_the_first_tick(batches: Batches, c
 
 @contextmanager
 def failing(service: str, operation: str, code: str, when: Callable[[str], bool] = lambda body: True) -> Iterator[None]:
-    """Requests whose body is one of those are refused, after boto3's own retries."""
+    """Requests whose body is one of those are refused, even after boto3's own retries."""
     client = clients.client(service)
     known = getattr(client.exceptions, code)
 
@@ -495,7 +495,7 @@ def three_runs(batches: Batches) -> list[Json]:
 
 
 def failures(event: Json, answer: Json) -> list[int]:
-    """Which messages of a batch come again."""
+    """The messages of a batch that are delivered again."""
     ids = [record["messageId"] for record in event["Records"]]
     return sorted(ids.index(failure["itemIdentifier"]) for failure in answer["batchItemFailures"])
 
@@ -689,7 +689,9 @@ def test_the_engines_own_words_are_refused_without_the_token_too(batches: Batche
 
 
 def test_a_step_that_was_left_queued_is_started(batches: Batches, clock: Any) -> None:
-    """An attempt is claimed in the write that queues it; a run may have been written by a Stepwell that did not."""
+    """An attempt is claimed in the write that queues it, but an earlier version of Stepwell wrote runs without the
+    claim.
+    """
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step()})
     batches.send()

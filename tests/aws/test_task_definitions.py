@@ -1,4 +1,4 @@
-"""What is registered with ECS for a step, on moto."""
+"""The task definition that is registered with ECS for a step, on moto."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _read(target: dict[str, Any]) -> dict[str, Any]:
         (None, None, (256, 512)),  # the cheapest
         (None, 16, (256, 512)),
         (None, 513, (256, 1024)),
-        (None, 2049, (512, 3072)),  # more memory takes more processor
+        (None, 2049, (512, 3072)),  # more memory requires more processor
         (None, 122_880, (16_384, 122_880)),
         (0.25, None, (256, 512)),
         (0.3, 512, (512, 1024)),

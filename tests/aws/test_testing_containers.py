@@ -1,4 +1,4 @@
-"""The fixture `stepwell_aws` of the pytest plugin runs container steps, as those who use Stepwell have it."""
+"""The fixture `stepwell_aws` of the pytest plugin runs container steps, used as in users' tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_function(folder: Path, image: str) -> Path:
 
 @pytest.fixture(scope="module")
 def stepwell_aws_account(account_with_ecs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """As the plugin has it, but with a registry that has an image already."""
+    """The fixture of the plugin, but with a registry that already contains an image."""
     return account_with_ecs
 
 
@@ -60,7 +60,7 @@ esac
 
 
 def use_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
-    """Have an engine that cannot list its images so many times."""
+    """Makes the container engine fail to list images a number of times."""
     engine = folder / "docker"
     engine.write_text(ENGINE.format(folder=folder, failures=failures))
     engine.chmod(0o755)

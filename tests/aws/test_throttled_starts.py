@@ -1,4 +1,4 @@
-"""Lambda and ECS start only so much at once: what is throttled starts later, alone, and nothing starts twice for it."""
+"""Lambda and ECS limit starts: a throttled attempt starts later, by itself, and no other attempt starts twice."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
 
 
 def started(batches: Batches) -> Counter[tuple[str, int]]:
-    """How often each attempt of each step was started."""
+    """The number of starts of each attempt of each step."""
     return Counter((payload["ctx"]["step_id"], payload["ctx"]["attempt"]) for payload in batches.invoked)
 
 
 def statuses(batches: Batches) -> list[str]:
-    """Of the newest run, then of each of its attempts that is over."""
+    """The status of the newest run, then of each of the ended attempts."""
     run, attempts = max(batches.runs(), key=lambda pair: pair[0].position)
     return [run.run.status.name.lower(), *(attempt.status for attempt in attempts)]
 
@@ -99,7 +99,7 @@ def test_a_run_that_was_cancelled_meanwhile_starts_nothing(batches: Batches, clo
 
 
 class RateLimitedEcs:
-    """Answers RunTask as ECS does when a bucket of requests is refilled by so many a second."""
+    """RunTask as ECS answers it, with a bucket of requests that is refilled at this rate (per second)."""
 
     def __init__(self, bucket: int, a_second: int) -> None:
         self._full, self._a_second = bucket, a_second
@@ -146,11 +146,11 @@ def test_fifty_containers_start_as_fast_as_ecs_takes_them_each_asked_for_until_t
         clock.shift(1)
         batches.drain()
     assert len(ecs.started) == 50
-    assert set(ecs.started.values()) == {1}  # what runs is not asked for again
+    assert set(ecs.started.values()) == {1}  # running tasks are not requested again
     assert ecs.refused < 250
 
 
-# --- what no message brought -----------------------------------------------------------------------------------------
+# --- requests that no message causes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["TooManyRequestsException", "ServiceException"])
@@ -191,7 +191,7 @@ def runs_cannot_be_written() -> Iterator[None]:
 
 
 def runs_on_with_a_listener(batches: Batches) -> str:
-    """The id of a run that has not ended, and whose end as cancelled would start a function."""
+    """The id of an open run. The end of the run as cancelled would start a function."""
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step()})
     batches.deploy({"a": handler_step()}, on="stepwell/run.cancelled", id="listener")

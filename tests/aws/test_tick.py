@@ -1,4 +1,4 @@
-"""The minute's work: one part that fails, or one trigger, holds up no other."""
+"""The work of every minute: a part that fails, or one trigger, does not hold up the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_cron_may_name_the_second_monday(resources: Resources) -> None:
 
 @pytest.mark.parametrize("cron", ["* * * * *", "*/2 * * * *", "30 10 * * *"])
 def test_cron_ticks_on_after_a_round_of_a_clock_that_was_hours_ahead(resources: Resources, cron: str) -> None:
-    """Each minute once, and none before its time."""
+    """Each tick once, and none before the time."""
     with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as clock:
         batches = Batches(resources)
         batches.deploy({"a": handler_step()}, id="often", triggers=[{"cron": cron}])
@@ -70,9 +70,9 @@ def test_what_is_wrong_with_a_timer_holds_up_neither_cron_nor_the_sweeper(resour
         batches.outside_db.put_item(TableName=resources.table, Item=broken)
         with pytest.raises(ValueError, match="nonsense"):
             batches.scheduler.tick()
-        for _ in range(8):  # the sweeper comes to a shard every eight minutes
+        for _ in range(8):  # the sweeper checks a shard every eight minutes
             clock.shift(60)
-            with suppress(ValueError):  # once more when the timer is late
+            with suppress(ValueError):  # again when the timer is late
                 batches.scheduler.tick()
             batches.drain()
         statuses = [stored.run.status for stored, _ in batches.runs() if stored.function == "f"]

@@ -1,4 +1,4 @@
-"""What a run says of a timer: when it is due, and whether anything waits for it; and how it is kept until then."""
+"""Timers of a run: when they are due, whether anything waits for them, and how they are stored."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ STANDINGS: dict[str, tuple[Run, Timer, Any]] = {
 
 @pytest.mark.parametrize("name", STANDINGS)
 def test_a_timer_is_due_when_its_run_says_so_to_the_millisecond(name: str) -> None:
-    """What nothing waits for any more may come: nothing follows from it."""
+    """A timer for which nothing waits may still arrive: it has no effect."""
     run, timer, stands = STANDINGS[name]
     every, ever = timers(), NOW + 10**12
     assert every.is_settled(PLAN, run, timer) is (stands in (NOT_SET, OVER))
@@ -86,11 +86,11 @@ def test_a_timer_is_due_when_its_run_says_so_to_the_millisecond(name: str) -> No
         assert every.is_due(PLAN, run, timer, ever) is (stands == OVER)
 
 
-# --- how they are kept -----------------------------------------------------------------------------------------------
+# --- how timers are stored -------------------------------------------------------------------------------------------
 
 
 def sent(resources: Resources) -> list[Json]:
-    """The messages of the queue whose time has come."""
+    """The messages of the queue that are due."""
     sqs = client("sqs")
     found = sqs.receive_message(QueueUrl=resources.outcomes_queue, MaxNumberOfMessages=10).get("Messages", [])
     return [json.loads(message["Body"]) for message in found]
@@ -104,7 +104,7 @@ def far_items(resources: Resources, timer: Timer, due_at: int) -> list[Json]:
 @pytest.mark.parametrize("kind", TimerKind, ids=lambda kind: kind.name.lower())
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_timer_is_either_a_message_or_an_item(resources: Resources, clock: Any, kind: TimerKind, more: int) -> None:
-    """As long as SQS can delay it, it is a message. That of a deadline comes later than the deadline."""
+    """A timer is a message as long as SQS can delay it. The message of a deadline arrives later than the deadline."""
     every, timer, skew = timers(resources), Timer(kind, 0, 1), SKEW if kind is DEADLINE else 0
     due_at = NOW + MAX_DELAY_MS + more
     every.set_near("run", timer, due_at - skew, NOW)

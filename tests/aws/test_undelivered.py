@@ -1,4 +1,4 @@
-"""Answers of a Lambda that is not ours, and so has no guard: what Lambda drops is not overlooked."""
+"""Lambdas that Stepwell did not create have no guard: answers that Lambda drops are noticed anyway."""
 
 from __future__ import annotations
 

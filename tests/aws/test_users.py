@@ -1,4 +1,4 @@
-"""Persons in the table: what it costs to know them; crashes, redeliveries and others at work change nothing."""
+"""Persons in the table: the cost of recording them, and that crashes, redeliveries and concurrency change nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_ids_that_belong_together_are_written_once(batches: Batches) -> None:
     first = of_event(batches, both)
     assert cost(first) == (more(BatchGetItem=1, PutItem=2), NOTHING[1] + 1 + 2)  # the email; the person, in the index
     assert cost(of_event(batches, both)) == NOTHING
-    batches.start()  # another process looks, and finds that it is known
+    batches.start()  # another process reads, and finds that it is known
     again = of_event(batches, both)
     assert again.writes_of("U#") == 0
     assert again.operations()["dynamodb.BatchGetItem"] == 1
@@ -94,14 +94,14 @@ def test_a_batch_looks_up_all_its_users_with_one_request(batches: Batches) -> No
 
 
 def event(number: int, **user: Any) -> Event:
-    """An event that was accepted as this one; `user` has an alias in `previous`."""
+    """An event that was accepted as this one. `user` has an alias in `previous`."""
     data = {"previous_id": user.pop("previous")} if "previous" in user else {}
     fields = {"name": "stepwell/identify", "id": f"e{number}", "ts": 1, "user": user, "data": data}
     return event_from(fields, position=(1000 + number) << 18)
 
 
 def groups(resources: Resources) -> set[frozenset[UserId]]:
-    """Who belongs together, as each id says by itself; and as the index lists them."""
+    """The ids of each person, according to each id, and according to the index."""
     people = UserIndex(resources.table)
     items = client("dynamodb").scan(TableName=resources.table)["Items"]
     ids = [UserId(int(kind), text) for kind, text in (_parts(item) for item in items if item["pk"]["S"][:2] == "U#")]
@@ -195,7 +195,7 @@ def tell_at_once(resources: Resources, events: list[Event]) -> None:
 
 
 def test_ids_that_lead_to_what_is_not_there_yet_are_read_all_the_same(resources: Resources) -> None:
-    """As while others tell: a lead is written before the person that it leads to."""
+    """As during a concurrent merge: a pointer is written before the person to which it points."""
     ids = [UserId(1, text) for text in "abcde"]
     a, b, c, d, e = ids
     put_items(resources.table, [_lead(a, b), _lead(c, d), _lead(d, e)])
@@ -231,7 +231,7 @@ def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
 
 
 def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> None:
-    """Keys of waits and values of `idempotency` are digests: whoever knows whom to look for would find them."""
+    """Keys of waits and values of `idempotency` are digests: a reader who knows the value could find them."""
     match = "async.data.email == event.data.email"
     batches.deploy(
         {
@@ -250,7 +250,7 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
     digests |= {hashlib.blake2b(b"ada@b.c", digest_size=size).digest() for size in (4, 8, 16, 20, 32, 64)}
 
     def kept() -> set[bytes]:
-        """Those that are found in the table."""
+        """Those of the texts that are in the table."""
         items = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
         runs = [pause.key for item in items if "s" in item for pause in stored_run(item).run.pauses if pause.key]
         text = str(items)
@@ -268,4 +268,4 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
     runs = len(batches.runs())
     batches.send("go", data, user={"id": "eve"})
     batches.drain()
-    assert len(batches.runs()) == runs + 1  # nobody's claim is left
+    assert len(batches.runs()) == runs + 1  # no claim is left

@@ -1,4 +1,4 @@
-"""Waits that are found by the event's name alone: many of them a second, since they stand in several partitions."""
+"""Waits without a key, found by the event's name: many a second, because they are spread over several partitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS = {"a": handler_step({"step": "$trigger", "async": BY_NAME})}
 
 
 def rows(batches: Batches) -> Counter[str]:
-    """How many waits stand in each partition."""
+    """The number of waits in each partition."""
     partitions = wait_partitions("paid", None)
     found = {partition: _rows_of(batches, partition) for partition in partitions}
     return Counter({name: count for name, count in found.items() if count})
@@ -67,7 +67,7 @@ def test_an_event_asks_each_partition_once_and_only_where_its_name_is_awaited_so
 
 
 def test_what_waited_before_an_environment_was_updated_is_woken_after_the_first_push(resources: Resources) -> None:
-    """Until then new waits stand where earlier versions of Stepwell look, too."""
+    """Until then new waits are stored in the partition that earlier versions of Stepwell read."""
     batches = waiting(resources, 0)
     batches.outside_db.update_item(TableName=resources.table, Key=FUNCTIONS_STATE, UpdateExpression="REMOVE ws")
     batches.start()

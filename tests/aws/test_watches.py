@@ -1,4 +1,4 @@
-"""A run is looked at when something of it is late, and an idle wait costs nothing."""
+"""A run is checked when a fact of it is overdue, and an idle wait costs nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl":
 
 
 def ticks(batches: Batches, clock: Any, minutes: int) -> Meter:
-    """Each minute's `tick`, and what it sends is done."""
+    """Runs `tick` each minute, and processes the messages that it sends."""
     with metered() as meter:
         for _ in range(minutes):
             batches.scheduler.tick()
@@ -41,13 +41,13 @@ def ticks(batches: Batches, clock: Any, minutes: int) -> Meter:
 
 
 def later(batches: Batches, clock: Any, minutes: int) -> Meter:
-    """After so many minutes, in the last eight of which all shards are swept."""
+    """Moves time by this many minutes. In the last eight, all shards are swept."""
     clock.shift((minutes - 8) * 60)
     return ticks(batches, clock, 8)
 
 
 def looks(meter: Meter) -> int:
-    """How many runs were read."""
+    """The number of runs that were read."""
     return sum(call.entries for call in meter.calls if call.operation == "BatchGetItem")
 
 
@@ -55,7 +55,7 @@ def lose_messages(batches: Batches) -> None:
     batches.outside.purge_queue(QueueUrl=batches.resources.outcomes_queue)
 
 
-# --- what waiting costs ----------------------------------------------------------------------------------------------
+# --- the cost of waiting ---------------------------------------------------------------------------------------------
 
 IDLE: dict[str, Json] = {
     "a delay": handler_step(WAIT),
@@ -84,7 +84,7 @@ def test_a_day_of_an_idle_wait_takes_one_look_and_writes_nothing(batches: Batche
     clock.shift(DAY_S)
     meter = ticks(batches, clock, 8)
     assert looks(meter) == 10
-    assert meter.write_units <= 8 == len({run.run.id for run, _ in batches.runs()}) - 2  # how far it came, by shard
+    assert meter.write_units <= 8 == len({run.run.id for run, _ in batches.runs()}) - 2  # the cursors of the shards
     assert meter.read_units <= nothing.read_units + 16  # half a unit for each run, and for each page of the index
     meter = ticks(batches, clock, 8)
     assert (looks(meter), meter.write_units) == (0, 0)
@@ -245,7 +245,7 @@ DELAYED = compile_plan(
 
 
 def delayed(late_at: int, watched: int | None = None) -> Record:
-    """A run of which something is late at this time, and that has this watch."""
+    """A run with a fact that is overdue at this time, and with this watch."""
     run = new_run("run", DELAYED, CREATED)._replace(pauses=(PauseState(PauseStatus.DELAYED, late_at - LATE_MS),))
     event = event_from({"name": "go", "id": "e", "ts": CREATED})
     return Record(run, DELAYED, event, 0, stored=StoredState(watched=watched))
@@ -256,7 +256,7 @@ def has_watch(resources: Resources, at: int) -> bool:
 
 
 def test_a_run_gets_a_watch_once_it_is_not_young_any_more(resources: Resources) -> None:
-    """Before, it is found by its entry in the index."""
+    """Before, it is found through the index."""
     old, at = CREATED + YOUNG_MS, CREATED + YOUNG_MS + 10 * MINUTE_MS
     watches = Watches(resources)
     assert watches.of_change(delayed(at), old - 1) is None
@@ -302,7 +302,7 @@ def test_a_watch_is_due_at_its_time_and_each_once(resources: Resources) -> None:
     def due(now: int, after: str = "") -> list[str]:
         return [key["sk"]["S"] for page in due_watches(resources.table, shard, after, now) for key in page]
 
-    first, second = (watch_key(run, at)["sk"]["S"] for run in runs[:2])  # none is written for earlier than soon
+    first, second = (watch_key(run, at)["sk"]["S"] for run in runs[:2])  # no watch is written for an earlier time
     assert due(at - 1) == []
     assert due(at) == sorted([first, second])
     assert due(at, after=min(first, second)) == [max(first, second)]
@@ -316,7 +316,7 @@ def test_a_watch_is_kept_for_a_day_after_its_time(resources: Resources) -> None:
 
 # --- whatever happens ------------------------------------------------------------------------------------------------
 
-BOUND_MIN = 8 + 2 + 1  # a round of all shards; what a due watch is put off by; the minute in which it became late
+BOUND_MIN = 8 + 2 + 1  # a round of all shards; the delay of a due watch; the minute in which it became overdue
 
 
 def any_step(rng: random.Random, after: list[str]) -> Json:
@@ -354,8 +354,10 @@ def stored_runs(batches: Batches) -> list[Stored]:
 def test_whatever_is_lost_or_dies_no_fact_of_a_run_is_late_for_longer_than_a_round(
     resources: Resources, clock: Any, seed: int
 ) -> None:
-    """Random runs, steps that are never heard of, processes that die before any request, queues that lose all that is
-    on its way. Lambda calls a `tick` that died once more."""
+    """Random runs, silent steps, processes that die before any request, and queues that lose all messages.
+
+    Lambda calls a `tick` that died again.
+    """
     rng = random.Random(seed)
     batches = Batches(replace(resources, event_age_s=SHORT_AGE_MS // 1000))
     batches.answer = lambda ctx: rng.choice([{}, {}, {}, {"status": 503}, LOST])
@@ -378,7 +380,7 @@ def test_whatever_is_lost_or_dies_no_fact_of_a_run_is_late_for_longer_than_a_rou
         batches.drain()
         if minute < 80 and rng.random() < 0.1:
             lose_messages(batches)
-            late_for.clear()  # what was found by now may be lost with them
+            late_for.clear()  # messages that were found by now may be lost
         clock.shift(60)
         runs = stored_runs(batches)
         late = [(run.run.id, fact) for run in runs for fact in overdue(run, now_ms(), SHORT_AGE_MS)]
@@ -388,7 +390,7 @@ def test_whatever_is_lost_or_dies_no_fact_of_a_run_is_late_for_longer_than_a_rou
 
 @pytest.mark.parametrize("seed", range(8))
 def test_before_the_next_look_nothing_but_far_timers_can_be_late(batches: Batches, clock: Any, seed: int) -> None:
-    """In any state that a random run comes through."""
+    """In any state that a random run passes through."""
     rng = random.Random(seed)
     batches.answer = lambda ctx: rng.choice([{}, {"status": 503}, LOST])
     batches.deploy({name: any_step(rng, list("abcd"[:n])) for n, name in enumerate("abcd")})

@@ -1,4 +1,4 @@
-"""Webhooks on AWS: what HTTP APIs hand over, and what is read how often."""
+"""Webhooks on AWS: requests of API Gateway, and the number of reads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_request_is_an_event_in_the_queue_before_it_is_answered(ingest: Ingest
 
 def test_a_rule_and_its_secret_are_read_once_a_minute(ingest: Ingest, asked: list[str]) -> None:
     accepted(ingest(signed("{}", query="id=1")))
-    assert asked == ["GetItem", "GetParameters", "GetItem"]  # the last are the types, as for any event
+    assert asked == ["GetItem", "GetParameters", "GetItem"]  # the last ones are the event types, as for any event
     accepted(ingest(signed("{}", query="id=1")))
     assert len(asked) == 3
 
