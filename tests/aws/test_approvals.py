@@ -174,7 +174,7 @@ def test_the_end_of_a_run_is_told_once_though_the_lambda_that_decided_it_died(
 
 
 def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resources: Resources, clock: Any) -> None:
-    """In runs with many steps, outcomes that start nothing stay pending; but they must not wait a year for an approval."""
+    """In runs with many steps, outcomes that start nothing stay pending; but they must not wait a year for people."""
     batches = asking(resources, **{f"s{n}": handler_step() for n in range(40)})
     ((stored, attempts),) = batches.runs()
     assert [step.status for step in stored.run.steps].count(StepStatus.COMPLETED) == 40

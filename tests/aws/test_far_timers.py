@@ -1,4 +1,4 @@
-"""Far timers become messages: with parallel requests, in the order of due times, and without losses where `tick` stops."""
+"""Far timers become messages: in parallel requests, in order of due times, without losses where `tick` stops."""
 
 from __future__ import annotations
 
