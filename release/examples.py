@@ -24,7 +24,16 @@ def run_the_first_function(fresh: Path, work: Path) -> None:
     """Makes a function from a template, checks it, and runs it once."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         function = Path(folder, "hello")
-        init = ["init", "hello", "--path", function, "--template", "python", "--event", "user/signed.up"]
+        init: list[str | Path] = [
+            "init",
+            "hello",
+            "--path",
+            function,
+            "--template",
+            "python",
+            "--event",
+            "user/signed.up",
+        ]
         for words in (init, ["validate", function], ["run", function]):
             run([fresh / "stepwell", *words], on_path=fresh)
 

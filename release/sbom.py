@@ -12,9 +12,9 @@ _LIST = "from importlib.metadata import distributions; print(*sorted({d.name.low
 
 def write_sbom(tools: Path, fresh: Path, root: Path, version: str, file: Path) -> Path:
     """Writes what the wheel brings with it: each package that its environment has, with version, licence and hashes."""
-    options = ["--pyproject", root / "pyproject.toml", "--mc-type", "application", "--output-reproducible"]
-    formats = ["--spec-version", "1.6", "--output-format", "JSON", "--output-file", file, "--validate"]
-    run([tools / "cyclonedx-py", "environment", *options, *formats, fresh / "python"])
+    options: list[str | Path] = ["--pyproject", root / "pyproject.toml", "--mc-type", "application"]
+    formats = ["--spec-version", "1.6", "--output-format", "JSON", "--output-reproducible", "--validate"]
+    run([tools / "cyclonedx-py", "environment", *options, *formats, "--output-file", file, fresh / "python"])
     document = json.loads(file.read_text("utf-8"))
     listed = {component["name"].lower() for component in document["components"]}
     missing = set(run([fresh / "python", "-c", _LIST]).split()) - listed - {"stepwell"}
