@@ -114,7 +114,7 @@ class EventConsole(logging.Handler):
             text += f"\n      [dim]nor others; stepwell events {shown(event.id)} names them all[/]"
         silence = None
         if not started and not misses and detail.replay is None:
-            silence = why_nothing_started(event.name, self._queries.read_keepers(event.position), self._catalog())
+            silence = why_nothing_started(event.name, self._queries.functions_holding(event.position), self._catalog())
         if silence is not None:
             text += f"\n      [yellow]{shown(silence)}[/]"
         for item in invalid:

@@ -234,7 +234,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
                 http_slots=settings.http_slots,
             ),
         )
-        duty = asyncio.create_task(platform.wal.keep_small(store.connection, platform.alone))
+        duty = asyncio.create_task(platform.wal.keep_small(store.connection, platform.exclusively))
         try:
             await _check_code(store, code, settings)
             await platform.start()

@@ -208,7 +208,7 @@ def test_exclusive_work_waits_for_the_batch(tmp_path: Path) -> None:
         while not it.platform.store.connection.in_transaction:
             await asyncio.sleep(0)
         connection = it.platform.store.connection
-        assert await it.platform.alone(lambda: connection.in_transaction) is False
+        assert await it.platform.exclusively(lambda: connection.in_transaction) is False
         await sending
         await until(lambda: it.count("runs") == 1000)
 

@@ -107,10 +107,10 @@ def test_the_tail_does_not_show_reruns_nor_runs_that_replays_made(runs: Runs, qu
 
 def test_the_functions_that_an_event_is_held_for_are_listed(runs: Runs, queries: Queries) -> None:
     event = put(runs, "one")
-    assert queries.read_keepers(event.position) == []
+    assert queries.functions_holding(event.position) == []
     for function in ("g", "f"):
         runs.store.functions.hold(function, event.position)
-    assert queries.read_keepers(event.position) == ["f", "g"]
+    assert queries.functions_holding(event.position) == ["f", "g"]
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

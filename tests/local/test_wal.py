@@ -122,7 +122,7 @@ def test_a_growing_log_is_checkpointed_and_overwritten(tmp_path: Path) -> None:
 
     async def test(it: Scripted) -> None:
         wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
-        task = asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.alone, every_s=0.001))
+        task = asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.exclusively, every_s=0.001))
         left, size, begun = 0, 0, 0
         while begun < 3:
             await it.platform.send(it.events(1, "nothing", data={"x": "x" * 200_000}))
@@ -146,7 +146,9 @@ def test_overlapping_readers_do_not_make_the_log_grow(tmp_path: Path) -> None:
 
     async def test(it: Scripted) -> None:
         wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
-        tasks = [asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.alone, every_s=0.001))]
+        tasks = [
+            asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.exclusively, every_s=0.001))
+        ]
         tasks += [asyncio.create_task(asyncio.to_thread(read)) for _ in range(3)]
         largest = 0
         for _ in range(100):

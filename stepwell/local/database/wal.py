@@ -38,7 +38,7 @@ _LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that VACUUM rewrites wi
 
 
 # Runs a function in a thread while no batch is written. Returns the function's result.
-Alone = Callable[[Callable[[], bool]], Awaitable[bool]]
+RunExclusively = Callable[[Callable[[], bool]], Awaitable[bool]]
 
 
 class WriteAheadLog:
@@ -139,20 +139,24 @@ class WriteAheadLog:
             await asyncio.sleep(0.05)
 
     async def keep_small(
-        self, writer: sqlite3.Connection | None = None, alone: Alone = asyncio.to_thread, every_s: float = _EVERY_S
+        self,
+        writer: sqlite3.Connection | None = None,
+        exclusively: RunExclusively = asyncio.to_thread,
+        every_s: float = _EVERY_S,
     ) -> None:
-        """Checkpoints the log regularly, forever. Commits of `writer` do not checkpoint it meanwhile. `alone` runs a
-        function in a thread while no batch is written."""
+        """Checkpoints the log regularly, forever. Commits of `writer` do not checkpoint it meanwhile.
+
+        `exclusively` runs a function in a thread while no batch is written."""
         if writer is not None:
             writer.execute("PRAGMA wal_autocheckpoint = 0")
         try:
-            await self._checkpoint_forever(alone, every_s)
+            await self._checkpoint_forever(exclusively, every_s)
         finally:
             if writer is not None:
                 with contextlib.suppress(sqlite3.Error):  # it may be closed
                     writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
 
-    async def _checkpoint_forever(self, alone: Alone, every_s: float) -> None:
+    async def _checkpoint_forever(self, exclusively: RunExclusively, every_s: float) -> None:
         loop, again_s = asyncio.get_running_loop(), every_s
         again_at = loop.time()
         while True:
@@ -160,17 +164,17 @@ class WriteAheadLog:
             has_grown = self.left > self._tried + self._write_back_bytes
             is_left = loop.time() >= again_at and (self._holds_erased or self.size > self._most_bytes)
             if has_grown or is_left:
-                has_restarted = await self._restart(alone)
+                has_restarted = await self._restart(exclusively)
                 again_s = every_s if has_restarted else min(2 * again_s, _AGAIN_S)
                 again_at = loop.time() + again_s
 
-    async def _restart(self, alone: Alone) -> bool:
+    async def _restart(self, exclusively: RunExclusively) -> bool:
         """Checkpoints and restarts the log. Returns whether that succeeded."""
         has_restarted = False
         try:
             for _ in range(_ROUNDS):  # each round checkpoints what was added during the one before
                 if await asyncio.to_thread(self.write_back) < _FEW_PAGES:
-                    has_restarted = await alone(self.restart)
+                    has_restarted = await exclusively(self.restart)
                     break
         except sqlite3.Error as error:
             log.warning("%s cannot be checkpointed: %s", self._path, error)

@@ -54,9 +54,9 @@ class BatchLoop:
         self._transaction: LocalBatch | None = None  # the current batch's transaction
         self._steps: Iterator[None] = iter(())  # the rest of the current batch, in pieces
         self._is_scheduled = False
-        self._is_held = False
+        self._is_blocked = False
         self._is_closed = False
-        self._alone = asyncio.Lock()
+        self._exclusive = asyncio.Lock()
         self._retry: asyncio.TimerHandle | None = None
 
     # --- work for the next batches ---------------------------------------------------------------------------------
@@ -111,15 +111,15 @@ class BatchLoop:
             self._is_scheduled = True
             self._loop.call_soon(self._go_on)
 
-    async def alone(self, work: Callable[[], T]) -> T:
+    async def exclusively(self, work: Callable[[], T]) -> T:
         """Runs work on the database in a thread, while no batch is written. New work waits until it is done."""
-        async with self._alone:
-            self._is_held = True
+        async with self._exclusive:
+            self._is_blocked = True
             try:
                 await self.between_batches()
                 return await asyncio.to_thread(work)
             finally:
-                self._is_held = False
+                self._is_blocked = False
                 self.schedule()
 
     async def between_batches(self) -> None:
@@ -162,7 +162,7 @@ class BatchLoop:
     def _go_on(self) -> None:
         """Does a slice of a batch. After the last one, commits, resolves futures, and launches claimed attempts."""
         self._is_scheduled = False
-        if self._is_closed or (self._is_held and self._batch is None):
+        if self._is_closed or (self._is_blocked and self._batch is None):
             return
         try:
             if self._batch is None:

@@ -22,7 +22,7 @@ from stepwell.engine.work import Undone
 from stepwell.local.engine.backlog import Backlog, Call
 from stepwell.local.engine.batch_limit import AT_ONCE, BatchPace
 from stepwell.local.engine.executor import Executor
-from stepwell.local.engine.put_aside import PutAside
+from stepwell.local.engine.fact_retries import FactRetries
 from stepwell.local.engine.settings import Settings
 from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.store import LocalStore
@@ -58,11 +58,11 @@ class BatchWork:
         store: LocalStore,
         executor: Executor,
         backlog: Backlog,
-        put_aside: PutAside,
+        fact_retries: FactRetries,
         settings: Settings,
     ) -> None:
         self._engine, self._store, self._executor, self._backlog = engine, store, executor, backlog
-        self._put_aside, self._settings = put_aside, settings
+        self._fact_retries, self._settings = fact_retries, settings
         self._awaits_retry = False  # a batch failed, perhaps because of unrouted events: these wait until `try_again`
         self._until_large = 0  # batches until another large request may be accepted
         self._releases_held = False
@@ -91,13 +91,13 @@ class BatchWork:
         ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
         yield from self._advance_runs(batch, transaction, facts)
         yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals])
-        self._put_aside.set_timers(transaction, batch.undone.facts)
+        self._fact_retries.set_timers(transaction, batch.undone.facts)
         transaction.write()
         yield
 
     def committed(self, batch: Batch) -> None:
         """The batch is durable: facts that could not be folded are submitted again later."""
-        self._put_aside.add(batch.undone.facts)
+        self._fact_retries.add(batch.undone.facts)
 
     def undo(self, batch: Batch | None) -> None:
         """The batch was rolled back: facts return to the backlog, and unrouted events wait until `try_again`."""

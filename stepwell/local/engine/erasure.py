@@ -163,7 +163,7 @@ async def _forget(platform: LocalPlatform, person: Person) -> None:
 async def _wipe(platform: LocalPlatform) -> None:
     """Removes what deleted rows have left in the database's files."""
     try:
-        await platform.alone(platform.wal.wipe)
+        await platform.exclusively(platform.wal.wipe)
         await platform.wal.shrink_soon()
     except sqlite3.Error as error:
         log.warning("the database's files may contain traces of erased data, erase once more: %s", error)

@@ -24,9 +24,9 @@ from stepwell.local.engine.batch_loop import BatchLoop, Unavailable
 from stepwell.local.engine.batch_work import BatchWork
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.fact_retries import FactRetries
 from stepwell.local.engine.intake import Intake
 from stepwell.local.engine.jobs import Jobs
-from stepwell.local.engine.put_aside import PutAside
 from stepwell.local.engine.recovery import Recovery
 from stepwell.local.engine.registration import Registration
 from stepwell.local.engine.run_control import RunControl
@@ -55,8 +55,10 @@ class LocalPlatform:
         self.executor = Executor(runner, make_job, self._reports, settings.parallelism, settings.http_slots)
         engine = Engine(self.executor, settings.env, lambda: self.links)
         self._recovery = Recovery(store, self.executor, backlog)
-        self._put_aside = PutAside(store, backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule())
-        work = BatchWork(engine, store, self.executor, backlog, self._put_aside, settings)
+        self._fact_retries = FactRetries(
+            store, backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule()
+        )
+        work = BatchWork(engine, store, self.executor, backlog, self._fact_retries, settings)
         steady_clock = SteadyClock(clock, newest_time(store.connection))
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)
         self.intake = Intake(store, self.batches, work, clock)
@@ -77,9 +79,9 @@ class LocalPlatform:
         """Runs housekeeping, such as retention, as part of a batch. Raises Unavailable."""
         await self.batches.do(lambda batch: call(self.store.connection, batch.now))
 
-    async def alone(self, work: Callable[[], T]) -> T:
+    async def exclusively(self, work: Callable[[], T]) -> T:
         """Runs work on the database in a thread, while no batch is written. New work waits until it is done."""
-        return await self.batches.alone(work)
+        return await self.batches.exclusively(work)
 
     async def until_idle(self) -> None:
         """Returns when nothing can happen without another event or a later timer."""
@@ -127,7 +129,7 @@ class LocalPlatform:
         finally:
             self._reports.close()
             self.batches.close()
-            self._put_aside.close()
+            self._fact_retries.close()
             await self.executor.close()
             await self.log_files.close()
             self.store.close()

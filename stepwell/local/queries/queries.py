@@ -117,7 +117,7 @@ class Queries:
         ]
         return list(zip(details[::-1], starts[::-1], strict=True))
 
-    def read_keepers(self, event: int) -> list[str]:
+    def functions_holding(self, event: int) -> list[str]:
         """The paused functions for which an event is held, by the event's row number."""
         rows = self._connection.execute("SELECT function FROM kept WHERE event = ? ORDER BY function", (event,))
         return [function for (function,) in rows]

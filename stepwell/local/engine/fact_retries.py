@@ -23,7 +23,7 @@ _LONGEST_S = 60.0
 _FORGOTTEN_S = 2 * _LONGEST_S  # without another failure, a run counts as healthy after this time
 
 
-class PutAside:
+class FactRetries:
     """Submits facts of a run again: first after `first_s` seconds, then after twice as long each time."""
 
     def __init__(
