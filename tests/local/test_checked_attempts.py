@@ -14,7 +14,7 @@ class Runs:
     def stop(self) -> None: ...
 
 
-def test_attempts_of_code_that_was_looked_at_begin_one_in_each_turn_of_the_loop() -> None:
+def test_one_attempt_with_verified_code_begins_per_loop_iteration() -> None:
     async def main() -> None:
         turn, turns, begun = asyncio.Lock(), 0, list[int]()
 

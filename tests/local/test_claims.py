@@ -36,7 +36,7 @@ async def deploy_stoppable(it: Scripted) -> None:
 # --- durable before it starts ----------------------------------------------------------------------------------------
 
 
-def test_when_an_attempt_starts_its_claim_can_be_read_by_others(tmp_path: Path) -> None:
+def test_the_claim_of_a_starting_attempt_is_committed(tmp_path: Path) -> None:
     """For first steps, next steps, retries, and attempts that were queued for a slot."""
 
     async def test(it: Scripted) -> None:

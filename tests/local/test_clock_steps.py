@@ -101,7 +101,7 @@ def test_a_delay_keeps_its_length_when_the_clock_was_set_back(tmp_path: Path, st
     on_platform(tmp_path, test)
 
 
-def test_a_retry_comes_after_its_pause_when_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_a_retry_keeps_its_delay_when_the_clock_was_set_back(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         it.runner.hold = True
         await it.deploy(a=retried("10m"))
@@ -172,7 +172,7 @@ def test_timers_set_before_a_step_back_keep_their_time(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_cron_ticks_on_when_the_clock_was_set_back_and_no_minute_comes_twice(tmp_path: Path) -> None:
+def test_cron_continues_when_the_clock_was_set_back_and_no_minute_ticks_twice(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(on={"cron": "* * * * *"})
         await it.platform.travel(3 * MINUTE)

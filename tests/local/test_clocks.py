@@ -34,7 +34,7 @@ def steady(latest: int) -> tuple[SetClock, SteadyClock]:
 # --- the steady clock ------------------------------------------------------------------------------------------------
 
 
-def test_time_goes_on_with_the_clock() -> None:
+def test_time_follows_the_clock() -> None:
     clock, time = steady(10_000)
     assert time.now() == 10_000
     clock.time = 10_001

@@ -117,7 +117,7 @@ def test_code_that_only_an_open_run_needs_is_missed(tmp_path: Path, nothing: Pat
     assert "step b" in message
 
 
-def test_code_is_taken_from_the_folder_that_the_functions_came_from(tmp_path: Path, nothing: Path) -> None:
+def test_lost_code_is_restored_from_the_functions_folder(tmp_path: Path, nothing: Path) -> None:
     """Also if that folder was moved, as to another machine."""
     db, folder = tmp_path / "db", function(tmp_path / "f")
     key = new_key(db)

@@ -145,7 +145,7 @@ def test_bytecode_folders_are_ignored_and_removed(keeper: CodeKeeper, code: Step
     settle(keeper, code)
 
 
-def test_code_with_many_files_is_looked_at_in_a_thread(tmp_path: Path) -> None:
+def test_code_with_many_files_is_verified_in_a_thread(tmp_path: Path) -> None:
     for n in range(1000):
         (tmp_path / "many" / str(n % 10)).mkdir(parents=True, exist_ok=True)
         (tmp_path / f"many/{n % 10}/{n}").touch()
@@ -188,7 +188,7 @@ def pushed(folder: Path, server: Server, key: str) -> None:
     assert cli("push", str(folder), STEPWELL_URL=server.url, STEPWELL_KEY=key).returncode == 0
 
 
-def test_code_that_a_step_changed_is_restored_from_what_was_pushed(tmp_path: Path) -> None:
+def test_code_that_a_step_changed_is_restored_from_the_pushed_archive(tmp_path: Path) -> None:
     folder, db = vandal(tmp_path / "f"), tmp_path / "db"
     key = new_key(db)
     (tmp_path / "none").mkdir()
@@ -199,7 +199,7 @@ def test_code_that_a_step_changed_is_restored_from_what_was_pushed(tmp_path: Pat
             assert outcome(http.ended(http.send())) == ("mine", None)
 
 
-def test_code_that_a_step_changed_and_nobody_has_any_more_does_not_run(tmp_path: Path) -> None:
+def test_changed_code_that_cannot_be_restored_does_not_run(tmp_path: Path) -> None:
     folder, db = vandal(tmp_path / "f"), tmp_path / "db"
     key = new_key(db)
     (tmp_path / "none").mkdir()

@@ -374,7 +374,7 @@ def test_ambiguous_requests_are_refused_once(name: str, at_once: bool) -> None:
     assert app.seen == []
 
 
-def test_trailers_are_no_headers() -> None:
+def test_trailers_do_not_count_as_headers() -> None:
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -121,7 +121,7 @@ def test_an_erased_user_may_return_and_duplicates_are_still_recognised(tmp_path:
     asyncio.run(test())
 
 
-def test_claims_of_others_outlive_an_erasure(tmp_path: Path) -> None:
+def test_an_erasure_keeps_claims_of_other_users(tmp_path: Path) -> None:
     async def test() -> None:
         async with scripted(tmp_path) as it:
             await it.deploy(idempotency="event.data.order")

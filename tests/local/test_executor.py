@@ -92,7 +92,7 @@ def test_functions_take_turns_however_many_one_has_queued() -> None:
     assert names(it.take_queued(ALL)) == ["a0", "b0", "c0", "a1", "b1", "a2"]
 
 
-def test_turns_go_on_where_they_stopped() -> None:
+def test_turns_continue_where_they_stopped() -> None:
     it = executor(1)
     queue(it, "a", 3)
     queue(it, "b", 3)
@@ -140,7 +140,7 @@ def test_attempts_of_early_runs_take_turns_with_those_of_other_functions() -> No
     assert names(it.take_queued(ALL)) == ["a0", "b200", "a1", "b201"]
 
 
-def test_as_many_are_taken_at_once_as_are_asked_for() -> None:
+def test_as_many_are_taken_as_requested() -> None:
     it = executor(5)
     queue(it, "a", 10)
     assert names(it.take_queued(2)) == ["a0", "a1"]
@@ -208,7 +208,7 @@ def test_a_discarded_batch_gives_its_slots_back() -> None:
     assert it.slots().programs == 2
 
 
-def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
+def test_a_job_that_cannot_be_made_is_a_final_failure() -> None:
     def make_job(attempt: Attempt) -> Job:
         raise CannotRun("the secret X is not set")
 

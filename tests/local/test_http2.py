@@ -158,7 +158,7 @@ def test_bodies_and_responses_may_be_larger_than_the_window() -> None:
     run(main())
 
 
-def test_trailers_are_read_and_are_no_headers() -> None:
+def test_trailers_are_read_but_not_as_headers() -> None:
     async def main() -> None:
         app = Backend()
         async with connected(app) as client:
@@ -286,7 +286,7 @@ def test_the_preface_may_come_byte_by_byte() -> None:
     run(main())
 
 
-def test_what_only_looks_like_the_preface_is_http_1() -> None:
+def test_data_that_only_resembles_the_preface_is_http_1() -> None:
     assert statuses(talk(b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n")) == [400]
     assert statuses(talk(b"PRI /a HTTP/1.1\r\nHost: a\r\n\r\n")) == [400]
 

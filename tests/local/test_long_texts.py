@@ -45,7 +45,7 @@ def kept(it: Scripted) -> list[tuple[bytes | None, bytes | None]]:
 
 
 @pytest.mark.parametrize("size", [898, 899, 250_000])
-def test_outputs_of_any_size_are_kept_and_read_again(tmp_path: Path, size: int) -> None:
+def test_outputs_of_any_size_are_stored(tmp_path: Path, size: int) -> None:
     async def test(it: Scripted) -> None:
         output = b'"%b"' % (b"x" * size)
         await it.send()
@@ -75,7 +75,7 @@ def test_the_next_step_gets_a_long_output_after_a_restart(tmp_path: Path) -> Non
     asyncio.run(again())
 
 
-def test_long_errors_are_kept_and_read_again(tmp_path: Path) -> None:
+def test_long_errors_are_stored(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.send()
         await end(it, FAILED)

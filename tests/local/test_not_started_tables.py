@@ -46,7 +46,7 @@ def all_but(*started: int, problem: str | None = None) -> list[dict[str, Any]]:
     ]
 
 
-def test_each_event_shows_all_that_it_did_not_start_and_they_are_kept_once(tmp_path: Path) -> None:
+def test_functions_that_an_event_did_not_start_are_all_shown_and_stored_once(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await deploy_many(it)
         events = [await it.send(data={"kind": f"k{number}"}) for number in range(10)]

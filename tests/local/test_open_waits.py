@@ -81,7 +81,7 @@ def test_runs_of_unsatisfiable_waits_are_not_read(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_more_than_a_page_of_waits_is_looked_through(tmp_path: Path) -> None:
+def test_more_than_a_page_of_waits_is_scanned(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**waiting("async.data.n == event.data.n || async.data.all"))
         runs = await start_many(it, 1200)

@@ -224,7 +224,7 @@ def test_it_closes_even_if_nothing_can_be_written(tmp_path: Path) -> None:
 # --- starting again --------------------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_queued_attempts_go_on_after_a_restart(tmp_path: Path) -> None:
+def test_ten_thousand_queued_attempts_continue_after_a_restart(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(10_000))

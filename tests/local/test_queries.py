@@ -95,7 +95,7 @@ def test_the_tail_shows_the_newest_events_with_their_runs_oldest_first(runs: Run
     assert queries.read_tail(replayed.position, 10) == []
 
 
-def test_the_tail_does_not_show_reruns_nor_runs_that_replays_made(runs: Runs, queries: Queries) -> None:
+def test_the_tail_shows_no_reruns_or_replays(runs: Runs, queries: Queries) -> None:
     plan = runs.deploy()
     for run_id, fields in (("rerun", {"rerun_of": "r"}), ("replay", {"replay": "rp"})):
         batch = runs.store.batch(NOW)
@@ -186,7 +186,7 @@ def test_runs_with_open_approvals_come_in_pages_newest_first(runs: Runs, queries
 
 
 @pytest.mark.parametrize(("late_ms", "is_shown"), [(3_599_999, True), (3_600_000, False)])
-def test_why_a_match_has_no_value_is_shown_of_the_newest_event_in_time(
+def test_the_match_error_of_the_newest_event_is_shown(
     runs: Runs, queries: Queries, late_ms: int, is_shown: bool
 ) -> None:
     wait = {"event": "paid", "ttl": "1h", "match": "async.data.n > 1"}

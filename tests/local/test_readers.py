@@ -228,7 +228,7 @@ def test_the_process_has_a_lower_priority_than_the_server(tmp_path: Path) -> Non
     run(test())
 
 
-def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> None:
+def test_the_process_ends_when_the_server_ends(tmp_path: Path) -> None:
     async def test() -> None:
         async with scripted(tmp_path):
             own_end, process_end = socket.socketpair()
@@ -253,7 +253,7 @@ def test_nothing_is_left_of_it_after_the_server_has_ended(tmp_path: Path) -> Non
     run(test())
 
 
-def test_frames_are_read_however_they_come_in_pieces() -> None:
+def test_frames_are_read_from_pieces_of_any_size() -> None:
     questions = b"".join(map(pack_question, (FIRST, SECOND)))
     answers = pack_answer(1, 200, [(b"a", b"b:c"), (b"d", b"")], b"x" * 1000) + pack_answer(2, 404, (), b"")
     for size in (1, 7, 5000):

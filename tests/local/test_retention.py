@@ -90,7 +90,7 @@ def test_values_of_idempotency_are_forgotten_once_their_day_is_over(tmp_path: Pa
     on_platform(tmp_path, test)
 
 
-def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> None:
+def test_an_open_run_keeps_its_event_and_later_ones(tmp_path: Path) -> None:
     """The event that satisfied a wait is read again when the step starts, even months later."""
 
     async def test(it: Scripted) -> None:
@@ -239,7 +239,7 @@ def test_code_stays_while_a_backup_copies_it(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
-def test_code_that_no_version_needs_goes_with_what_was_pushed_and_what_was_changed(tmp_path: Path) -> None:
+def test_unneeded_code_and_archives_are_deleted(tmp_path: Path) -> None:
     needed, old = "a" * 64, "b" * 64
     for name in (needed, old, f".changed-{needed}"):
         (tmp_path / "code" / name).mkdir(parents=True)
@@ -321,7 +321,7 @@ def test_a_failed_run_stays_while_an_attempt_is_running(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
-def test_versions_that_get_new_runs_stay_however_old_they_are(tmp_path: Path) -> None:
+def test_live_and_canary_versions_stay_however_old_they_are(tmp_path: Path) -> None:
     """The live version after a rollback, and the canary."""
 
     async def test(it: Scripted) -> None:

@@ -223,7 +223,7 @@ def test_a_returned_status_is_a_failure(tmp_path: Path) -> None:
     assert run(py(tmp_path, "return {'statusCode': 404}")).error[:2] == ("status", False)
 
 
-def test_a_module_that_cannot_be_imported_is_tried_again_in_a_new_worker(tmp_path: Path) -> None:
+def test_a_failed_import_is_retried_in_a_new_worker(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     code = put(
         tmp_path / "code",
@@ -336,7 +336,7 @@ def test_large_inputs_and_outputs_pass(tmp_path: Path) -> None:
     on_runners(work)
 
 
-def test_inputs_and_outputs_pass_that_come_in_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_and_outputs_in_many_pieces_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems whose sockets have small buffers."""
     monkeypatch.setattr(channel, "_SEND_BYTES", 1)
     monkeypatch.setattr(worker, "_PIECE", 3)
@@ -539,7 +539,7 @@ exports.handler = async (event) => {
     on_runners(work)
 
 
-def test_a_node_handler_without_node_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_handler_without_node_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     kind, retryable, message = run(js(tmp_path, "")).error
     assert (kind, retryable) == ("start", False)

@@ -153,7 +153,7 @@ def test_calls_do_not_share_cookies(server: _Server) -> None:
     assert [headers.get("cookie") for _, headers, _ in server.requests] == [None, None]
 
 
-def test_no_answer_is_tried_again() -> None:
+def test_a_missing_response_is_retried() -> None:
     kind, retryable, message = run(job(None, Runtime("http", url="http://127.0.0.1:1/hook"))).error
     assert (kind, retryable) == ("http", True)
     assert message.startswith("no answer from http://127.0.0.1:1/hook: ")
@@ -171,7 +171,7 @@ def test_an_unusable_proxy_is_reported_and_does_not_affect_other_calls(
         assert "hush" not in message
 
 
-def test_certificates_that_are_gone_are_named_and_plain_http_needs_none(
+def test_missing_certificates_are_reported_and_not_needed_for_http(
     server: _Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/gone.pem")

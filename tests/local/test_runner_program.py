@@ -59,7 +59,7 @@ def test_a_step_that_is_one_file_is_run_by_its_name(tmp_path: Path) -> None:
     assert run(job).output == [1]
 
 
-def test_ends_are_noticed_where_there_are_no_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_of_processes_are_detected_without_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     assert run(sh(tmp_path, "sleep 600 & echo 1")).output == 1
     assert run(sh(tmp_path / "b", "sleep 600", timeout_ms=100)).error[0] == "timeout"
@@ -154,7 +154,7 @@ def test_programs_of_the_steps_own_virtual_environment_come_first(tmp_path: Path
     assert run(program(put(tmp_path, main__py=""))).output == "own"
 
 
-def test_tmpdir_is_empty_at_first_and_gone_afterwards_whatever_is_in_it(tmp_path: Path) -> None:
+def test_tmpdir_is_empty_at_first_and_removed_afterwards(tmp_path: Path) -> None:
     kept = put(tmp_path / "elsewhere", file="kept")
     script = f"""
 ls -A "$TMPDIR" >&2
@@ -188,7 +188,7 @@ def test_a_failure_has_the_code_the_last_line_and_the_printed_object(tmp_path: P
     assert attempt.outcome == Outcome(None, Error("exit", "exit code 7: last", 422, b'{"status":422}'), False)
 
 
-def test_what_a_failed_program_printed_is_in_the_log(tmp_path: Path) -> None:
+def test_output_of_a_failed_program_is_logged(tmp_path: Path) -> None:
     attempt = run(sh(tmp_path, "echo hello; exit 1"))
     assert attempt.error == ("exit", True, "exit code 1: hello")
     assert attempt.log() == "hello\n"
@@ -284,7 +284,7 @@ def test_stopping_kills_and_may_be_repeated(tmp_path: Path) -> None:
     on_runners(work)
 
 
-def test_closing_kills_what_runs_and_leaves_no_files(tmp_path: Path) -> None:
+def test_closing_kills_running_attempts_and_leaves_no_files(tmp_path: Path) -> None:
     async def work(start: Start) -> None:
         attempt = await start(sh(tmp_path, "touch $TMPDIR/x; echo $TMPDIR >&2; sleep 600")).until(lambda a: a.logged)
         found.append(attempt)

@@ -83,7 +83,7 @@ def test_when_the_clock_was_set_back_the_next_tick_is_not_delayed(schedules: Sch
     assert taken(schedules, NOW - 2 * HOUR) == [("f", NOW - 2 * HOUR)]
 
 
-def test_when_the_clock_was_set_back_a_tick_that_is_due_stays_so(schedules: Schedules) -> None:
+def test_when_the_clock_was_set_back_a_due_tick_stays_due(schedules: Schedules) -> None:
     schedules.set("f", [HOURLY], False, NOW)
     schedules.cap_next_ticks(NEXT + 1)
     assert taken(schedules, NEXT + 1) == [("f", NEXT)]

@@ -78,7 +78,7 @@ def test_an_unauthorised_request_is_refused_before_the_body(server: Server, path
         assert client.recv(1000).startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_bodies_without_a_key_are_not_kept(server: Server) -> None:
+def test_bodies_without_a_key_are_not_buffered(server: Server) -> None:
     def memory() -> int:
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024

@@ -45,7 +45,7 @@ def test_every_line_of_its_output_is_json(tmp_path: Path, db: Path) -> None:
     assert key not in str(server.lines)
 
 
-def test_the_log_says_why_attempts_and_runs_failed(tmp_path: Path, db: Path) -> None:
+def test_the_log_shows_why_attempts_and_runs_failed(tmp_path: Path, db: Path) -> None:
     retries = {"attempts": 1, "backoff": {"initial": "1ms"}}
     step = program("echo 'ValueError: boom' >&2; exit 3", retries=retries)
     key = new_key(db)
@@ -89,7 +89,7 @@ def test_a_key_is_valid_from_creation_until_it_is_revoked(tmp_path: Path, db: Pa
         assert send() == 401
 
 
-def test_no_file_holds_a_key_in_clear(tmp_path: Path, db: Path) -> None:
+def test_no_file_contains_a_plain_text_key(tmp_path: Path, db: Path) -> None:
     keys = [new_key(db, "send"), new_key(db, "manage")]
     with serve(write_function(tmp_path / "f"), db) as server:
         assert [httpx.post(f"{server.url}/e/{key}", json={"name": "x"}).status_code for key in keys] == [200, 200]

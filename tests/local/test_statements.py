@@ -85,7 +85,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     connection.close()
 
 
-def test_every_table_is_known_to_grow_or_not(database: sqlite3.Connection) -> None:
+def test_every_table_is_listed_as_growing_or_not(database: sqlite3.Connection) -> None:
     rows = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     assert {name for (name,) in rows} == GROWING | DEPLOYED
 

@@ -216,7 +216,7 @@ def test_a_canary_is_checked_regularly_only_while_it_is_guarded(store: LocalStor
     assert store.timers.next_due() is None
 
 
-def test_events_are_kept_while_a_function_is_paused_and_taken_in_their_order(store: LocalStore) -> None:
+def test_events_are_held_while_a_function_is_paused_and_taken_in_order(store: LocalStore) -> None:
     register(store)
     register(store, definition("g"))
     one, two, three = accept(store, "one", "two", "three")
@@ -339,14 +339,14 @@ def open_run(store: LocalStore, version: int) -> None:
     store.connection.execute(sql, (version, NOW))
 
 
-def test_what_the_live_version_awaits_is_found_by_its_key(store: LocalStore) -> None:
+def test_events_awaited_by_the_live_version_have_a_key(store: LocalStore) -> None:
     register(store, definition(on={"event": "go"}, **{"async": BY_NUMBER}))
     assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
     register(store, code="other")
     assert (store.catalog().is_awaited("paid"), keys(store)) == (False, 0)
 
 
-def test_what_a_canary_awaits_is_found_by_its_key(store: LocalStore) -> None:
+def test_events_awaited_by_a_canary_have_a_key(store: LocalStore) -> None:
     register(store)
     register(store, definition(**{"async": BY_NUMBER}), code="other", release=Release(weight=0.1))
     assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
@@ -389,7 +389,7 @@ def test_a_rolled_back_batch_leaves_nothing_in_memory(store: LocalStore) -> None
     assert count(store, "person_ids") == 2, "the user is written, since the rollback has cleared the cache"
 
 
-def test_types_of_a_batch_that_is_rolled_back_are_not_known(store: LocalStore) -> None:
+def test_types_of_a_rolled_back_batch_are_not_known(store: LocalStore) -> None:
     batch = store.batch(NOW)
     version = TypeVersion("go", "1", {"type": "object"})
     store.types.register([(version, check_type(version))], NOW)

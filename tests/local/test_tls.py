@@ -111,7 +111,7 @@ def test_tls_1_1_is_not_spoken(server: Server) -> None:
         context.wrap_socket(client)
 
 
-def test_clients_that_never_finish_their_handshake_keep_out_nobody(
+def test_unfinished_handshakes_do_not_block_other_clients(
     files: Files, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stepwell.local.http import connection_limit

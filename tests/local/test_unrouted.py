@@ -316,7 +316,7 @@ def test_a_batch_that_cannot_be_written_keeps_unrouted_events(tmp_path: Path) ->
     on_platform(tmp_path, test, hold=True)
 
 
-def test_events_of_a_paused_function_that_are_left_are_kept_until_it_is_resumed(tmp_path: Path) -> None:
+def test_unrouted_events_of_a_paused_function_are_held(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(400))

@@ -85,7 +85,7 @@ def test_routes_are_returned_as_they_were_left(store: LocalStore) -> None:
     assert list(wake.keys) == store.catalog().keys(waking) != []
 
 
-def test_waits_that_were_found_and_not_woken_are_looked_for_again(store: LocalStore) -> None:
+def test_waits_found_but_not_woken_are_searched_again(store: LocalStore) -> None:
     (event,) = accept(store, "paid", n=7)
     leave(store, event, starts=(), found=deque([OpenedWait("r", 0, NOW)]))
     (route,) = store.unrouted.take(10)

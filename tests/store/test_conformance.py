@@ -190,7 +190,7 @@ def test_the_origin_of_a_run_is_stored(store: StoreUnderTest) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 299, 301, 3000, 250_000])
-def test_results_are_read_as_they_were_written_however_long(store: StoreUnderTest, size: int) -> None:
+def test_results_of_any_length_are_read_as_written(store: StoreUnderTest, size: int) -> None:
     steps = {"a": FIRST, "b": {**CODE, "after": [{"step": "a"}], "retries": {"attempts": 1}}}
     plan = store.deploy(definition(**steps))
     (event,) = put(store, event_of())
