@@ -103,7 +103,7 @@ def polled(queue: Counts, batch: float, receives: float | None = None) -> Usage:
     return Usage(queue_requests=queue["messages"] * (each * math.ceil(max(1, size_of_answer) / CHUNK) + 1 / batch))
 
 
-def besides(counted: Counts) -> Usage:
+def without_handlers(counted: Counts) -> Usage:
     """The usage per event that no handler causes: the HTTP API, and messages that AWS services send."""
     requests = counted["handlers"]["ingest"]["invocations"]
     return Usage(
@@ -116,7 +116,7 @@ def besides(counted: Counts) -> Usage:
 
 def usage(counted: Counts, batch: float, env: Environment) -> Usage:
     """The usage of an event and its run, counted with messages in batches of this size."""
-    whole = besides(counted)
+    whole = without_handlers(counted)
     for handler, counts in counted["handlers"].items():
         whole += handler_usage(handler, counts, env)
     for queue in counted["queues"].values():
@@ -143,7 +143,7 @@ def traffic(single: Counts, full: Counts, rate: float, env: Environment, window_
     `most`: assumes the maximum number of pollers, else the smallest number that keeps up.
     """
     handed = {}
-    whole = besides(full) + _in_batches("ingest", single, full, 10, env)
+    whole = without_handlers(full) + _in_batches("ingest", single, full, 10, env)
     for queue, handler in QUEUES.items():
         messages = rate * full["queues"][queue]["messages"]
         times = [billed_ms(handler, counts["handlers"][handler], env) for counts in (single, full)]
@@ -191,7 +191,7 @@ def idle(env: Environment, tick: Counts) -> dict[str, float]:
     return {
         "alarms": env.counted["alarms"] * ALARM.dollars,
         "dashboard": env.counted["dashboards"] * DASHBOARD.dollars,
-        "receives that find nothing": env.pollers * MONTH_S / 20 / MILLION * QUEUE_REQUEST.dollars,
+        "empty receives": env.pollers * MONTH_S / 20 / MILLION * QUEUE_REQUEST.dollars,
         "`tick`, every minute": total(of_tick) * minutes,
     }
 

@@ -11,8 +11,8 @@ from aws_prices import MILLION, MONTH_S, QUEUE_REQUEST, Usage, total
 Results = dict[str, Any]
 Rows = list[list[str]]
 
-RATES = {"10,000 runs": 10_000 / MONTH_S, "100,000 runs": 100_000 / MONTH_S, "1 event a second": 1.0}
-RATES |= {"10 events a second": 10.0, "100 events a second": 100.0, "1,000 events a second": 1000.0}
+RATES = {"10,000 runs": 10_000 / MONTH_S, "100,000 runs": 100_000 / MONTH_S, "1 event per second": 1.0}
+RATES |= {"10 events per second": 10.0, "100 events per second": 100.0, "1,000 events per second": 1000.0}
 PAYLOADS = {"0.2 KB": "three steps", "1.5 KB": "1.5 KB", "4 KB": "4 KB"}
 WAITS = {"an hour": 1 / 24, "three days": 3.0, "thirty days": 30.0}
 
@@ -47,7 +47,7 @@ class Bill:
         millions = rate * MONTH_S / MILLION
         now = self.at(rate, env=env)
         empty = self.at(rate, env=env, most=False).empty
-        standing = self.idle(env) | {"receives that find nothing": empty / MILLION * QUEUE_REQUEST.dollars}
+        standing = self.idle(env) | {"empty receives": empty / MILLION * QUEUE_REQUEST.dollars}
         kept = storage(self.stored("three steps", 1), env) + kept_logs(now.usage.log_bytes)
         return {
             "runs": total(now.usage) * millions,
@@ -62,18 +62,18 @@ AIMS: tuple[tuple[str, Callable[[Bill], bool]], ...] = (
         lambda b: total(b.run("three steps", 10)) <= 12,
     ),
     ("three steps cost at most $19 per million runs in batches of one", lambda b: total(b.run("three steps", 1)) <= 19),
-    ("a million runs that wait cost at most $0.50 a day", lambda b: b.looked_after(1) - b.looked_after(0) <= 0.5),
-    ("an environment with profile=dev costs at most $1 a month", lambda b: sum(b.idle(b.dev).values()) <= 1),
+    ("a million waiting runs cost at most $0.50 per day", lambda b: b.looked_after(1) - b.looked_after(0) <= 0.5),
+    ("an environment with profile=dev costs at most $1 per month", lambda b: sum(b.idle(b.dev).values()) <= 1),
     (
         "an event that starts nothing costs at most $4.50 per million in batches of ten",
         lambda b: total(b.run("nothing", 10)) <= 4.5,
     ),
     (
-        "at most three requests in a row between an outcome and the next step's start",
+        "at most three sequential requests between an outcome and the next step's start",
         lambda b: bool(b.results["paths"]["to_next_step"] <= 3),
     ),
     (
-        "`advance` takes at most 3 ms of CPU for an outcome, besides requests to AWS",
+        "`advance` takes at most 3 ms of CPU for an outcome, without requests to AWS",
         lambda b: bool(b.results["workloads"]["three steps, batch 1"]["handlers"]["advance"]["engine_ms"] <= 3),
     ),
     (

@@ -19,7 +19,7 @@ def _peer_works(bill: Bill) -> dict[str, tuple[Work, float]]:
     wide = total(usage(bill.results["growth"]["parallel"]["999"], 10, bill.production))
     works["1,000 steps, 999 of them in parallel"] = (Work(1000), wide)
     waited = total(usage(bill.results["waiting"]["three days"], 10, bill.production)) + bill.looked_after(3)
-    works["two steps and three days between them, batches of ten"] = (Work(2, wait_days=3), waited)
+    works["two steps with a wait of three days, batches of ten"] = (Work(2, wait_days=3), waited)
     return works
 
 
@@ -31,8 +31,8 @@ def peers_table(bill: Bill) -> Rows:
 
 
 def months_table(bill: Bill) -> Rows:
-    rows = [["$ a month, three steps each", "Stepwell", "`profile=dev`", *PEERS]]
-    for title, rate in {"nothing": 0.0, **RATES}.items():
+    rows = [["$ per month, three steps each", "Stepwell", "`profile=dev`", *PEERS]]
+    for title, rate in {"no events": 0.0, **RATES}.items():
         runs = rate * MONTH_S
         own_prices = [
             sum((bill.month(rate, env) if rate else bill.idle(env)).values()) for env in (bill.production, bill.dev)
@@ -43,11 +43,11 @@ def months_table(bill: Bill) -> Rows:
 
 
 def prices_table(bill: Bill) -> Rows:
-    return [["", "$", "for a", "page", f"read on {READ}"], *(_price(name, price) for name, price in PRICES.items())]
+    return [["", "$", "per", "page", f"source, on {READ}"], *(_price(name, price) for name, price in PRICES.items())]
 
 
 def peer_prices_table(bill: Bill) -> Rows:
-    rows = [["", "$", "for a", "page", f"read on {READ}"]]
+    rows = [["", "$", "per", "page", f"source, on {READ}"]]
     return rows + [_price(name, price) for name, prices in peers.PRICES.items() for price in prices]
 
 
@@ -56,5 +56,5 @@ def _price(name: str, price: Price) -> list[str]:
 
 
 def assumed_table(bill: Bill) -> Rows:
-    rows = [["", "assumed", "besides, not in the number"]]
+    rows = [["", "assumptions", "needed in addition, not included"]]
     return rows + [[name, text, peers.BESIDES.get(name, "–")] for name, text in peers.ASSUMED.items()]

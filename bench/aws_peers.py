@@ -29,7 +29,7 @@ RESTATE_PLAN = Price(75.0, "month (Starter), five million actions included", "ht
 RESTATE_ACTION = Price(25.0, "million actions", "https://restate.dev/pricing")
 TEMPORAL_TIERS = ((5, 50.0), (5, 45.0), (10, 40.0), (30, 35.0), (50, 30.0), (math.inf, 25.0))
 RESTATE_TIERS = ((95, 25.0), (math.inf, 10.0))
-"""Millions of actions beyond a plan's own, and dollars for each of them. Beyond the last both ask to be called."""
+"""Millions of actions beyond those of the plan, and dollars per million. After the last tier, prices are on request."""
 
 PRICES = {
     "Step Functions Standard": (TRANSITION,),
@@ -40,16 +40,16 @@ PRICES = {
     "Restate Cloud": (RESTATE_PLAN, RESTATE_ACTION),
 }
 ASSUMED = {
-    "Step Functions Standard": "a state for each step, one for a wait, and one transition for the start; an HTTP API"
-    " and a bus before it ($2)",
-    "Step Functions Express": "runs of one second with 64 MB, without logs; an HTTP API and a bus before it ($2)",
+    "Step Functions Standard": "a state for each step and wait, and one transition for the start; an HTTP API"
+    " and a bus in front ($2)",
+    "Step Functions Express": "runs of one second with 64 MB, without logs; an HTTP API and a bus in front ($2)",
     "Lambda durable functions": "an operation for the start, each step and each wait; outputs are written once and"
-    " kept 14 days; an HTTP API and a bus before it ($2)",
+    " stored for 14 days; an HTTP API and a bus in front ($2)",
     "Inngest": "an execution for the run, each step and each wait; an event for each run; the price beyond the plan's"
-    " own",
-    "Temporal Cloud": "an action for the start, each activity and each timer; 1 KB of history for each and the payloads"
-    " twice; kept 30 days; the Developer plan adds 10%",
-    "Restate Cloud": "two actions for a call, one for each step and wait, each begun 64 KB",
+    " quota",
+    "Temporal Cloud": "an action for the start, each activity and each timer; 1 KB of history for each, and twice the"
+    " payloads; stored for 30 days; the Developer plan adds 10%",
+    "Restate Cloud": "two actions for a call, one for each step and wait, per started 64 KB",
 }
 BESIDES = {
     "Inngest": "your endpoint that runs the steps",
@@ -57,7 +57,7 @@ BESIDES = {
     "Restate Cloud": "your endpoint that runs the steps",
 }
 FREE = {"Inngest": 50_000, "Restate Cloud": 100_000}
-"""Executions or actions of a month in the free plans."""
+"""Executions or actions per month in the free plans."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,25 +26,25 @@ class Price:
     how: str = QUOTED
 
 
-HTTP_REQUEST = Price(1.00, "million requests, each begun 512 KB", f"{_AWS}/api-gateway/pricing/")
-BUS_EVENT = Price(1.00, "million events of one's own, each begun 64 KB", f"{_AWS}/eventbridge/pricing/")
-QUEUE_REQUEST = Price(0.40, "million requests of a standard queue, each begun 64 KB", f"{_AWS}/sqs/pricing/")
+HTTP_REQUEST = Price(1.00, "million requests, per started 512 KB", f"{_AWS}/api-gateway/pricing/")
+BUS_EVENT = Price(1.00, "million custom events, per started 64 KB", f"{_AWS}/eventbridge/pricing/")
+QUEUE_REQUEST = Price(0.40, "million requests of a standard queue, per started 64 KB", f"{_AWS}/sqs/pricing/")
 LAMBDA_REQUEST = Price(0.20, "million requests", f"{_AWS}/lambda/pricing/")
-LAMBDA_GB_S = Price(13.3334, "million GB-s, arm64; the time of a cold start too", f"{_AWS}/lambda/pricing/")
+LAMBDA_GB_S = Price(13.3334, "million GB-s, arm64; includes cold starts", f"{_AWS}/lambda/pricing/")
 WRITE_UNIT = Price(0.625, "million write units", f"{_AWS}/dynamodb/pricing/on-demand/")
 READ_UNIT = Price(0.125, "million read units", f"{_AWS}/dynamodb/pricing/on-demand/")
 TABLE_GB = Price(0.25, "GB and month", f"{_AWS}/dynamodb/pricing/on-demand/")
-RESTORE_GB = Price(0.20, "GB and month, to restore any second of 35 days", f"{_AWS}/dynamodb/pricing/on-demand/")
-LOG_GB = Price(0.50, "GB taken in; metrics in the embedded format are such logs", f"{_AWS}/cloudwatch/pricing/")
+RESTORE_GB = Price(0.20, "GB and month, for any second of the last 35 days", f"{_AWS}/dynamodb/pricing/on-demand/")
+LOG_GB = Price(0.50, "GB ingested; includes metrics in the embedded format", f"{_AWS}/cloudwatch/pricing/")
 LOG_KEPT_GB = Price(0.03, "GB and month, compressed", f"{_AWS}/cloudwatch/pricing/")
-METRIC = Price(0.30, "custom metric and month, only for hours in which it is sent", f"{_AWS}/cloudwatch/pricing/")
+METRIC = Price(0.30, "custom metric and month, only for hours with a value", f"{_AWS}/cloudwatch/pricing/")
 ALARM = Price(0.10, "alarm and month", f"{_AWS}/cloudwatch/pricing/")
 DASHBOARD = Price(3.00, "dashboard and month, beyond three", f"{_AWS}/cloudwatch/pricing/")
 KEY = Price(1.00, "KMS key and month", f"{_AWS}/kms/pricing/")
 KEY_REQUEST = Price(3.00, "million requests to KMS", f"{_AWS}/kms/pricing/")
 OUT_GB = Price(0.09, "GB to the internet", f"{_AWS}/ec2/pricing/on-demand/")
 TRACE = Price(5.00, "million traces of X-Ray", f"{_AWS}/xray/pricing/")
-VCPU_HOUR = Price(0.04048, "vCPU and hour of Fargate, x86, at least a minute", f"{_AWS}/fargate/pricing/")
+VCPU_HOUR = Price(0.04048, "vCPU and hour of Fargate, x86, at least one minute", f"{_AWS}/fargate/pricing/")
 GB_HOUR = Price(0.004445, "GB and hour of Fargate, x86", f"{_AWS}/fargate/pricing/")
 ADDRESS_HOUR = Price(0.005, "public IPv4 address and hour", f"{_AWS}/vpc/pricing/", KNOWN)
 S3_PUT = Price(5.00, "million PUT requests", f"{_AWS}/s3/pricing/")
@@ -61,7 +61,7 @@ PRICES = {
     "DynamoDB storage": TABLE_GB,
     "DynamoDB point-in-time recovery": RESTORE_GB,
     "CloudWatch Logs": LOG_GB,
-    "CloudWatch Logs, kept": LOG_KEPT_GB,
+    "CloudWatch Logs, storage": LOG_KEPT_GB,
     "CloudWatch metrics": METRIC,
     "CloudWatch alarms": ALARM,
     "CloudWatch dashboards": DASHBOARD,

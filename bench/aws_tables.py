@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aws_bill import MEMORY_MB, SYSTEM_LOG, Environment, besides, handler_usage, kept_logs, metrics, storage, usage
+from aws_bill import (
+    MEMORY_MB,
+    SYSTEM_LOG,
+    Environment,
+    handler_usage,
+    kept_logs,
+    metrics,
+    storage,
+    usage,
+    without_handlers,
+)
 from aws_dollars import PAYLOADS, RATES, WAITS, Bill, Rows
 from aws_prices import (
     ADDRESS_HOUR,
@@ -37,10 +47,18 @@ def money(amount: float | None) -> str:
 
 def bill_table(bill: Bill) -> Rows:
     rows = [
-        ["a month with", "runs", "what is kept", "what stands", "**all**", "all, `profile=dev`", "your steps, at least"]
+        [
+            "per month with",
+            "runs",
+            "storage",
+            "fixed costs",
+            "**total**",
+            "total, `profile=dev`",
+            "your steps, at least",
+        ]
     ]
     at_rest = [sum(bill.idle(env).values()) for env in (bill.production, bill.dev)]
-    rows.append(["nothing", "–", "–", money(at_rest[0]), f"**{money(at_rest[0])}**", money(at_rest[1]), "–"])
+    rows.append(["no events", "–", "–", money(at_rest[0]), f"**{money(at_rest[0])}**", money(at_rest[1]), "–"])
     for title, rate in RATES.items():
         month, dev = bill.month(rate, bill.production), bill.month(rate, bill.dev)
         millions = rate * MONTH_S / MILLION
@@ -60,10 +78,10 @@ def traffic_table(bill: Bill) -> Rows:
         [
             "three steps",
             "batching window",
-            "events at once",
-            "outcomes at once",
+            "events per batch",
+            "outcomes per batch",
             "$ per million runs",
-            "empty receives, $ a month",
+            "empty receives, $ per month",
         ]
     ]
     for title, rate in list(RATES.items())[2:]:
@@ -90,13 +108,13 @@ def _between(numbers: Sequence[float], form: str) -> str:
 def services_table(bill: Bill) -> Rows:
     columns = {
         "an event that starts nothing": ("nothing", 10),
-        "the same, one": ("nothing", 1),
+        "the same, batches of one": ("nothing", 1),
         "one step": ("one step", 10),
-        "one step, one": ("one step", 1),
+        "one step, batches of one": ("one step", 1),
         "three steps": ("three steps", 10),
-        "three steps, one": ("three steps", 1),
+        "three steps, batches of one": ("three steps", 1),
         "three steps, `ingest: direct`": ("direct", 10),
-        "`direct`, one": ("direct", 1),
+        "`direct`, batches of one": ("direct", 1),
     }
     bills = [dollars(bill.run(name, batch)) for name, batch in columns.values()]
     rows = [["", *columns], *([service, *(f"{costs[service]:.2f}" for costs in bills)] for service in bills[0])]
@@ -112,7 +130,7 @@ def payload_table(bill: Bill) -> Rows:
             "write units",
             "message to `advance`, KB",
             "left in the table, KB",
-            "storage, $ a month",
+            "storage, $ per month",
         ]
     ]
     for title, name in PAYLOADS.items():
@@ -134,7 +152,7 @@ def payload_table(bill: Bill) -> Rows:
 
 
 def waiting_table(bill: Bill) -> Rows:
-    rows = [["two steps, and between them", "the runs", "looking after them", "**all**", "more than without a wait"]]
+    rows = [["two steps, with a wait for", "runs", "sweeper", "**total**", "more than without a wait"]]
     plain = total(usage(bill.results["growth"]["sequence"]["2"], 10, bill.production))
     for title, days in WAITS.items():
         run = total(usage(bill.results["waiting"][title], 10, bill.production))
@@ -143,7 +161,7 @@ def waiting_table(bill: Bill) -> Rows:
     run = total(usage(bill.results["waiting"]["an event"], 10, bill.production))
     looked = bill.looked_after(3)
     event = total(bill.run("nothing", 10))
-    title = "an event, which comes after three days, itself included"
+    title = "an event that comes after three days, including the event"
     rows.append([title, money(run), money(looked), f"**{money(run + looked)}**", money(run + looked - plain - event)])
     return rows
 
@@ -151,12 +169,12 @@ def waiting_table(bill: Bill) -> Rows:
 def storage_table(bill: Bill) -> Rows:
     rows = [
         [
-            "of one",
+            "of each",
             "KB in the table",
-            "$ a month per million",
+            "$ per month and million",
             "KB of logs",
-            "$ to take them in",
-            "$ a month to keep them",
+            "$ for ingestion",
+            "$ per month for storage",
         ]
     ]
     names = {"an event that starts nothing": "nothing", "a run of one step": "one step"}
@@ -178,14 +196,14 @@ def storage_table(bill: Bill) -> Rows:
 def idle_table(bill: Bill) -> Rows:
     default, dev = bill.idle(bill.production), bill.idle(bill.dev)
     texts = {"alarms": f"{bill.production.counted['alarms']} alarms"}
-    rows = [["while nothing happens, $ a month", "default", "`profile=dev`"]]
+    rows = [["without events, $ per month", "default", "`profile=dev`"]]
     rows += [[texts.get(name, name), f"{default[name]:.2f}", f"{dev[name]:.2f}"] for name in default]
-    rows.append(["**all**", *(f"**{sum(costs.values()):.2f}**" for costs in (default, dev))])
+    rows.append(["**total**", *(f"**{sum(costs.values()):.2f}**" for costs in (default, dev))])
     count = bill.production.counted["metrics"]
     return [
         *rows,
         [
-            f"when there is traffic: {count} custom metrics, at most",
+            f"with traffic: {count} custom metrics, at most",
             *(f"{metrics(e):.2f}" for e in (bill.production, bill.dev)),
         ],
     ]
@@ -198,27 +216,27 @@ def _step(ms: float, gigabytes: float = STEP_GB) -> float:
 
 
 def steps_table(bill: Bill) -> Rows:
-    rows = [["a million steps, 128 MB, arm64", "request", "time", "log lines of Lambda", "**all**"]]
+    rows = [["a million steps, 128 MB, arm64", "request", "time", "log lines of Lambda", "**total**"]]
     logs = SYSTEM_LOG * MILLION / GIB * LOG_GB.dollars
     for title, ms in (("1 ms", 1), ("100 ms", 100), ("1 s", 1000)):
         time = STEP_GB * ms / 1000 * LAMBDA_GB_S.dollars
         rows.append([title, f"{LAMBDA_REQUEST.dollars:.2f}", f"{time:.2f}", f"{logs:.2f}", f"**{_step(ms):.2f}**"])
     cold = STEP_GB * 0.2 * LAMBDA_GB_S.dollars
-    return [*rows, ["each cold start of 200 ms, besides", "–", f"{cold:.2f}", "–", f"**{cold:.2f}**"]]
+    return [*rows, ["plus, for each cold start of 200 ms", "–", f"{cold:.2f}", "–", f"**{cold:.2f}**"]]
 
 
 def savings_table(bill: Bill) -> Rows:
     small = Environment(bill.production.counted, {**MEMORY_MB, "route": 512, "advance": 512})
     single = bill.results["workloads"]["three steps, batch 1"]
-    of_request = besides(single) + handler_usage("ingest", single["handlers"]["ingest"], bill.production)
+    of_request = without_handlers(single) + handler_usage("ingest", single["handlers"]["ingest"], bill.production)
     of_request.bus_events = of_request.queue_requests = 0
-    as_it_is = total(bill.run("three steps", 1))
+    default = total(bill.run("three steps", 1))
     costs = {
-        "as it is": as_it_is,
+        "default settings": default,
         "`ingest: direct`": total(bill.run("direct", 1)),
-        "`memory: 512`: slower by some ms, cold starts by half a second": total(bill.run("three steps", 1, small)),
-        "ten events with each request": as_it_is - 0.9 * total(of_request),
-        "`batching_window: 1`, at 10 events a second": total(bill.at(10, 1).usage),
+        "`memory: 512`: some ms slower, cold starts half a second slower": total(bill.run("three steps", 1, small)),
+        "ten events per request": default - 0.9 * total(of_request),
+        "`batching_window: 1`, at 10 events per second": total(bill.at(10, 1).usage),
     }
     return [
         ["a million runs of three steps, in batches of one", "$"],
@@ -231,16 +249,16 @@ def options_table(bill: Bill) -> Rows:
     files = 2 * S3_PUT.dollars + 2 * S3_GET.dollars
     windows, users = MONTH_S / 300, 2 + 2 * len(("table", "events", "outcomes"))
     return [
-        ["what is off by default", "$"],
-        ["`kms_key`: the key, a month", f"{KEY.dollars:.2f}"],
+        ["off by default", "$"],
+        ["`kms_key`: the key, per month", f"{KEY.dollars:.2f}"],
         [
-            f"`kms_key`: a request every five minutes from each of some {users} users of a data key, a month, at most",
+            f"`kms_key`: requests for data keys, per month, at most: some {users} users, every five minutes",
             f"{windows * users / MILLION * KEY_REQUEST.dollars:.2f}",
         ],
-        ["`tracing`: a trace a second, a month, at most", f"{MONTH_S / MILLION * TRACE.dollars:.2f}"],
-        ["`tracing`: 5% of what is beyond that, per million invocations", f"{0.05 * TRACE.dollars:.2f}"],
+        ["`tracing`: one trace per second, per month, at most", f"{MONTH_S / MILLION * TRACE.dollars:.2f}"],
+        ["`tracing`: 5% of further invocations, per million invocations", f"{0.05 * TRACE.dollars:.2f}"],
         [
-            "a million container steps: the minute that Fargate bills at least, 0.25 vCPU, 0.5 GB, an address",
+            "a million container steps: Fargate's minimum of one minute, with 0.25 vCPU, 0.5 GB, and an address",
             f"{minute:.0f}",
         ],
         ["a million container steps: input and report in S3, two PUT and two GET", f"{files:.2f}"],
@@ -263,7 +281,7 @@ def _growth_cells(bill: Bill, counted: Any) -> list[str]:
 
 def flat_table(bill: Bill) -> Rows:
     titles = list(bill.results["flat"])
-    texts = {"go": "an event that starts one step, and its run", "paid": "an event that waits might want"}
+    texts = {"go": "an event that starts one step, and its run", "paid": "an event whose name is waited for"}
     rows = [["DynamoDB, $ per million", *titles]]
     for name, text in texts.items():
         usages = [usage(bill.results["flat"][title][name], 10, bill.production) for title in titles]
@@ -282,11 +300,11 @@ def paths_table(bill: Bill) -> Rows:
         for batch in (10, 1):
             handlers = bill.results["workloads"][f"{name}, batch {batch}"]["handlers"]
             cpu = [f"{handlers[h]['cpu_ms']:.1f}" if h in handlers else "–" for h in ("ingest", "route", "advance")]
-            rows.append([f"{title}, {'ten at once' if batch == 10 else 'one'}", *cpu])
+            rows.append([f"{title}, {'batch of ten' if batch == 10 else 'batch of one'}", *cpu])
     return [
         *rows,
         [
-            "requests in a row: event to step, outcome to next step",
+            "sequential requests: event to step, outcome to next step",
             "–",
             str(paths["to_first_step"]),
             str(paths["to_next_step"]),

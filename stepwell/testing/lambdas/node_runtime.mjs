@@ -1,5 +1,5 @@
-// Lambda's runtime for Node, for tests: gets invocations from the Runtime API and gives them to the handler.
-// One rule: whatever the handler does, an invocation is answered once, or the process ends.
+// Lambda's Node runtime for tests: gets invocations from the Runtime API, and calls the handler.
+// Whatever the handler does, each invocation is answered exactly once, or the process ends.
 import http from "node:http";
 import fs from "node:fs";
 import path from "node:path";
@@ -38,7 +38,7 @@ function described(error) {
   return { errorType: typeof error, errorMessage: format("%s", error), trace: [] };
 }
 
-// An error of the runtime's own; one that it was made of is named in its message.
+// An error of the runtime itself. The message contains the error that caused it.
 function fault(type, reason) {
   return { errorType: `Runtime.${type}`, errorMessage: String(reason), trace: (reason?.stack ?? "").split("\n") };
 }
@@ -88,8 +88,8 @@ function requireModule(file, error) {
   }
 }
 
-// Once nothing is left to do, a handler that has not answered never will: of an async function that is a failure, of any
-// other the answer is null, also if it gave back a promise.
+// Calls the handler. When the event loop is empty and the handler has not answered, it never will: for an async function
+// this is a failure, for others the answer is null, even if they returned a promise.
 function invoke(handler, event, context) {
   return new Promise((resolve, reject) => {
     const callback = (error, value) => (error === undefined || error === null ? resolve(value) : reject(error));
@@ -127,7 +127,7 @@ function contextOf(headers) {
   };
 }
 
-// --- the log: one line an entry, as CloudWatch shows it ----------------------
+// --- the log: one line per entry, as CloudWatch shows it ---------------------
 
 for (const [method, level] of Object.entries({ log: "INFO", info: "INFO", debug: "DEBUG", trace: "TRACE", warn: "WARN", error: "ERROR" })) {
   console[method] = (...values) => {
@@ -172,7 +172,7 @@ async function main() {
     await postError("init/error", its);
     process.exit(1);
   }
-  for (;;) await answer(handler).catch(() => process.exit(1)); // the Runtime API is gone
+  for (;;) await answer(handler).catch(() => process.exit(1)); // the Runtime API has closed
 }
 
-main(); // not awaited here: node would end at once when nothing is left to do
+main(); // not awaited: Node would exit as soon as the event loop is empty
