@@ -1,4 +1,4 @@
-"""`python -m stepwell` is the command `stepwell`."""
+"""`python -m stepwell` runs the command `stepwell`."""
 
 from stepwell.cli.main import main
 

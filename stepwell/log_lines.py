@@ -1,4 +1,4 @@
-"""What a process of ours logs for people: lines on stderr, which hold no control characters."""
+"""Log lines for people, on stderr and without control characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stepwell.core.terminal_text import one_line, visible
 
 
 class LogLines(logging.Formatter):
-    """Log records as lines for people: a message is one line, and only a traceback has several."""
+    """Formats log records as lines for people: a message is one line, only a traceback has several."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
@@ -21,7 +21,7 @@ class LogLines(logging.Formatter):
 
 
 def log_lines() -> None:
-    """Show warnings of this process on stderr."""
+    """Prints warnings of this process on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

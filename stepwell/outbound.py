@@ -1,7 +1,7 @@
-"""Requests that Stepwell makes: what the environment says of proxies and certificates, read when it is needed.
+"""HTTP transports that use the proxy and certificate variables of the environment.
 
-httpx reads these variables when a client is made, and raises for any it cannot use, also if no request would need it.
-Here a variable matters only to the requests that it is about, and what is wrong with it is said with its name.
+httpx reads these variables when a client is created, and raises for any that is wrong, even if no request needs it.
+These transports read a variable only for a request that needs it, and name the variable in the error.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _OTHER_NAME, _OTHER_ADDRESS = 62, 64  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, 
 
 
 class BadEnvironment(httpx.TransportError):
-    """A variable of the environment that a request needs cannot be used; the message names it and says what to do."""
+    """An environment variable that a request needs is wrong. The message names it and what to do."""
 
 
 class _Route(NamedTuple):
-    """How requests to an address are made. `proxy`: its URL, or None."""
+    """The route of requests to an address. `proxy` is the URL of the proxy, or None."""
 
     uses_tls: bool
     proxy: str | None = None
-    variable: str = ""  # that names the proxy
+    variable: str = ""  # the variable with the proxy
 
 
 class Transport(httpx.BaseTransport):
-    """Sends each request as the environment says. `options` are those of httpx.HTTPTransport."""
+    """Sends each request according to the environment. `options` are those of httpx.HTTPTransport."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -63,7 +63,7 @@ class Transport(httpx.BaseTransport):
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """The same for httpx.AsyncClient."""
+    """Does the same as `Transport`, for httpx.AsyncClient."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -87,30 +87,30 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 def tls_problem(error: BaseException, url: str) -> str | None:
-    """Why there is no encrypted connection to this address, and what to do; None if that is not the reason."""
-    refused = next((caus for caus in _causes(error) if isinstance(caus, ssl.SSLError)), None)
-    if refused is None:
+    """The reason why TLS with an address failed, and what to do; None if TLS is not the reason of the error."""
+    tls_error = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
+    if tls_error is None:
         return None
-    where = httpx.URL(url).host
-    if not isinstance(refused, ssl.SSLCertVerificationError):
-        reason = (refused.reason or str(refused)).lower().replace("_", " ")
-        cure = "; should the address begin with http://?" if refused.reason in _NO_TLS else ""
-        return f"{where} answers, but there is no TLS connection ({reason}){cure}"
-    match refused.verify_code:
+    host = httpx.URL(url).host
+    if not isinstance(tls_error, ssl.SSLCertVerificationError):
+        reason = (tls_error.reason or str(tls_error)).lower().replace("_", " ")
+        advice = "; should the address begin with http://?" if tls_error.reason in _NO_TLS else ""
+        return f"{host} answers, but not with TLS ({reason}){advice}"
+    match tls_error.verify_code:
         case code if code == _EXPIRED:
-            return f"the certificate of {where} has expired; renew it there, or set this machine's clock"
+            return f"the certificate of {host} has expired; renew it, or correct this machine's clock"
         case code if code == _NOT_YET:
-            return f"the certificate of {where} is not valid yet; is this machine's clock right?"
+            return f"the certificate of {host} is not valid yet; check this machine's clock"
         case code if code in (_OTHER_NAME, _OTHER_ADDRESS):
-            return f"the certificate of {where} is for another name; use the name that it is for"
-    why = {
+            return f"the certificate of {host} is for another name; use the name in the certificate"
+    reason = {
         _SELF_SIGNED: "it is self-signed",
-        _SELF_SIGNED_CHAIN: "its issuer's certificate is self-signed",
-        _NO_ISSUER: "its issuer is not known here",
-    }.get(refused.verify_code, refused.verify_message)
+        _SELF_SIGNED_CHAIN: "the issuer's certificate is self-signed",
+        _NO_ISSUER: "the issuer is unknown",
+    }.get(tls_error.verify_code, tls_error.verify_message)
     return (
-        f"the certificate of {where} is not trusted: {why}; if it should be, set SSL_CERT_FILE to a PEM file with the "
-        "certificate of its issuer"
+        f"the certificate of {host} is not trusted: {reason}; to trust it, set SSL_CERT_FILE to a PEM file with the "
+        "issuer's certificate"
     )
 
 
@@ -129,7 +129,7 @@ def _route(url: httpx.URL) -> _Route:
 
 
 def _proxy(url: httpx.URL) -> tuple[str | None, str]:
-    """The proxy for an address, and the variable that names it."""
+    """The proxy for an address, and the variable that sets it."""
     proxies = getproxies_environment()
     kind = next((name for name in (url.scheme, "all") if proxies.get(name)), None)
     if kind is None or _is_direct(url, proxies.get("no", "")):
@@ -140,8 +140,11 @@ def _proxy(url: httpx.URL) -> tuple[str | None, str]:
 
 
 def _is_direct(url: httpx.URL, no_proxy: str) -> bool:
-    """Whether no proxy is asked: of this machine's own addresses, and of what NO_PROXY lists: names with all below
-    them, addresses, networks such as 10.0.0.0/8, each with or without a port; or `*`."""
+    """Whether requests use no proxy: for addresses of this machine, and for what NO_PROXY lists.
+
+    NO_PROXY lists host names (with their subdomains), addresses, and networks such as 10.0.0.0/8, each with or without
+    a port; or `*`.
+    """
     host = url.host.lower().rstrip(".")
     address = _address(host)
     if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
@@ -177,8 +180,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _options(route: _Route) -> dict[str, Any]:
-    """Of a transport. Raises BadEnvironment."""
-    tls = _trusted() if route.uses_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # that one is never used
+    """The options of a transport for this route. Raises BadEnvironment."""
+    tls = _trusted() if route.uses_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # required, but not used
     if route.proxy is None:
         return {"verify": tls, "trust_env": False}
     try:
@@ -189,45 +192,45 @@ def _options(route: _Route) -> dict[str, Any]:
             raise ImportError
         proxy = httpx.Proxy(url, ssl_context=tls if url.scheme == "https" else None)
     except ImportError:
-        cure = "pip install 'httpx[socks]', or unset it"
-        raise BadEnvironment(f"{_named(route)} is a SOCKS proxy, which needs a library: {cure}") from None
+        advice = "run: pip install 'httpx[socks]', or unset it"
+        raise BadEnvironment(f"{_named(route)} is a SOCKS proxy, which needs a library; {advice}") from None
     except (httpx.InvalidURL, ValueError):
-        cure = "write it as http://HOST:PORT, or unset it"
-        raise BadEnvironment(f"{_named(route)} is no proxy that can be used; {cure}") from None
+        advice = "write it as http://HOST:PORT, or unset it"
+        raise BadEnvironment(f"{_named(route)} is not a valid proxy; {advice}") from None
     return {"verify": tls, "trust_env": False, "proxy": proxy}
 
 
 def _proxy_problem(error: httpx.TransportError, route: _Route) -> str | None:
-    """With the variable that names the proxy; None if it is not the proxy that does not answer."""
-    if route.proxy is None or any(isinstance(caus, ssl.SSLError) for caus in _causes(error)):
+    """The message for a proxy that does not answer, with the variable; None if the error has another reason."""
+    if route.proxy is None or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
         return None
     if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return None
-    why = str(error) or type(error).__name__
-    cure = "correct or unset it, or list the host in NO_PROXY"
-    return f"no connection through the proxy of {_named(route)}: {why}; {cure}"
+    reason = str(error) or type(error).__name__
+    advice = "correct or unset it, or list the host in NO_PROXY"
+    return f"no connection through the proxy of {_named(route)}: {reason}; {advice}"
 
 
 def _named(route: _Route) -> str:
-    """The variable and its value, without a password."""
+    """The variable with the value, without a password."""
     scheme, _, rest = (route.proxy or "").partition("://")
     return f"{route.variable}={scheme}://{rest.rpartition('@')[2]}"
 
 
 def _trusted() -> ssl.SSLContext:
-    """With the certificates that are trusted. Raises BadEnvironment."""
+    """A TLS context with the trusted certificates of the environment. Raises BadEnvironment."""
     return _trusting(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @cache
 def _trusting(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Takes some 20 ms to make."""
+    """Cached, because creating a context takes about 20 ms."""
     if not file and not folder:
         return ssl.create_default_context(cafile=certifi.where())
     named = f"SSL_CERT_FILE={file}" if file else f"SSL_CERT_DIR={folder}"
     if not (Path(file).is_file() if file else Path(folder or "").is_dir()):
-        raise BadEnvironment(f"{named} is not there; correct or unset it")
+        raise BadEnvironment(f"{named} does not exist; correct or unset it")
     try:
         return ssl.create_default_context(cafile=file) if file else ssl.create_default_context(capath=folder)
-    except OSError as error:  # an ssl.SSLError, too
+    except OSError as error:  # includes ssl.SSLError
         raise BadEnvironment(f"{named} cannot be read as certificates ({error}); correct or unset it") from None

@@ -1,8 +1,7 @@
-"""The seam between the engine and a platform: the values that cross it, what keeps state, and what executes steps.
+"""The interface between the engine and a platform: the values they exchange, the store, and the dispatcher.
 
-A platform gives the engine a `Store`, whose batches are written as a whole, and a `Dispatcher`, which carries out what
-follows from a batch. Nothing else is in here: it is longer than other modules, since it is one list of short
-declarations, which are read together.
+A platform provides a `Store`, whose batches are written as a whole, and a `Dispatcher`, which carries out the effects
+of a batch. The module is longer than others because these short declarations are read together.
 """
 
 from __future__ import annotations
@@ -25,16 +24,19 @@ if TYPE_CHECKING:
     from stepwell.core.run.inputs import JoinedOutputs
 
 AttemptId = tuple[str, int, int]  # run id, step, attempt
-Causes = Mapping[int, tuple[str, int]]  # of running steps: which message claimed the attempt, and when
+Causes = Mapping[int, tuple[str, int]]  # by running step: the message that claimed the attempt, and the time
 
 
-# --- what comes in -------------------------------------------------------------------------------------------------
+# --- inputs --------------------------------------------------------------------------------------------------------
 
 
 @immutable
 class Cause:
-    """The message that brought a fact or an event. `redelivered`: it was delivered before, and nobody knows how far
-    that got, so that what follows from it must be done again where it is still owed."""
+    """The message that brought a fact or an event.
+
+    `redelivered`: it was delivered before, and it is unknown how far it was processed. So effects that are still owed
+    must be repeated.
+    """
 
     id: str
     redelivered: bool
@@ -42,7 +44,7 @@ class Cause:
 
 @immutable
 class IncomingEvent:
-    """An event to accept. `only` names the one function it is for (a tick of its cron trigger)."""
+    """An event to accept. `only` is the id of the only function that it may start (for a tick of a cron trigger)."""
 
     event: Event
     only: str | None = None
@@ -50,7 +52,7 @@ class IncomingEvent:
 
 
 class RunFact(NamedTuple):
-    """A fact about a run. `cause`: the message that brought it; None where facts are not delivered by messages."""
+    """A fact about a run. `cause` is the message that brought it; None if facts are not delivered by messages."""
 
     run_id: str
     fact: Fact
@@ -63,16 +65,16 @@ class RunFact(NamedTuple):
 @immutable
 class NewEvent:
     event: Event
-    keys: Sequence[bytes]  # under which waits may look for it
-    not_started: Collection[NotStarted]  # functions it named but did not start
+    keys: Sequence[bytes]  # the keys under which waits find it
+    not_started: Collection[NotStarted]  # functions with a trigger for it that it does not start
     starts: Sequence[str]  # ids of the functions that it starts
     cause: Cause | None = None
-    replay: str | None = None  # it is no news, but kept for this replay: no wait may ever find it
+    replay: str | None = None  # the replay that it is stored for; no wait may find it
 
 
 @immutable
 class Accepted:
-    """`starts`: as they were when the event was first accepted, if this is a redelivery."""
+    """An accepted event. For a redelivery, `starts` are the functions of the first time."""
 
     position: int
     starts: Sequence[str]
@@ -80,19 +82,19 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay made of an event: its run, None if the event is unknown. `is_new`: it was not there before."""
+    """A replayed event. `run_id` is None if the event is unknown; `is_new`: the run was created now."""
 
     event_id: str
     run_id: str | None
     is_new: bool = False
 
 
-WaitPlace = tuple[bytes, int, int]  # the key under which a wait is found, its run's row, its pause
+WaitPlace = tuple[bytes, int, int]  # the key of a wait, the row of the run, the pause
 
 
 @immutable
 class OpenedWait:
-    """`place`: behind which others are found, in a store that finds some at once."""
+    """An open wait. `place` is the position to continue after, in a store that finds waits in pages."""
 
     run_id: str
     pause: int
@@ -102,8 +104,10 @@ class OpenedWait:
 
 @dataclass(frozen=True, slots=True)
 class FoundWaits:
-    """`is_all`: there are no others; else there are some, and those behind the last one are not looked at yet.
-    `effort`: how many waits could have been woken in the time that it took to find these."""
+    """A page of waits. `is_all`: there are no more after these.
+
+    `effort` is the time of the search, as the number of waits that could have been woken in it.
+    """
 
     waits: Sequence[OpenedWait]
     is_all: bool = True
@@ -112,8 +116,11 @@ class FoundWaits:
 
 @dataclass(slots=True)
 class Route:
-    """What an accepted event is still to do: the functions to start, by id, then the waits to wake, by `keys` and by
-    its name: those that were `found`, and, if it `is_awaited`, those behind the place `behind` (None: all)."""
+    """What an accepted event must still start and wake.
+
+    `starts` are ids of functions, `found` are waits that were found. If `is_awaited`, there may be more waits after the
+    place `behind` (None: all).
+    """
 
     event: Event
     starts: Sequence[str] = ()
@@ -122,11 +129,11 @@ class Route:
     keys: Sequence[bytes] = ()
     behind: WaitPlace | None = None
     found: deque[OpenedWait] = field(default_factory=deque)
-    is_first: bool = False  # of the events with its name: none that came before it is left
+    is_first: bool = False  # no earlier event of the same name is left
 
     @property
     def left(self) -> float:
-        """How much is left to do, as far as it is known."""
+        """The known number of functions and waits that are left."""
         return math.inf if self.is_awaited and self.behind else len(self.starts) + len(self.found)
 
 
@@ -135,19 +142,19 @@ class Route:
 
 @immutable
 class RunRecord:
-    """A run with everything that its decisions need. `outputs` and `errors` are JSON texts by step index."""
+    """A run with everything that decisions on it need. `outputs` and `errors` are JSON texts by step index."""
 
     run: Run
     plan: Plan
     event: Event
-    after: int  # events accepted after this position may satisfy its waits
+    after: int  # events accepted after this position may satisfy the run's waits
     rerun_of: str | None = None
-    replay: str | None = None  # the replay that made it
-    order: int = 0  # attempts of earlier runs start first; 0 where nothing queues
+    replay: str | None = None  # the replay that created the run
+    order: int = 0  # attempts of runs with a lower order start first; 0 on platforms without a queue
     outputs: Mapping[int, bytes] = field(default_factory=dict)
     errors: Mapping[int, bytes] = field(default_factory=dict)
     causes: Causes = field(default_factory=dict)
-    joined: JoinedOutputs | None = None  # for inputs of many outputs; a cache, which only grows
+    joined: JoinedOutputs | None = None  # a cache for inputs with many outputs
 
     def changed(
         self,
@@ -157,7 +164,7 @@ class RunRecord:
         causes: Causes,
         joined: JoinedOutputs | None,
     ) -> RunRecord:
-        """The record of what the run became."""
+        """A copy of the record with a changed run."""
         return RunRecord(
             run, self.plan, self.event, self.after, self.rerun_of, self.replay, self.order,
             outputs, errors, causes, joined,
@@ -166,8 +173,7 @@ class RunRecord:
 
 @immutable
 class Claim:
-    """An attempt that is to be executed once its claim is committed. `holds_slot`: since it was taken from the
-    dispatcher's queue."""
+    """An attempt to execute when the claim is committed. `holds_slot`: it was taken from the dispatcher's queue."""
 
     step: int
     attempt: int
@@ -177,14 +183,16 @@ class Claim:
 
 @immutable
 class Transition:
-    """What folding facts made of a run: the record as it was, what it became, and what that asks for. `unclaimed`:
-    attempts from the dispatcher's queue that need no slot any more."""
+    """The result of folding facts into a run: the record before and after, the commands and the claims.
+
+    `unclaimed` are attempts from the dispatcher's queue that no longer need a slot.
+    """
 
     before: RunRecord
     record: RunRecord
     commands: Sequence[Command]
     claims: Sequence[Claim]
-    causes: Sequence[Cause]  # of all facts that were folded
+    causes: Sequence[Cause]  # the causes of all folded facts
     unclaimed: Sequence[AttemptStarted] = ()
 
 
@@ -193,7 +201,7 @@ class Transition:
 
 @immutable
 class Attempt:
-    """A claimed attempt, to be executed now."""
+    """A claimed attempt to execute now."""
 
     record: RunRecord
     step: int
@@ -216,7 +224,7 @@ class QueuedAttempt:
 
 
 class FreeSlots(NamedTuple):
-    """How many attempts could start at once: programs, and calls of web addresses, which have slots of their own."""
+    """The number of attempts that could start now: programs, and HTTP calls, which have separate slots."""
 
     programs: int
     calls: int
@@ -224,10 +232,9 @@ class FreeSlots(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """What is to be done once the transitions that ask for it are committed.
+    """What to do when the transitions are committed.
 
-    `released`: attempts that were taken from the queue, and need their slots no more. `events`: the engine's own, for
-    the world outside.
+    `released` are attempts from the queue that no longer need their slots. `events` are events of the engine to send.
     """
 
     starts: list[Attempt] = field(default_factory=list)
@@ -241,39 +248,39 @@ class Effects:
 
 
 class NotWritten(Exception):
-    """The store could not write (it is throttled, the disk is full): the message that asked for it must come again."""
+    """The store could not write (throttled, or the disk is full). The message must be redelivered."""
 
 
 class DamagedRun(Exception):
-    """What is stored of a run cannot be read, now and later, until somebody mends it."""
+    """The stored data of a run cannot be read, and a retry does not help."""
 
 
 class Idempotency(Protocol):
-    """Which run counts for a value of a function's `idempotency`."""
+    """The runs that hold values of a function's `idempotency`."""
 
     def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
-        """The run that counts: this one, of the event at this position, unless there is one whose event was accepted in
-        the 24 hours before. Raises NotWritten."""
+        """Claims a value for a run, whose event has this position. Returns the run that holds the value: this one,
+        unless another run's event was accepted in the 24 hours before. Raises NotWritten."""
 
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
-        """Keep with an accepted event that it did not start these functions, and why, beside what is kept of others.
-        Raises NotWritten."""
+        """Stores with an accepted event that it did not start these functions, and why, in addition to those already
+        stored. Raises NotWritten."""
 
 
 class Store(Protocol):
-    """State: opens the batches in which the engine reads and writes it."""
+    """Stores the state. Opens the batches in which the engine reads and writes it."""
 
     def batch(self, now: int) -> Batch:
-        """A new batch, at this time (ms since the epoch); what an earlier one knew is not relied on unless nobody else
-        writes."""
+        """Opens a batch at this time (ms since the epoch). It may only reuse cached data of an earlier batch if nobody
+        else writes."""
 
 
 class Batch(Protocol):
-    """One unit of the engine's work on the state. Every method sees all that was committed before it, also by others
-    (strong consistency), and what this batch has done so far.
+    """One unit of the engine's work on the state. Every method sees all earlier commits, also by others (strong
+    consistency), and what this batch has done so far.
 
-    `now`: the time of everything in it, in ms since the epoch. `most_events`: how many events are looked at for a wait
-    at once; None: all.
+    `now` is the time of everything in it, in ms since the epoch. `most_events` is the maximum number of events to scan
+    for a wait; None: no limit.
     """
 
     @property
@@ -286,75 +293,80 @@ class Batch(Protocol):
     def idempotency(self) -> Idempotency: ...
 
     def catalog(self) -> Catalog:
-        """The functions that are live now."""
+        """The functions that are live."""
 
     def position(self) -> int:
-        """The position of the newest accepted event: events are accepted in the order of their positions."""
+        """The position of the newest accepted event. Positions are the order in which events were accepted."""
 
     def put_events(self, events: Sequence[NewEvent]) -> list[Accepted | NotWritten | None]:
-        """Accept events; answers None for a duplicate of an event that is known."""
+        """Accepts events. Returns None for a duplicate."""
 
     def hold(self, function_id: str, event: Event) -> bool:
-        """Keep an accepted event for a paused function until it is resumed; False if that could not be written."""
+        """Keeps an accepted event for a paused function until it is resumed. Returns False if it was not written."""
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
         """Stored events by id, with their positions."""
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
-        """Events (no replays) with this name, and key if one is given, in the order in which they were accepted:
-        after position `after`, and before time `before` (ms)."""
+        """Yields events (no replays) with this name, and with this key if given, in the order of acceptance: after the
+        position `after`, and before the time `before` (ms)."""
 
     def continue_scan(self, run_id: str, pause: int, after: int) -> None:
-        """See to it that the engine is asked for what satisfies this wait behind that position, too."""
+        """Arranges for the engine to continue the scan for this wait after that position."""
 
     def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
-        """Open waits for this event's name that have no key or one of these, behind a place; those may be left out that
-        the event does not satisfy. Some of many: then the others are asked for, or, if this says that there are none,
-        the store sees to it that the engine is asked to `wake` them."""
+        """Finds open waits after a place, for the event's name, without a key or with one of these keys.
+
+        Waits that the event does not satisfy may be left out. The result may be a page. If `is_all` is true although
+        there are more, the store arranges for the engine to `wake` the others.
+        """
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Runs by id; unknown ones are left out. Raises DamagedRun."""
 
     def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
-        """Outcomes of a run that are stored, and folded with whatever is folded next; the earliest first."""
+        """Stored outcomes of a run, earliest first, which are folded before the next facts."""
 
     def add(self, record: RunRecord) -> None:
-        """Make a run: `load` finds it from now on, its first commit makes it durable."""
+        """Adds a new run: `load` finds it from now on, and the first commit makes it durable."""
 
     def commit(self, transitions: Sequence[Transition]) -> Sequence[RunRecord | NotWritten | None]:
-        """Write each transition with the records, timers and waits that its commands ask for, if nobody changed the
-        run since `before`; `load` answers the new record from then on. Answers the current record for each that lost
-        such a race."""
+        """Writes each transition with the attempts, timers and waits of the commands, unless the run was changed since
+        `before`. Returns for each transition None if it was written, else the current record of the run, or
+        NotWritten."""
 
 
 class Pace(Protocol):
-    """How much is done at a time, in a store whose batches are bounded, and who keeps what is left for later ones."""
+    """Limits the work of a batch, and stores the routes that are left for later batches."""
 
     @property
     def at_once(self) -> int:
-        """How many events, facts and waits are a piece."""
+        """The number of events, facts and waits in a piece of work."""
 
     def count(self, done: int) -> None:
-        """So many more events, facts and waits are done."""
+        """Counts events, facts and waits that are done."""
 
     def is_enough(self, left: float) -> bool:
-        """Whether so much that is left is for a later batch."""
+        """Whether `left` more functions and waits should be left for a later batch."""
 
     def must_wait(self, name: str) -> bool:
-        """Whether events with this name are left that came before."""
+        """Whether earlier events with this name are left."""
 
     def leave(self, routes: Iterable[Route]) -> None:
-        """Keep what accepted events are still to do; it is as durable as the batch."""
+        """Stores routes for a later batch, in the transaction of this batch."""
 
 
 class Dispatcher(Protocol):
-    """Execution. Nothing is started before the commit that claims it is durable."""
+    """Executes attempts. An attempt is only started when the commit with the claim is durable."""
 
     def slots(self) -> FreeSlots:
-        """How many attempts could start at once. None, if some are queued: those come first."""
+        """The number of attempts that could start now; zero if attempts are queued, because those come first."""
 
     def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
-        """Start, queue and stop attempts, and tell the world outside of events, once the batch is durable. A start
-        takes a slot, unless it holds one; its end comes back as a fact. Queued attempts are claimed with an
-        `AttemptStarted` when a slot is free: those of earlier runs first, by the order of their records, and functions
-        in turns; to queue one twice is harmless. Answers the events that are to be accepted here as well."""
+        """Starts, queues and stops attempts, and sends events, when the batch is durable. Returns the events to accept
+        on this platform too.
+
+        A start takes a slot, unless the attempt holds one; the end comes back as a fact. Queued attempts are claimed
+        with an `AttemptStarted` when a slot is free, functions in turns, and by `order` of the run. Queueing an attempt
+        twice is harmless.
+        """

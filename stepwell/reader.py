@@ -1,4 +1,4 @@
-"""What people read of a platform's state, for the API, the console and the command line."""
+"""The interface for reading a platform's state, for the API, the console and the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt that is over. `output` and `error` are JSON texts, times milliseconds since the epoch."""
+    """An ended attempt. `output` and `error` are JSON texts, times are milliseconds since the epoch."""
 
     step: int
     attempt: int
@@ -37,18 +37,18 @@ class RunDetail:
     rerun_of: str | None
     attempts: Sequence[AttemptRow]
     logs: dict[tuple[int, int], bytes]  # by step and attempt
-    mismatches: dict[int, str]  # by pause: why `match` had no value for the newest event of the awaited name
+    mismatches: dict[int, str]  # by pause: the error of `match` for the newest event of the name
     replay: str | None = None
-    asked: dict[int, str] = field(default_factory=dict)  # what people are asked, or were, by step; lists leave it out
+    asked: dict[int, str] = field(default_factory=dict)  # by step: the messages of approvals; not in lists
 
 
 @dataclass(frozen=True, slots=True)
 class EventDetail:
     event: Event
     accepted_at: int
-    misses: bytes | None  # JSON: functions it named but did not start
+    misses: bytes | None  # JSON: functions with a trigger for the event that it did not start
     replay: str | None = None
-    invalid: bytes | None = None  # JSON: what its type has against it
+    invalid: bytes | None = None  # JSON: the errors under the schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +64,27 @@ class VersionDetail:
 class FunctionDetail:
     id: str
     created_at: int | None
-    definition: bytes  # JSON, of the live or else the newest version
-    versions: Sequence[VersionDetail]  # the oldest first
+    definition: bytes  # JSON, of the live version, else of the newest one
+    versions: Sequence[VersionDetail]  # oldest first
     routing: Routing
-    waits_by_name: int | None = None  # open waits that are found by their event's name alone; None: not counted
+    waits_by_name: int | None = None  # open waits that are found by event name alone; None: not counted
 
     @property
     def version(self) -> int | None:
-        """The live one."""
+        """The live version."""
         return self.routing.live
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Newest first. `next` is where the next page begins, None at the end."""
+    """A page of items, newest first. `next` is the position of the next page, None at the end."""
 
     items: Sequence[Item]
     next: int | None
 
 
 class RunQuery(TypedDict, total=False):
-    """Which runs a list shows: those for which all of this holds."""
+    """Filters for a list of runs; a run must satisfy all of them."""
 
     function: str | None
     status: RunStatus | None
@@ -98,8 +98,11 @@ class RunQuery(TypedDict, total=False):
 
 
 class Reader(Protocol):
-    """The reads of the API. Positions (`before`) count down: a page holds what is older than its position. Events were
-    accepted, and runs made, at `since` or later, and before `until` (ms since the epoch)."""
+    """Reads events, runs and functions.
+
+    A page contains items before the position `before`, newest first. `since` (inclusive) and `until` (exclusive) limit
+    the time at which events were accepted or runs created, in ms since the epoch.
+    """
 
     def read_events(
         self,
@@ -117,8 +120,7 @@ class Reader(Protocol):
     def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]: ...
 
     def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
-        """The same runs, each as `view` shows it. What it makes of a run that has ended may be kept and answered
-        again."""
+        """The same runs, each as the text that `view` returns. Texts of ended runs may be cached."""
 
     def read_run(self, run_id: str) -> RunDetail | None: ...
 

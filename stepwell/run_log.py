@@ -1,5 +1,7 @@
-"""What the log says of attempts and runs that fail, and of events that were accepted before. Its lines have fields, for
-those who read it by machine: a server's JSON lines, and the console of `dev`."""
+"""Logs failed attempts and runs, and duplicate events.
+
+Log records have `fields`, for the JSON lines of a server and for the console of `stepwell dev`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ ATTEMPTS, EVENTS = "stepwell.attempts", "stepwell.events"
 _runs = logging.getLogger("stepwell.runs")
 _attempts = logging.getLogger(ATTEMPTS)
 _events = logging.getLogger(EVENTS)
-_LONGEST = 500  # characters of a message
+_MAX_MESSAGE = 500  # characters
 
 
 def log_transition(transition: Transition) -> None:
-    """Attempts that have failed or were lost, and the failure of the run."""
+    """Logs failed and lost attempts of a transition, and the failure of the run."""
     for command in transition.commands:
         if isinstance(command, RecordAttempt):
             if command.error is not None:
@@ -31,7 +33,7 @@ def log_transition(transition: Transition) -> None:
 
 
 def _log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequence[Command]) -> None:
-    """An attempt has failed or was lost. `others`: the commands of the same transition, which may set the next try."""
+    """Logs a failed or lost attempt. `others` are the commands of the transition, which may set a timer for a retry."""
     error, plan, step = command.error, record.plan, record.plan.steps[command.step].id
     if error is None or command.status not in ("failed", "lost"):
         return
@@ -49,9 +51,9 @@ def _log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Seque
         "error": _first_line(error.message),
         "next_attempt_at": None if due is None else time_text(due),
     }
-    words, level = "attempt %s of step %s of %s %s: %s: %s", logging.WARNING if due is None else logging.INFO
-    texts = (command.attempt, step, plan.function_id, command.status, error.kind, fields["error"])
-    _attempts.log(level, words, *texts, extra={"fields": fields})
+    text, level = "attempt %s of step %s of %s %s: %s: %s", logging.WARNING if due is None else logging.INFO
+    values = (command.attempt, step, plan.function_id, command.status, error.kind, fields["error"])
+    _attempts.log(level, text, *values, extra={"fields": fields})
 
 
 def _log_failed_run(record: RunRecord) -> None:
@@ -61,12 +63,12 @@ def _log_failed_run(record: RunRecord) -> None:
     number = next((run.steps[i].attempt for i, item in enumerate(plan.steps) if item.id == step), None)
     fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step, "attempt": number}
     fields |= {"kind": kind, "error": message}
-    words = "run %s of %s failed at step %s: %s: %s"
-    _runs.warning(words, run.id, plan.function_id, step, kind, message, extra={"fields": fields})
+    text = "run %s of %s failed at step %s: %s: %s"
+    _runs.warning(text, run.id, plan.function_id, step, kind, message, extra={"fields": fields})
 
 
 def log_known_event(event: Event) -> None:
-    """An event was sent again: it starts nothing."""
+    """Logs a duplicate event, which starts nothing."""
     _events.debug("event %s %s was accepted before", event.name, event.id, extra={"fields": {"event": event}})
 
 
@@ -76,4 +78,4 @@ def _is_retry(timer: Timer, ended: RecordAttempt) -> bool:
 
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[0][:_LONGEST] if lines else ""
+    return lines[0][:_MAX_MESSAGE] if lines else ""

@@ -1,7 +1,7 @@
-"""The one way to a terminal: what is printed here holds no control characters but our own, piped or not.
+"""Prints to the terminal safely: texts from outside cannot contain control characters or markup.
 
-One rule: a text from outside is shown as the text that it is. In a string with markup it is written by `shown`; in
-`Text`, or with `markup=False`, as it is; the console replaces the rest.
+All output of the package goes through this module. In a string with markup, pass texts from outside through `shown`; in
+`Text`, or with `markup=False`, they need nothing. The console replaces control characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stepwell.core.terminal_text import escaped_json, one_line, visible
 
 
 class Terminal(Console):
-    """A console that replaces what a terminal must not get in all that is rendered: texts, tables, trees, progress."""
+    """A console that replaces control characters in everything that it renders: texts, tables, trees, progress bars."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, emoji=False, **options)
@@ -32,24 +32,25 @@ class Terminal(Console):
             yield segment
 
     def print_markup(self, text: str) -> None:
-        """Lines with markup, however long each is: what `print` writes with `soft_wrap`, in a quarter of its time."""
-        value = self.render_str(text)
-        value.expand_tabs()
-        self.print(Segments(value.render(self, end="\n")), soft_wrap=True)
+        """Prints lines with markup without wrapping. Equals `print` with `soft_wrap`, but takes a quarter of the
+        time."""
+        rendered = self.render_str(text)
+        rendered.expand_tabs()
+        self.print(Segments(rendered.render(self, end="\n")), soft_wrap=True)
 
 
 def shown(value: object) -> str:
-    """A value from outside as a part of a line with markup."""
+    """Escapes a value from outside for a line with markup."""
     return escape(one_line(str(value)))
 
 
 def shown_lines(value: object) -> str:
-    """The same for a text that may have lines of its own, as a cell of a table."""
+    """Escapes a text that may have several lines, for a cell of a table."""
     return escape(visible(str(value)))
 
 
 def styled(*parts: str | Text | tuple[str, str]) -> Text:
-    """One line of these parts, each a text or a text with its style; none of them can begin another."""
+    """One line of text from parts, each a text or a pair of text and style. Line breaks in parts are replaced."""
     return Text.assemble(*(_one_line(part) for part in parts))
 
 
@@ -60,6 +61,6 @@ def _one_line(part: str | Text | tuple[str, str]) -> str | Text | tuple[str, str
 
 
 def print_line(data: Any) -> None:
-    """One line of JSON on stdout."""
+    """Prints one line of JSON on stdout."""
     sys.stdout.write(escaped_json(orjson.dumps(data, default=str).decode()) + "\n")
     sys.stdout.flush()

@@ -102,10 +102,14 @@ def test_an_unusable_no_proxy_does_not_affect_other_requests(
 @pytest.mark.parametrize(
     ("variable", "proxy", "text"),
     [
-        ("ALL_PROXY", "socks://u:hush@h:1", "ALL_PROXY=socks://h:1 is no proxy that can be used; write it as http://"),
-        ("all_proxy", "socks5://h:1", "all_proxy=socks5://h:1 is a SOCKS proxy, which needs a library: pip install"),
-        ("HTTP_PROXY", "junk://u:hush@h", "HTTP_PROXY=junk://h is no proxy that can be used"),
-        ("HTTP_PROXY", "http://:::", "HTTP_PROXY=http://::: is no proxy that can be used"),
+        ("ALL_PROXY", "socks://u:hush@h:1", "ALL_PROXY=socks://h:1 is not a valid proxy; write it as http://"),
+        (
+            "all_proxy",
+            "socks5://h:1",
+            "all_proxy=socks5://h:1 is a SOCKS proxy, which needs a library; run: pip install",
+        ),
+        ("HTTP_PROXY", "junk://u:hush@h", "HTTP_PROXY=junk://h is not a valid proxy"),
+        ("HTTP_PROXY", "http://:::", "HTTP_PROXY=http://::: is not a valid proxy"),
         ("http_proxy", "127.0.0.1:1", "no connection through the proxy of http_proxy=http://127.0.0.1:1: "),
         ("HTTP_PROXY", "http://u:hush@127.0.0.1:1", "the proxy of HTTP_PROXY=http://127.0.0.1:1: "),
     ],
@@ -170,7 +174,7 @@ def test_missing_certificates_are_reported_and_plain_http_needs_none(
 ) -> None:
     environment.setenv(variable, str(tmp_path / "gone"))
     assert get(f"{plain}/a") == "/a"
-    with pytest.raises(BadEnvironment, match=f"{variable}=.*gone is not there; correct or unset it"):
+    with pytest.raises(BadEnvironment, match=f"{variable}=.*gone does not exist; correct or unset it"):
         get(plain.replace("http:", "https:"))
 
 
@@ -189,7 +193,7 @@ def problem(url: str) -> str:
 
 def test_an_untrusted_certificate_is_reported(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for url in certified(tmp_path):
-        assert problem(url).startswith("the certificate of 127.0.0.1 is not trusted: it is self-signed; if it should ")
+        assert problem(url).startswith("the certificate of 127.0.0.1 is not trusted: it is self-signed; to trust it")
         environment.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert get(f"{url}/a") == "/a"
 

@@ -166,21 +166,30 @@ def test_everything_is_printed_through_the_console() -> None:
 
 
 MARKUP = {
-    "word",
-    "words",
-    "where",
+    "amount",
+    "change",
+    "command",
     "detail",
     "again",
-    "runs",
     "colour",
-    "place",
     "default",
+    "done",
+    "level",
+    "line",
     "live",
     "name",
+    "note",
+    "place",
+    "registered_at",
+    "runs",
+    "state",
+    "summary",
     "version",
+    "where",
+    "words",
     "_ENDS[status]",
 }
-"""Parts of lines that are markup of ours, or hold what was passed to `shown`."""
+"""Parts of lines that are markup, or contain values that were passed to `shown`."""
 NUMBERS = {"attempt", "registered.version", "version", "live"}
 
 

@@ -1,1 +1,1 @@
-"""The HTTP API, once for every platform: `POST /e` as plain functions, `/v1` as one ASGI application."""
+"""The HTTP API, shared by all platforms: `POST /e` as plain functions, `/v1` as one ASGI application."""

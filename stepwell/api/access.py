@@ -1,4 +1,4 @@
-"""Who may do what: keys and their scopes, and the requests that a browser may not make to a local server."""
+"""Access control: API keys and their scopes, and protection of a local server against requests of web pages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stepwell.api.http.problem import Problem
 
 
 class KeyScope(StrEnum):
-    SEND = "send"  # may send events: such keys sit in browsers
-    MANAGE = "manage"  # may use all of the API
+    SEND = "send"  # only sending events; such keys may be public, in web pages
+    MANAGE = "manage"  # the whole API
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as lists show it: its secret is shown once, and stored hashed. Times are ms since the epoch."""
+    """A key without the secret, which is stored hashed and shown only once. Times are ms since the epoch."""
 
     id: str
     scope: KeyScope
@@ -31,17 +31,17 @@ class Key:
 
 
 def new_key(scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
-    """A key, and its secret."""
+    """Creates a key. Returns the key and the secret."""
     return Key(secrets.token_hex(4), scope, name, now, None), f"sw_{scope.value}_{secrets.token_urlsafe(24)}"
 
 
 class Keys(Protocol):
     def scope_of(self, key: str | None) -> KeyScope | None:
-        """What this key allows; None if it is unknown or revoked."""
+        """The scope of a key; None if the key is unknown or revoked."""
 
 
 class AnyKey:
-    """For a server that only this machine reaches: any key will do, and none too; or just the one that is given."""
+    """Keys of a development server: any key is accepted, also none; or only one key, if `only` is given."""
 
     def __init__(self, only: str | None = None) -> None:
         self._only = only
@@ -51,54 +51,57 @@ class AnyKey:
 
 
 def bearer(header: str | None) -> str | None:
-    """The token of an `Authorization: Bearer` header (RFC 6750), if it is one."""
+    """The token of an `Authorization: Bearer` header (RFC 6750), or None."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def require(keys: Keys, key: str | None, scope: KeyScope) -> None:
-    """Raises Problem 401 for an unknown key, 403 for one that does not allow this."""
+    """Checks that a key has a scope. Raises Problem 401 for an unknown key, 403 for a key without the scope."""
     key_scope = keys.scope_of(key)
     if key_scope is None:
-        what = "this key is unknown or revoked" if key else "a key is needed: Authorization: Bearer <key>"
-        raise Problem(401, f"{what}; `stepwell keys create` makes one", {"www-authenticate": "Bearer"})
+        reason = "this API key is unknown or revoked" if key else "an API key is required: Authorization: Bearer <key>"
+        raise Problem(401, f"{reason}; `stepwell keys create` creates one", {"www-authenticate": "Bearer"})
     if scope is KeyScope.MANAGE and key_scope is not KeyScope.MANAGE:
-        raise Problem(403, "this key may only send events; a key of scope manage is needed here")
+        raise Problem(403, "this API key may only send events; use a key with the scope manage")
 
 
 class LocalOnly:
-    """Refuses what another site's page may make a browser send to a local server: a foreign Origin, or a Host that is
-    a name which somebody else's DNS points here (DNS rebinding). `allowed`: names that are no danger, `*.local` for all
-    below one."""
+    """Refuses requests that a web page of another site can make a browser send to a local server.
+
+    Such a request has a foreign Origin, or a Host whose DNS entry was pointed to this machine (DNS rebinding).
+    `allowed` are further host names to accept; `*.local` accepts all names below `local`.
+    """
 
     def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
-        """Raises ValueError for an allowed host that is no name."""
+        """Raises ValueError for an allowed host that is not a valid name."""
         self._names = {"localhost", host.lower()}
         self._endings = [".localhost"]
-        for name in map(_allowed, allowed):
+        for name in map(_checked_name, allowed):
             if name.startswith("*."):
                 self._endings.append(name[1:])
             else:
                 self._names.add(name)
-        self._passed: set[tuple[str | None, str | None]] = set()  # few, and the same for every request of a client
+        self._passed: set[tuple[str | None, str | None]] = set()  # a cache: all requests of a client have the same pair
 
     def check(self, host: str | None, origin: str | None) -> None:
-        """Raises Problem 403."""
+        """Checks the headers Host and Origin of a request. Raises Problem 403."""
         if (host, origin) not in self._passed:
             self._check(host, origin)
             if len(self._passed) < 1000:
                 self._passed.add((host, origin))
 
     def _check(self, host: str | None, origin: str | None) -> None:
-        if host and not self._is_ours(name := _host_name(f"//{host}"), any_address=True):
-            cure = f"`stepwell dev --allow-host {name}` allows it; " if _is_name(name) else ""
-            why = f"this server does not answer for the host {host!r}; {cure}localhost and 127.0.0.1 always work"
-            raise Problem(403, why)
-        if origin and not self._is_ours(name := _host_name(origin), any_address=False):
-            cure = f"; `stepwell dev --allow-host {name}` allows them" if _is_name(name) else ""
-            raise Problem(403, f"pages of {origin!r} may not use this server{cure}")
+        if host and not self._is_accepted(name := _host_name(f"//{host}"), any_address=True):
+            advice = f"`stepwell dev --allow-host {name}` allows it; " if _is_name(name) else ""
+            message = f"this server does not answer for the host {host!r}; {advice}localhost and 127.0.0.1 always work"
+            raise Problem(403, message)
+        if origin and not self._is_accepted(name := _host_name(origin), any_address=False):
+            advice = f"; `stepwell dev --allow-host {name}` allows them" if _is_name(name) else ""
+            raise Problem(403, f"pages of {origin!r} may not use this server{advice}")
 
-    def _is_ours(self, name: str | None, *, any_address: bool) -> bool:
+    def _is_accepted(self, name: str | None, *, any_address: bool) -> bool:
+        """`any_address`: accept every IP address, not only loopback addresses."""
         if name is None:
             return False
         name = name.removesuffix(".")
@@ -115,15 +118,15 @@ def _is_name(name: str | None) -> bool:
     return name is not None and re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) is not None
 
 
-def _allowed(text: str) -> str:
+def _checked_name(text: str) -> str:
     name = text.strip().lower()
     if not _is_name(name.removeprefix("*.")):
-        raise ValueError(f"{text!r} is no host such as host.docker.internal or *.local, without scheme and port")
+        raise ValueError(f"{text!r} is not a host name like host.docker.internal or *.local, without scheme and port")
     return name
 
 
 def _host_name(url: str) -> str | None:
-    """In small letters; None if there is none, or the URL is none."""
+    """The host name of a URL, in lower case; None if there is none, or the URL is not valid."""
     try:
         return urlsplit(url).hostname
     except ValueError:

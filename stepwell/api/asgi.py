@@ -1,5 +1,8 @@
-"""One ASGI application: what becomes events (`/e`, `/webhooks`) by hand, since all of them pass here, and the rest by
-Starlette."""
+"""The ASGI application of a server on one machine.
+
+Requests that become events (`/e`, `/webhooks`) are handled without a framework, because they must be fast. Starlette
+handles the rest.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +31,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 Judge = Callable[[Iterable[tuple[int, Event]]], Awaitable[list[EventError]]]
-"""Gives the schema errors of events. Events come with their positions in the request."""
+"""Returns the schema errors of events, which are given with their index in the request."""
 
 Sender = Callable[[Sequence[Event]], Future[None]]
-"""Takes events; they are durable once the future is done."""
+"""Accepts events; they are durable once the future is done."""
 
-_AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in turns
+_AT_ONCE = 16 * 1024  # bytes; a larger body is parsed in slices, so that the event loop is not blocked
 
 _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class EventSink:
-    """What takes the events of requests. `accept` makes them durable, and raises if it cannot; `judge` gives their
-    schema errors; `now` is the time in ms. `at_once` takes events that need no check; it is None while all need one."""
+    """The functions that accept events of requests.
+
+    `accept` makes events durable, or raises. `judge` returns schema errors. `now` returns the time in ms. `at_once`
+    returns a function that accepts events without a schema check; None while all events need a check.
+    """
 
     accept: Callable[[Sequence[Event]], Awaitable[None]]
     judge: Judge
@@ -50,7 +56,7 @@ class EventSink:
 
 
 class App:
-    """`rest`: the application of everything else. `local_only` guards a server that asks for no key."""
+    """The whole ASGI application. `rest` handles all other paths. `local_only` protects a server without API keys."""
 
     def __init__(self, rest: ASGIApp, hooks: Hooks, keys: Keys, sink: EventSink, local_only: LocalOnly | None) -> None:
         self._rest, self._hooks, self._keys, self._local_only = rest, hooks, keys, local_only
@@ -81,11 +87,11 @@ class App:
         self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send, cors: Sequence[Header]
     ) -> None:
         if scope["method"] == "OPTIONS":
-            asked = _text(headers.get(b"access-control-request-headers"))
-            await _respond(send, 204, b"", _pairs(preflight(asked)) if cors else ())
+            wanted = _text(headers.get(b"access-control-request-headers"))
+            await _respond(send, 204, b"", _pairs(preflight(wanted)) if cors else ())
             return
         if scope["method"] != "POST":
-            raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
+            raise Problem(405, "send events with POST", {"allow": "POST, OPTIONS"})
         require_sender(self._keys, scope["path"][3:].rstrip("/") or None, _text(headers.get(b"authorization")))
         body = await read_body(receive, headers.get(b"content-length"))
         fields = _texts(scope["headers"])
@@ -102,11 +108,13 @@ class App:
             return await self._turns.in_pieces(pieces)
         return await self._turns.in_thread(partial(read_events, headers, body, self._now()))
 
-    # --- the same without ASGI's messages, for most requests ---------------------------------------------------------
+    # --- a faster path for most requests, without ASGI messages ------------------------------------------------------
 
     def admits(self, scope: Message, size: int) -> dict[str, str] | None:
-        """The headers of a request whose body, of `size` bytes, `take_at_once` may take. None for all other requests,
-        and for senders without a valid key."""
+        """The headers of a request, if `take_at_once` can handle it; otherwise None.
+
+        `size` is the size of the body in bytes. None also for senders without a valid key.
+        """
         path: str = scope["path"]
         if scope["method"] != "POST" or not path.startswith("/e/") or size > _AT_ONCE or self._at_once() is None:
             return None
@@ -122,8 +130,8 @@ class App:
         return fields
 
     def take_at_once(self, headers: Mapping[str, str], body: bytes) -> tuple[list[Event], Future[None]] | None:
-        """The events of such a request, and a future that is done once they are durable. None if they are refused or
-        must be checked against their types first."""
+        """The events of a request that `admits` has accepted, and a future that is done once they are durable. None if
+        the events are refused, or need a schema check first."""
         send = self._at_once()
         if send is None:
             return None
@@ -134,7 +142,8 @@ class App:
         return events, send(events)
 
     def end_of(self, events: Sequence[Event], error: BaseException | None) -> ASGIApp:
-        """The application that answers a request: its events are durable, or were not accepted because of `error`."""
+        """The application that answers such a request: with the ids of the events, or with 503 if there was an
+        error."""
 
         async def answer(scope: Message, receive: Receive, send: Send) -> None:
             if error is None:
@@ -145,19 +154,19 @@ class App:
 
         return answer
 
-    # --- what others send --------------------------------------------------------------------------------------------
+    # --- webhooks ----------------------------------------------------------------------------------------------------
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        from stepwell.api.webhooks import webhooks  # few servers have any
+        from stepwell.api.webhooks import webhooks  # imported late: few servers have webhooks
 
         method: str = scope["method"]
         if method not in webhooks.ALLOWED:
-            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(webhooks.ALLOWED)})
+            raise Problem(405, "send webhook requests with POST", {"allow": ", ".join(webhooks.ALLOWED)})
         name = scope["path"].removeprefix(WEBHOOKS).rstrip("/")
         webhooks.rule_of(self._hooks, name)
         body = await read_body(receive, headers.get(b"content-length")) if method == "POST" else b""
         fields: dict[str, str] = {}
-        for field, value in scope["headers"]:  # what comes twice is joined, as RFC 9110 has it
+        for field, value in scope["headers"]:  # repeated headers are joined by commas (RFC 9110, 5.3)
             field, value = field.decode("latin-1").lower(), value.decode("latin-1")
             fields[field] = f"{fields[field]},{value}" if field in fields else value
         delivery = webhooks.Delivery(name, fields, scope["query_string"].decode("latin-1"), body, method)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the table of operations and the shapes of `models`."""
+"""Generates the OpenAPI 3.1 document from the table of operations and the response models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One path and method. `handler` names the method that answers, `answer` the shape of what it answers."""
+    """One path and method. `handler` is the name of the method that handles it, `answer` the response model."""
 
     method: str
     path: str
@@ -33,11 +33,11 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     status: int = 200
     errors: tuple[int, ...] = ()
-    media_type: str = "application/json"  # of the request's body; of any other type the endpoint finds a file
-    body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
+    media_type: str = "application/json"  # of the request body; for any other type the handler gets a file
+    body: Any = None  # the JSON Schema of the request body, if any; the body is passed in `request.state.body`
     needs_body: bool = True
-    is_public: bool = False  # it needs no key
-    is_alias: bool = False  # an older way to say what another operation does: it is not in the document
+    is_public: bool = False  # no API key is needed
+    is_alias: bool = False  # an older path of another operation; left out of the document
 
 
 _EVENT = {
@@ -48,16 +48,20 @@ _EVENT = {
         "name": {"type": "string", "minLength": 1, "maxLength": 256, "examples": ["user/signed.up"]},
         "data": {"type": ["object", "null"]},
         "user": {"type": ["object", "null"]},
-        "id": {"type": ["string", "null"], "maxLength": 256, "description": "de-duplicates for at least 24 h"},
-        "ts": {"type": ["integer", "null"], "description": "milliseconds since the epoch"},
-        "v": {"type": ["string", "null"], "description": "version of the event's type"},
+        "id": {
+            "type": ["string", "null"],
+            "maxLength": 256,
+            "description": "An event with the same id is accepted only once, for at least 24 h.",
+        },
+        "ts": {"type": ["integer", "null"], "description": "The time of the event, in milliseconds since the epoch."},
+        "v": {"type": ["string", "null"], "description": "The version of the event's type."},
     },
 }
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """The whole document, as JSON data."""
-    from pydantic import TypeAdapter  # only whoever asks for the document waits for this import
+    from pydantic import TypeAdapter  # imported late, because it is slow and only this document needs it
 
     operations = [operation for operation in operations if not operation.is_alias]
     shapes = [*{operation.answer for operation in operations}, models.Accepted, models.ProblemView, models.Health]
@@ -70,9 +74,13 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "/e": {"post": _send([])},
         "/healthz": {
             "get": {
-                "summary": "Is the server there?",
+                "summary": "Get the health of the server",
                 "operationId": "health",
-                "responses": {"200": _answer("It is", models.Health)},
+                "responses": {
+                    "200": _answer(
+                        "The server is running; `status` shows whether definitions are broken", models.Health
+                    )
+                },
             }
         },
     }
@@ -118,7 +126,7 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
     ref = {"$ref": _REF.format(model="Event")}
     schema = {"oneOf": [ref, {"type": "array", "items": ref, "minItems": 1, "maxItems": MAX_EVENTS}]}
     return {
-        "summary": "Send one event or several; answered once they are durable",
+        "summary": "Send one event or several; answered when they are durable",
         "operationId": "send_with_key" if parameters else "send",
         "parameters": parameters,
         "requestBody": _body(schema),
@@ -133,12 +141,12 @@ def _receive() -> dict[str, Any]:
     types = ("application/json", "application/x-www-form-urlencoded", "text/plain")
     anything: dict[str, Any] = {media_type: {"schema": {}} for media_type in types}
     return {
-        "summary": "Any sender's request, of which a rule makes an event",
+        "summary": "Receive a webhook request of any sender; a rule turns it into an event",
         "operationId": "receive",
         "parameters": [_path_parameter("name")],
         "requestBody": {"content": anything},
         "responses": {
-            "200": _answer("The event's id; none if the rule ignores the request", models.Accepted),
+            "200": _answer("The event's id; no id if the rule ignores the request", models.Accepted),
             **{str(status): _problem() for status in (400, 401, 404, 413, 422, 503)},
         },
         "security": [],
@@ -164,4 +172,7 @@ def _answer(description: str, model: Any) -> dict[str, Any]:
 
 def _problem() -> dict[str, Any]:
     schema = {"$ref": _REF.format(model="ProblemView")}
-    return {"description": "Why not", "content": {"application/problem+json": {"schema": schema}}}
+    return {
+        "description": "A problem document with the reason",
+        "content": {"application/problem+json": {"schema": schema}},
+    }

@@ -1,6 +1,6 @@
-"""Lists of the API: what a page may ask for, and what it answers; and what is not there.
+"""Pages of lists: the query parameters, the cursor, and the response. Also the 404 for a missing item.
 
-One rule: a cursor is opaque, and whatever else is handed in is refused.
+A cursor is opaque: `after` must be the `next` of an earlier page.
 """
 
 from __future__ import annotations
@@ -18,40 +18,42 @@ from stepwell.reader import Page
 
 MAX_LIMIT = 1000
 PAGING = (
-    Parameter("after", "the `next` of the page before"),
+    Parameter("after", "The `next` of the previous page"),
     Parameter(
         "limit",
-        f"how many, 1 to {MAX_LIMIT:,}; default 50",
+        f"The number of items, 1 to {MAX_LIMIT:,}; default: 50",
         {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50},
     ),
 )
-USER = Parameter("user", "any id of the event's user: external_id, id, email or phone")
+USER = Parameter("user", "Any id of the event's user: external_id, id, email or phone")
 
 
-def found(thing: Any, kind: str, its_id: str) -> Any:
-    """The thing; Problem 404 for None."""
-    if thing is None:
-        raise Problem(404, f"there is no {kind} {its_id!r}")
-    return thing
+def found(item: Any, kind: str, item_id: str) -> Any:
+    """Returns the item. Raises Problem 404 if it is None."""
+    if item is None:
+        raise Problem(404, f"there is no {kind} {item_id!r}")
+    return item
 
 
 def paging(request: Request) -> dict[str, Any]:
-    """The arguments `before` and `limit` of a read. Raises Problem 400."""
+    """The arguments `before` and `limit` of a reader, from the query. Raises Problem 400."""
     after = request.query_params.get("after")
     return {"before": None if after is None else _position(after), "limit": limit_of(request)}
 
 
-def alone(request: Request, name: str, *others: str) -> str | None:
-    """A parameter that says which one is meant, so that only these others may stand beside it; None if it is not there.
-    Raises Problem 400."""
+def exclusive_parameter(request: Request, name: str, *allowed: str) -> str | None:
+    """A query parameter that selects a single item; None if it is not given.
+
+    Only the `allowed` parameters can be combined with it. Raises Problem 400 for any other.
+    """
     text = request.query_params.get(name)
-    if text is not None and (more := [other for other in request.query_params if other not in (name, *others)]):
-        raise Problem(400, f"{name} says which one is meant; leave out {', '.join(more)}")
+    if text is not None and (more := [other for other in request.query_params if other not in (name, *allowed)]):
+        raise Problem(400, f"{name} cannot be combined with {', '.join(more)}; leave out one or the other")
     return text
 
 
 def limit_of(request: Request) -> int:
-    """Raises Problem 400."""
+    """The parameter `limit`. Raises Problem 400."""
     limit = request.query_params.get("limit", "50")
     if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
         raise Problem(400, f"limit={limit} is not a number from 1 to {MAX_LIMIT}")
@@ -59,7 +61,7 @@ def limit_of(request: Request) -> int:
 
 
 def page(page: Page[Any], view: Callable[[Any], Any]) -> dict[str, Any]:
-    """A list as the API answers it."""
+    """A page of a list, as the API answers it."""
     cursor = None if page.next is None else base64.urlsafe_b64encode(f"s{page.next}".encode()).decode().rstrip("=")
     return {"data": [view(item) for item in page.items], "next": cursor}
 

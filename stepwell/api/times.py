@@ -1,4 +1,4 @@
-"""Times in the query of a list: `since` and `until`."""
+"""The query parameters `since` and `until` of lists."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stepwell.api.openapi import Parameter
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 BETWEEN = (
-    Parameter("since", "only what is not older: RFC 3339, or milliseconds since the epoch"),
-    Parameter("until", "only what is older: RFC 3339, or milliseconds since the epoch"),
+    Parameter("since", "The earliest time (inclusive): RFC 3339, or milliseconds since the epoch"),
+    Parameter("until", "The latest time (exclusive): RFC 3339, or milliseconds since the epoch"),
 )
 
 
@@ -27,10 +27,10 @@ def _moment(name: str, text: str) -> int:
     if re.fullmatch("[0-9]{1,15}", text):
         return min(int(text), _LAST_MS)
     try:
-        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a `+` that nobody escaped is a space in a query
+        moment = datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped `+` arrives as a space
         if moment.tzinfo is None:
             raise ValueError(text)
         return max(0, round(moment.timestamp() * 1000))
     except (ValueError, OverflowError):
-        message = f"{name}={text} is no time; write it as 2026-11-23T10:00:00Z, or in milliseconds since the epoch"
+        message = f"{name}={text} is not a time; write it like 2026-11-23T10:00:00Z, or in milliseconds since the epoch"
         raise Problem(400, message) from None

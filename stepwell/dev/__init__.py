@@ -1,1 +1,1 @@
-"""The dev server: finds and watches functions, and shows what happens."""
+"""The development server: finds and watches functions, and prints what happens."""

@@ -1,4 +1,4 @@
-"""What `stepwell dev` prints of what lies on disk: functions, types of events and webhooks, and what is wrong."""
+"""Prints what `stepwell dev` has found on disk: functions, event types, webhooks, and problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.webhooks import FoundWebhooks
 from stepwell.terminal import shown
 
-_MOST_FUNCTIONS = 50  # that are shown at the start: laying out a row takes half a millisecond of the loop's time
+_MAX_FUNCTIONS = 50  # functions to list at the start: each row takes 0.5 ms of the event loop's time
 
 
 class DeployConsole:
@@ -44,36 +44,38 @@ class DeployConsole:
                 function=function_id,
                 why=reason,
             )
-        self._say_if_it_waits(deployed)
+        self._report_inactive(deployed)
         if self._is_ready and registered is not None and deployed.is_live:
             text = f"[green]live[/] {shown(function_id)} v{registered.version}"
             self._line("live", text, function=function_id, version=registered.version)
         else:
             self._deployed.append(deployed)
 
-    def _say_if_it_waits(self, deployed: Deployed) -> None:
-        function_id, why = deployed.function.definition.id, ""
+    def _report_inactive(self, deployed: Deployed) -> None:
+        """Prints why a deployed function starts no runs, if so."""
+        function_id, reason = deployed.function.definition.id, ""
         if deployed.registered is not None and not deployed.is_live:
-            why = "it was deleted, and is live again once it changes"
-            text = f"[yellow]not live[/] {shown(function_id)}: {shown(why)}"
+            reason = "the function was deleted; it becomes live again when it changes"
+            text = f"[yellow]not live[/] {shown(function_id)}: {shown(reason)}"
         elif deployed.is_paused:
-            why = "it starts no runs until it is resumed"
-            text = f"[yellow]paused[/] {shown(function_id)}: {shown(why)}"
-        if why:
-            self._line("missing", text, function=function_id, why=why)
+            reason = f"no runs start until `stepwell resume {function_id}`"
+            text = f"[yellow]paused[/] {shown(function_id)}: {shown(reason)}"
+        if reason:
+            self._line("missing", text, function=function_id, why=reason)
 
     def removed(self, function_id: str) -> None:
-        self._line("removed", f"[yellow]removed[/] {shown(function_id)}: its definition is gone", function=function_id)
+        text = f"[yellow]removed[/] {shown(function_id)}: the definition was deleted"
+        self._line("removed", text, function=function_id)
 
     def problems(self, problems: Sequence[PlacedProblem]) -> None:
-        """Report what is wrong, each problem once until it is mended."""
+        """Prints problems, each once until it is fixed."""
         for problem in problems:
             if problem not in self._reported:
                 self._line("problem", f"[red]error[/] {shown(str(problem))}", message=str(problem))
         self._reported = frozenset(problems)
 
     def passed_over(self, definitions: Sequence[PlacedProblem]) -> None:
-        """Report definitions that are not used, each once until it is mended."""
+        """Prints definitions that are not used, each once until that is fixed."""
         self._passed_over = self._new(
             [("warning", "[yellow]warning[/]", str(definition)) for definition in definitions], self._passed_over
         )
@@ -84,7 +86,7 @@ class DeployConsole:
         problems: Sequence[PlacedProblem],
         warnings: Sequence[PlacedProblem],
     ) -> None:
-        """Report which types of events are new, and what is wrong with others, once until it is mended."""
+        """Prints new event types, and each problem with types once until it is fixed."""
         wrong = [("problem", "[red]error[/]", str(problem)) for problem in problems]
         wrong += [("problem", "[red]error[/]", str(result)) for result in results if isinstance(result, TypeRefused)]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in warnings]
@@ -98,14 +100,14 @@ class DeployConsole:
                 )
 
     def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
-        """Report which webhooks are new or gone, and what is wrong with others, once until it is mended."""
+        """Prints new and removed webhooks, and each problem with webhooks once until it is fixed."""
         wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
         self._wrong_webhooks = self._new(wrong, self._wrong_webhooks)
         for name in done.changed:
             self._line("webhook", f"[green]webhook[/] {shown(name)} at /webhooks/{shown(name)}", name=name)
         for name in done.removed:
-            self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: its file is gone", webhook=name)
+            self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: the file was deleted", webhook=name)
 
     def _new(self, wrong: Sequence[tuple[str, str, str]], reported: frozenset[str]) -> frozenset[str]:
         for kind, label, message in wrong:
@@ -117,12 +119,12 @@ class DeployConsole:
         self._line("problem", f"[red]error[/] {shown(message)}", message=message)
 
     def ready(self, url: str, paths: Iterable[Path], broken: int) -> None:
-        """The server answers: show where, and the functions. `broken`: how much of what was found is not in service."""
+        """Prints the address and the live functions. `broken`: how many definitions are not in service."""
         self._is_ready = True
         live = [d for d in self._deployed if d.is_live]
         if live:
             table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
-            for deployed in live[:_MOST_FUNCTIONS]:
+            for deployed in live[:_MAX_FUNCTIONS]:
                 definition, registered = deployed.function.definition, deployed.registered
                 triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
                 version = f"v{registered.version}" if registered else ""
@@ -130,14 +132,14 @@ class DeployConsole:
                 table.add_row(
                     shown(definition.id), version, "\n".join(map(shown, triggers)), shown(", ".join(definition.steps))
                 )
-            more = len(live) - _MOST_FUNCTIONS
-            self._output.table(table, f"[dim]... {more:,} more; stepwell functions shows all[/]" if more > 0 else "")
+            more = len(live) - _MAX_FUNCTIONS
+            self._output.table(table, f"[dim]... {more:,} more; `stepwell functions` lists all[/]" if more > 0 else "")
         if broken:
-            words = f"{broken} of what was found is not in service, see above"
-            self._line("broken", f"[yellow]warning[/] {words}", count=broken)
+            text = f"{broken} definitions are not in service, see above"
+            self._line("broken", f"[yellow]warning[/] {shown(text)}", count=broken)
         elif not live:
             where = ", ".join(str(path) for path in paths)
-            self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` makes one", paths=where)
+            self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` creates one", paths=where)
         self._line(
             "ready", f"\n[bold green]ready[/] at [bold]{shown(url)}[/]  send events to {shown(url)}/e/dev", url=url
         )

@@ -1,4 +1,4 @@
-"""What `stepwell dev` prints of events: what each one did. It follows the database, off the hot path."""
+"""Prints what each event did in `stepwell dev`. Reads the database at intervals, so that requests are not delayed."""
 
 from __future__ import annotations
 
@@ -22,56 +22,57 @@ from stepwell.run_log import ATTEMPTS, EVENTS
 from stepwell.terminal import shown
 
 _EVERY_S = 0.25
-_AT_ONCE = 10  # of a flood of events only the newest are shown
-_MOST_MISSES = 20  # functions that an event did not start, by name
+_AT_ONCE = 10  # of many events at once, only the newest are printed
+_MAX_MISSES = 20  # functions to list that an event did not start
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 
 class EventConsole(logging.Handler):
-    """As a handler of the log, it shows failed attempts and events that came again (`run_log`)."""
+    """Prints events and what they did. As a log handler, it prints failed attempts and duplicate events (`run_log`)."""
 
     def __init__(self, output: Output, queries: Queries, catalog: Callable[[], Catalog]) -> None:
         super().__init__()
         self._line, self._together = output.line, output.together
         self._queries, self._catalog = queries, catalog
-        self._noted: list[logging.LogRecord] = []
+        self._records: list[logging.LogRecord] = []
 
     async def follow(self, position: int) -> None:
-        """Print every event from this position on, with what it started, which attempts failed and which runs ended."""
+        """Prints all events after this position, with the runs that they start, failed attempts, and ends of runs."""
         while True:
             await asyncio.sleep(_EVERY_S)
             with self._together():
                 position = self._show_new(position)
 
     def _show_new(self, position: int) -> int:
-        """Where to go on from."""
+        """Prints the events after a position. Returns the new position."""
         new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
         if new and (skipped := new[0][0].event.position - position - 1):
             self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
         ends = [pair for pair in new if pair[0].event.name.startswith(RUN_EVENTS)]
         for detail, started in (pair for pair in new if pair not in ends):
             self._event(detail, started)
-        self._show_noted()
+        self._show_records()
         for detail, started in ends:
             self._event(detail, started)
         return new[-1][0].event.position if new else position
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what the log says until the events are shown that it is about."""
-        self._noted.append(record)
+        """Keeps a log record until the event that it belongs to is printed."""
+        self._records.append(record)
 
-    def _show_noted(self) -> None:
-        noted, self._noted = self._noted, []
-        if len(noted) > _AT_ONCE:
-            self._line("skipped", f"[dim]... {len(noted) - _AT_ONCE:,} more failed attempts, or events again[/]")
-        for record in noted[-_AT_ONCE:]:
+    def _show_records(self) -> None:
+        records, self._records = self._records, []
+        if len(records) > _AT_ONCE:
+            more = len(records) - _AT_ONCE
+            self._line("skipped", f"[dim]... {more:,} more failed attempts or duplicate events[/]")
+        for record in records[-_AT_ONCE:]:
             fields = getattr(record, "fields", {})
             if record.name == ATTEMPTS:
                 self._attempt_failed(**fields)
             elif record.name == EVENTS:
                 event = fields["event"]
                 text = f"[cyan]event[/] {shown(event.name)} [dim]{shown(event.id)}[/]"
-                text += "\n      [yellow]starts nothing: an event of this id was accepted before[/]"
+                text += "\n      [yellow]starts nothing: an event with this id was accepted before[/]"
                 self._line("duplicate", text, name=event.name, id=event.id)
 
     def _attempt_failed(self, function: str, run: str, step: str, attempt: int, kind: str, **fields: Any) -> None:
@@ -82,9 +83,9 @@ class EventConsole(logging.Handler):
         text += shown(fields["error"])
         if next_at is not None:
             at = datetime.fromisoformat(next_at).astimezone()
-            text += f"\n      tried again at {at:%H:%M:%S}"
+            text += f"\n      next attempt at {at:%H:%M:%S}"
         elif status == "failed":
-            text += "\n      not tried again"
+            text += "\n      no further attempt"
         self._line("attempt", text, function=function, run=run, step=step, attempt=attempt, error_kind=kind, **fields)
 
     def _event(self, detail: EventDetail, started: dict[str, str]) -> None:
@@ -99,7 +100,7 @@ class EventConsole(logging.Handler):
             if not started:
                 return
         if event.name == REQUESTED:
-            self._asked(event.data)
+            self._approval_requested(event.data)
             if not started:
                 return
         misses = orjson.loads(detail.misses) if detail.misses else []
@@ -107,20 +108,21 @@ class EventConsole(logging.Handler):
         text = f"[cyan]event[/] {shown(event.name)} [dim]{shown(event.id)}[/]"
         for function_id, run_id in started.items():
             text += f"\n      started {shown(function_id)} [dim]{shown(run_id)}[/]"
-        for miss in misses[:_MOST_MISSES]:
-            why = ": ".join(item for item in (miss["expression"], miss["problem"] or "it is false") if item)
+        for miss in misses[:_MAX_MISSES]:
+            why = ": ".join(item for item in (miss["expression"], miss["problem"] or "is false") if item)
             text += f"\n      [dim]not started {shown(miss['function_id'])}: {shown(why)}[/]"
-        if len(misses) > _MOST_MISSES:
-            text += f"\n      [dim]nor others; stepwell events {shown(event.id)} names them all[/]"
-        silence = None
+        if len(misses) > _MAX_MISSES:
+            more = len(misses) - _MAX_MISSES
+            text += f"\n      [dim]... {more:,} more; `stepwell events show {shown(event.id)}` lists all[/]"
+        reason = None
         if not started and not misses and detail.replay is None:
-            silence = why_nothing_started(event.name, self._queries.functions_holding(event.position), self._catalog())
-        if silence is not None:
-            text += f"\n      [yellow]{shown(silence)}[/]"
+            reason = why_nothing_started(event.name, self._queries.functions_holding(event.position), self._catalog())
+        if reason is not None:
+            text += f"\n      [yellow]{shown(reason)}[/]"
         for item in invalid:
             text += f"\n      [yellow]invalid[/] {shown(item['pointer'])}: {shown(item['message'])}"
-        fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses[:_MOST_MISSES]}
-        self._line("event", text, **fields, invalid=invalid, why=silence)
+        fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses[:_MAX_MISSES]}
+        self._line("event", text, **fields, invalid=invalid, why=reason)
 
     def _refused(self, data: dict[str, Any]) -> None:
         text = f"[red]refused[/] {shown(data['event_name'])} [dim]{shown(data['event_id'])}[/]"
@@ -128,7 +130,7 @@ class EventConsole(logging.Handler):
             text += f"\n      {shown(error['pointer'])}: {shown(error['message'])}"
         self._line("refused", text, name=data["event_name"], id=data["event_id"], errors=data["errors"])
 
-    def _asked(self, data: dict[str, Any]) -> None:
+    def _approval_requested(self, data: dict[str, Any]) -> None:
         text = f"[blue]asks[/] {shown(data['function_id'])} {shown(data['step_id'])} [dim]{shown(data['run_id'])}[/]"
         text += "".join(f"\n      {shown(text_line)}" for text_line in data["message"].splitlines())
         text += f"\n      approve {shown(data['approve_url'])}\n      decline {shown(data['decline_url'])}"

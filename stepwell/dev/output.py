@@ -1,4 +1,4 @@
-"""What `stepwell dev` writes: lines for people, or one JSON object a line."""
+"""Writes the output of `stepwell dev`: lines for people, or one JSON object a line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._console = Terminal()
-        self._held: list[str] | None = None  # lines that go out together
+        self._held: list[str] | None = None  # lines to print together
 
     def line(self, kind: str, text: str, **fields: Any) -> None:
-        """Write `text` (rich's markup, already escaped), or as JSON the fields."""
+        """Prints `text` (markup of rich, already escaped), or the fields as JSON."""
         if self._as_json:
             print_line({"kind": kind, **fields})
         elif self._held is not None:
@@ -27,7 +27,7 @@ class Output:
             self._console.print_markup(text)
 
     def table(self, table: Table, more: str = "") -> None:
-        """For people only: a table, and a line below it."""
+        """Prints a table and a line below it; nothing if the output is JSON."""
         if not self._as_json:
             self._console.print(table)
             if more:
@@ -35,7 +35,7 @@ class Output:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What is printed in here goes out at once, which takes a terminal's time once."""
+        """Lines within this context are printed with one write, because writes to a terminal are slow."""
         self._held = []
         try:
             yield

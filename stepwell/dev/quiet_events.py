@@ -1,4 +1,4 @@
-"""Why an event started nothing, for whoever waits for what it should have started."""
+"""Explains why an event started nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ _RESERVED = "stepwell/"
 
 
 def why_nothing_started(name: str, keepers: list[str], catalog: Catalog) -> str | None:
-    """A line, or None if nobody expects it to start anything. `keepers`: paused functions that it is kept for."""
+    """The reason as one line; None if the event is not expected to start anything.
+
+    `keepers` are the paused functions for which the event is kept.
+    """
     if keepers:
-        return f"kept for {', '.join(keepers)}: paused, and started with it once resumed"
+        return f"kept for {', '.join(keepers)}, which is paused; starts a run when it is resumed"
     if name.startswith(_RESERVED) or catalog.is_triggered_by(name):
         return None
     if catalog.is_awaited(name):
-        return f"starts nothing: only waits of runs ask for {name}"
+        return f"starts nothing: no trigger names {name}, only waits of runs"
     triggers = catalog.triggers
     if not triggers:
-        return "starts nothing: no function that is live has an event as its trigger"
+        return "starts nothing: no live function has an event trigger"
     near = get_close_matches(name, [trigger.rstrip("*") for trigger in triggers], 1, 0.6)
-    hint = f"; is it {near[0]}?" if near else f"; there are {', '.join(triggers[:5])}{', ...' * (len(triggers) > 5)}"
-    return f"starts nothing: no trigger is called {name}{hint}"
+    listed = f"{', '.join(triggers[:5])}{', ...' * (len(triggers) > 5)}"
+    hint = f"; did you mean {near[0]}?" if near else f"; triggers are {listed}"
+    return f"starts nothing: no trigger names {name}{hint}"

@@ -1,4 +1,4 @@
-"""The server behind `stepwell dev`: any key, this machine only, functions are deployed as they are saved."""
+"""The server of `stepwell dev`: accepts any key, only on this machine, and deploys functions when files are saved."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class DevOptions:
 
 
 async def main_in_memory(settings: ServerSettings, options: DevOptions) -> None:
-    """`main`, with a database and code that nobody keeps: in a folder that goes with the server."""
+    """Does the same as `main`, with the database and code in a temporary folder, which is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="stepwell-dev-") as folder:
         await main(replace(settings, database=Path(folder, "stepwell.db")), options)
 
 
 async def main(settings: ServerSettings, options: DevOptions) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serves until SIGINT or SIGTERM."""
     log_lines()
-    for shown in ("runs", "types"):  # by the console
-        logging.getLogger(f"stepwell.{shown}").setLevel(logging.ERROR)
+    for name in ("runs", "types"):  # the console prints these
+        logging.getLogger(f"stepwell.{name}").setLevel(logging.ERROR)
     with listen(options.host, options.port) as listener:
         url = url_of(listener, "http" if options.certificate is None else "https")
         async with open_server(replace(settings, public_url=settings.public_url or url)) as server:
@@ -61,7 +61,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             for name, level in ((ATTEMPTS, logging.INFO), (EVENTS, logging.DEBUG)):
                 logger = logging.getLogger(name)
                 logger.setLevel(level)
-                logger.propagate = False  # the console shows them
+                logger.propagate = False  # the console prints these records
                 logger.addHandler(events)
             known = KnownFunctions()
             await deploy_all(server, options.paths, console, known)
@@ -81,8 +81,8 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
 
 
 async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> Tree:
-    """Make what is on disk live; a definition that does not load keeps its old version and is reported. Functions of
-    which nothing was changed since the last time are left alone."""
+    """Deploys what is on disk. A definition that does not load is reported, and the old version stays live. Functions
+    that have not changed since the last time are skipped."""
     tree = await asyncio.to_thread(Tree, paths)
     functions, errors = await asyncio.to_thread(known.load_all, tree)
     problems = [problem for error in errors for problem in error.problems]
@@ -113,17 +113,17 @@ async def register_types(
 
 
 def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:
-    """What `push` would refuse or warn of: whoever develops sees it, and goes on."""
+    """The errors and warnings of a push, which are only printed here."""
     if not types.types:
         return []
-    from stepwell.project.expression_checks import check_expressions  # most projects have no types
+    from stepwell.project.expression_checks import check_expressions  # imported late: most projects have no types
 
     checked = check_expressions(functions, types)
     return [*checked.errors, *checked.warnings, *surprises(types)]
 
 
 async def watch(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> None:
-    """Deploy again whenever something below the paths was saved."""
+    """Deploys again whenever a file below the paths is saved."""
     named = {path.parent if is_file(path) else path for path in paths}
     database = server.settings.database
     watcher = Watcher((database, log_folder(database), server.settings.code), console.trouble)
@@ -132,7 +132,7 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DeployConso
         await watcher.follow([*named, *linked])
         try:
             linked = (await deploy_all(server, paths, console, known)).linked
-        except Exception as error:  # a save must never end the server
+        except Exception as error:  # a saved file must never end the server
             console.trouble(f"cannot deploy: {error}")
         if not await watcher.follow([*named, *linked]):
             await watcher.change()

@@ -1,7 +1,6 @@
-"""Waiting for changes below folders, whatever becomes of them: git and rsync remove folders, and make them again.
+"""Waits for changes below folders, which git and rsync may remove and create again.
 
-One rule: a change is never missed. Watching begins before anybody looks at what is there, and another folder in the
-place of one is a change.
+No change is missed: watching begins before the files are read, and a replaced folder counts as a change.
 """
 
 from __future__ import annotations
@@ -15,29 +14,30 @@ from typing import Any
 
 from stepwell.project.leftovers import is_leftover
 
-_LOOK_AGAIN_S = 1.0
+_POLL_S = 1.0
 _IGNORED = frozenset({".git", ".stepwell", ".tox", ".venv", "__pycache__", "node_modules"})
 _COMPILED = (".pyc", ".pyo", ".pyd")
 
 _Stamp = tuple[int, int] | None
-_Changes = set[tuple[Any, str]]  # what became of which path
+_Changes = set[tuple[Any, str]]  # kind of change, path
 
 
 class Watcher:
-    """`own`: files of the server, whose changes are of no interest; so are those that begin with their names.
+    """Watches folders for changes.
 
-    `trouble` is told once why it cannot watch; it looks every second then.
+    Changes of the paths in `own`, the server's own files, are ignored, also those of paths that begin with them. If
+    watching is not possible, `trouble` is called once with the reason, and the folders are polled every second.
     """
 
     def __init__(self, own: Iterable[Path], trouble: Callable[[str], None]) -> None:
         self._own = tuple(os.fspath(path.resolve()) for path in own)
-        self._trouble, self._is_told = trouble, False
+        self._trouble, self._is_reported = trouble, False
         self._stamps: dict[Path, _Stamp] = {}
         self._changes: AsyncGenerator[_Changes] | None = None
         self._next: asyncio.Future[_Changes] | None = None
 
     async def follow(self, folders: Iterable[Path]) -> bool:
-        """Watch these folders from now on. Whether any of them was not watched before."""
+        """Watches these folders from now on. Returns whether they differ from the folders watched before."""
         stamps = {folder.absolute(): _stamp(folder) for folder in folders}
         if stamps == self._stamps:
             return False
@@ -47,42 +47,42 @@ class Watcher:
         return True
 
     async def change(self) -> None:
-        """Return when something has changed."""
+        """Returns when something has changed."""
         while True:
             if self._next is None:
-                await asyncio.sleep(_LOOK_AGAIN_S)
+                await asyncio.sleep(_POLL_S)
                 await self._start()
                 return
             try:
                 changes = await self._next
             except Exception as error:  # such as a name that is not UTF-8, or too many folders
-                if not self._is_told:
-                    self._trouble(f"cannot watch for changes, so it looks every second; {_reason(error)}")
-                self._is_told, self._next = True, None
+                if not self._is_reported:
+                    self._trouble(f"cannot watch for changes, so files are read every second: {_reason(error)}")
+                self._is_reported, self._next = True, None
                 continue
             self._await_next()
             if any(kind.name == "deleted" and Path(path) in self._stamps for kind, path in changes):
-                self._stamps = {}  # another folder may have taken its place, and its number on the disk
+                self._stamps = {}  # a new folder may have the same path and the same inode number
             if changes or any(_stamp(folder) != stamp for folder, stamp in self._stamps.items()):
                 return
 
     async def _start(self) -> None:
-        from watchfiles import awatch  # after the server is ready: nobody waits for this import
+        from watchfiles import awatch  # imported late, so that the server is ready sooner
 
-        there = [folder for folder, stamp in self._stamps.items() if stamp is not None]
-        if not there:
+        existing = [folder for folder, stamp in self._stamps.items() if stamp is not None]
+        if not existing:
             return
         self._changes = awatch(
-            *there,
+            *existing,
             watch_filter=lambda _, path: self._is_of_interest(path),
             debounce=300,
             step=50,
-            rust_timeout=round(_LOOK_AGAIN_S * 1000),
+            rust_timeout=round(_POLL_S * 1000),
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
         self._await_next()
-        await asyncio.sleep(0)  # it watches from here on
+        await asyncio.sleep(0)  # lets the watcher start
 
     def _await_next(self) -> None:
         assert self._changes is not None
@@ -103,7 +103,7 @@ class Watcher:
         return not any(part in _IGNORED or is_leftover(part) for part in self._below(path))
 
     def _below(self, path: str) -> Sequence[str]:
-        """The parts of a path below the folder that is watched, whose own name does not matter."""
+        """The parts of a path below the watched folder."""
         found = Path(path)
         for folder in self._stamps:
             if found.is_relative_to(folder):
@@ -112,7 +112,7 @@ class Watcher:
 
 
 def _stamp(folder: Path) -> _Stamp:
-    """Which folder stands at this path; None if there is none."""
+    """Identifies the folder at a path, by device and inode; None if there is none."""
     try:
         found = folder.stat()
     except OSError:
@@ -123,4 +123,4 @@ def _stamp(folder: Path) -> _Stamp:
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) if isinstance(error, OSError) else "is a file's name not UTF-8?"
+    return str(error) if isinstance(error, OSError) else "perhaps the name of a file is not UTF-8"

@@ -1,1 +1,1 @@
-"""The engine: events start and wake runs, facts change runs, and what follows is carried out. See `loop`."""
+"""The engine: events start and wake runs, facts change runs, and the effects are carried out. See `loop`."""

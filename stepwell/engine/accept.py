@@ -1,4 +1,4 @@
-"""Events: what they start and wake. An event is stored before waits are looked up (see `loop`)."""
+"""Accepts events, starts runs and wakes waits. An event is stored before waits are looked up (see `loop`)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ types_log = logging.getLogger("stepwell.types")
 
 
 def alert(event: Event, policy: str, errors: Sequence[Invalid], now: int, cause: Cause | None) -> IncomingEvent:
-    """The engine's own event about one that does not match its schema; also logged."""
+    """The engine's `stepwell/event.invalid` event for an event that does not match the schema; also logged."""
     first = errors[0]
     fields = {"event": event.id, "name": event.name, "v": event.v, "policy": policy, "pointer": first.pointer}
-    words = "event %s %s is not as its type says (%s): %s: %s"
-    types_log.warning(words, event.name, event.id, policy, first.pointer, first.message, extra={"fields": fields})
+    text = "event %s %s does not match the schema (%s): %s: %s"
+    types_log.warning(text, event.name, event.id, policy, first.pointer, first.message, extra={"fields": fields})
     return IncomingEvent(invalid_event(event, policy, errors, now), cause=cause)
 
 
 def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route], list[IncomingEvent]]:
-    """How many of these events were looked at, at least one; what the accepted ones are to do; and alerts for those
-    that do not match their schemas."""
+    """Accepts events, at least one.
+
+    Returns how many events were processed, the routes of the accepted ones (what to start and wake), and alerts for
+    those that do not match their schemas.
+    """
     batch, catalog = work.batch, work.batch.catalog()
     new: list[NewEvent] = []
     for incoming in events:
@@ -52,7 +55,7 @@ def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route
             if accepted is None:
                 log_known_event(event)
             else:
-                log.warning("event %s is not accepted yet: %s", event.id, accepted)
+                log.warning("event %s was not accepted, to be tried again: %s", event.id, accepted)
                 work.fail([put.cause])
             continue
         if event.invalid:
@@ -65,8 +68,11 @@ def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route
 
 
 def start_and_wake(work: Work, routes: deque[Route]) -> list[RunFact]:
-    """The facts that these events are for runs, new ones and waiting ones. At a pace, a piece of them; an event that
-    has done all is taken off, and one that must wait is left."""
+    """Starts runs and wakes waits for accepted events, and returns the facts for these runs.
+
+    With a pace, only a piece of the work is done. Finished routes are removed from `routes`; routes that must wait are
+    left to the pace.
+    """
     pace, done = work.pace, 0
     facts: list[RunFact] = []
     if pace is not None and routes and pace.is_enough(sum(route.left for route in routes)):
@@ -97,7 +103,7 @@ def start_and_wake(work: Work, routes: deque[Route]) -> list[RunFact]:
 
 
 def _start_all(work: Work, route: Route, starts: Sequence[str]) -> list[RunFact]:
-    """Start these functions for an accepted event; for one that is paused, the event is kept."""
+    """Starts functions for an accepted event. For a paused function, the event is kept."""
     catalog = work.batch.catalog()
     plans: list[Plan] = []
     facts: list[RunFact] = []
@@ -108,15 +114,15 @@ def _start_all(work: Work, route: Route, starts: Sequence[str]) -> list[RunFact]
         elif (plan := catalog.choose(function_id, route.event)) is not None:
             plans.append(plan)
     try:
-        facts.extend(_start(work.batch, plans, route.event, route.cause))  # those before an error stay
+        facts.extend(_start(work.batch, plans, route.event, route.cause))  # extend keeps the facts from before an error
     except NotWritten as reason:
-        log.warning("event %s has not started all of its runs yet: %s", route.event.id, reason)
+        log.warning("event %s did not start all runs, to be tried again: %s", route.event.id, reason)
         work.fail([route.cause])
     return facts
 
 
 def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | None) -> Iterator[RunFact]:
-    """A run of an accepted event for each function, but for those whose value of `idempotency` has one already. Raises
+    """Creates a run for each function, except if a run with the same value of `idempotency` exists. Raises
     NotWritten."""
     not_started: list[NotStarted] = []
     for plan in plans:
@@ -135,8 +141,10 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
 
 
 def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause | None) -> list[RunFact]:
-    """The facts that events are which were kept while a function was paused, as if they came now; they start nothing
-    else. Events of users who were erased since start nothing. Raises NotWritten."""
+    """Starts runs for events that were kept while a function was paused, and returns the facts.
+
+    The triggers are evaluated now, for this function only. Erased events start nothing. Raises NotWritten.
+    """
     catalog = batch.catalog()
     facts: list[RunFact] = []
     for event in events:
@@ -148,8 +156,8 @@ def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause
 
 
 def wake(work: Work, route: Route, most: int | None = None) -> list[RunFact]:
-    """The facts that an accepted event is for those of the waits found for it which it satisfies. At most so many waits
-    are looked at; some may be left for later."""
+    """The facts for the runs whose waits an accepted event satisfies. Takes at most `most` of the waits in
+    `route.found`; waits that are not processed stay in it."""
     event, cause, now = route.event, route.cause, work.batch.now
     waits = [route.found.popleft() for _ in range(min(len(route.found), most or len(route.found)))]
     run_ids = {wait.run_id for wait in waits if now < wait.deadline}

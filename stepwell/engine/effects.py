@@ -1,4 +1,4 @@
-"""What follows from a committed transition, as data: attempts to start, queue and stop, events, and further facts."""
+"""The effects of committed transitions, as data: attempts to start, queue and stop, events, and further facts."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ log = logging.getLogger("stepwell.engine")
 
 @dataclass(slots=True)
 class Consequences:
-    """What follows from transitions: `effects` for the dispatcher, and facts that are true at once."""
+    """The consequences of transitions: `effects` for the dispatcher, and facts to fold at once."""
 
     effects: Effects = field(default_factory=Effects)
     facts: list[RunFact] = field(default_factory=list)
 
 
 def events_for_inputs(transition: Transition) -> list[str]:
-    """Ids of the events that the inputs of the claimed attempts hold, besides the one that started the run."""
+    """The ids of the events in the inputs of claimed attempts, except the run's own event."""
     record = transition.record
     return [event for claim in transition.claims for event in async_event_ids(record.plan, record.run, claim.step)]
 
 
 class Follower:
-    """Works out what follows from transitions. `links`: those by which people decide on approvals; asked for when the
-    first is open."""
+    """Derives the consequences of transitions. `links` signs approval links; it is called for the first approval."""
 
     def __init__(self, env: str, links: Callable[[], Links]) -> None:
         self._env, self._links = env, links
         self._link_keys = lambda: links().keys
 
     def follow(self, transition: Transition, events: Mapping[str, Event], now: int, found: Consequences) -> None:
-        """Add to `found` what follows. `events`: those of `events_for_inputs`, as far as they are stored."""
+        """Adds the consequences of a transition to `found`. `events` are those of `events_for_inputs` that are
+        stored."""
         record, effects = transition.record, found.effects
         for command in transition.commands:
             if isinstance(command, RunStep):
@@ -63,7 +63,7 @@ class Follower:
         if transition.unclaimed:
             effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
         for claim in transition.claims:
-            if record.run.steps[claim.step].status is not _RUNNING:  # it was cancelled by another fact
+            if record.run.steps[claim.step].status is not _RUNNING:  # cancelled by another fact of the transition
                 self._release(record, claim, effects)
             elif record.plan.steps[claim.step].is_approval:
                 self._ask(record, claim, now, found)
@@ -76,7 +76,7 @@ class Follower:
             effects.released.append((record.run.id, claim.step, claim.attempt))
 
     def _start(self, record: RunRecord, claim: Claim, events: Mapping[str, Event], found: Consequences) -> None:
-        """Execute what was claimed; an attempt whose input is too large fails without being started."""
+        """Adds the start of a claimed attempt. If the input is too large, the attempt fails without being started."""
         document = self._input_or_error(record, claim.step, events)
         if isinstance(document, bytes):
             attempt = Attempt(record, claim.step, claim.attempt, document, claim.cause)
@@ -86,9 +86,9 @@ class Follower:
         found.facts.append(_failed(record, claim, document))
 
     def _ask(self, record: RunRecord, claim: Claim, now: int, found: Consequences) -> None:
-        """The event that asks people; what they decide comes back as an attempt's end. An approval whose message has no
-        value fails instead."""
-        from stepwell.core.run.approvals import asked, requested_event  # most functions ask nobody
+        """Adds the event that requests an approval; the decision comes back as the end of the attempt. If the message
+        cannot be evaluated, the attempt fails."""
+        from stepwell.core.run.approvals import asked, requested_event  # imported late: few functions have approvals
 
         run, plan, trigger = record.run, record.plan, record.event
         message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
@@ -100,23 +100,23 @@ class Follower:
             found.effects.events.append(IncomingEvent(event, cause=claim.cause))
 
     def _input_or_error(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes | Error:
-        """The step's input, or why there can be none."""
+        """The step's input, or the error why it cannot be built."""
         try:
             document = self._input(record, step, events)
-        except KeyError:  # as after somebody has deleted it
-            log.exception("run %s has lost an output", record.run.id)
-            return Error("input_lost", "an output that the step's input is made of is not stored any more")
+        except KeyError:  # for example, after rows were deleted by hand
+            log.exception("an output of run %s is missing", record.run.id)
+            return Error("input_lost", "an output that the step's input needs is no longer stored")
         if len(document) <= MAX_INPUT_BYTES:
             return document
         return Error(
             "input_too_large",
             f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
-            "let earlier steps put large data elsewhere and pass a reference",
+            "store large data elsewhere in earlier steps, and pass a reference",
         )
 
     def _input(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes:
         ids = async_event_ids(record.plan, record.run, step) if record.plan.pauses else ()
-        # Stores may lack signatures of approval links.
+        # Some stores keep approval links without signatures; `whole_body` restores them.
         async_events = [events[event_id] for event_id in ids if event_id in events] if ids else ()
         async_bodies = [whole_body(event, self._link_keys) for event in async_events] if async_events else ()
         body = whole_body(record.event, self._link_keys)

@@ -1,7 +1,7 @@
-"""Facts folded into the record of a run. Pure: the record that is given stays as it is, and nothing is read or started.
+"""Folds facts into the record of a run. Pure: the given record is not changed, and nothing is read or started.
 
-What is read for facts, as an event that came before a deadline, is looked up by `loop` first. What a claim needs is a
-free slot; how many there are is given.
+`loop` has already read what a fact needs, such as an event that arrived before a deadline. A claim needs a free slot;
+the number of free slots is a parameter.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 
 _QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
-_MANY = 16  # steps of a run, from which on the outputs of ancestors are kept joined for the next input
+_MANY = 16  # runs with more steps cache the joined outputs of ancestors for the next input
 
 
 def fold(record: RunRecord, facts: Iterable[RunFact], now: int, slots: FreeSlots) -> Transition:
-    """What these facts, in their order, make of a run. What they queue is claimed at once as long as there are slots.
-    A `DeadlinePassed` is taken at its word: whoever hands it in has looked for an event that came in time."""
+    """Folds facts into a run, in order, and claims queued attempts as long as there are free slots.
+
+    For a `DeadlinePassed`, the caller must have checked that no event arrived in time.
+    """
     folding = Folding(record, now)
     for fact in facts:
         folding.take(fact.fact, fact.cause)
@@ -47,7 +49,7 @@ def fold(record: RunRecord, facts: Iterable[RunFact], now: int, slots: FreeSlots
 
 
 def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
-    """The slots that are free once what a transition claims has its own."""
+    """The slots that stay free after the claims of a transition."""
     steps, (programs, calls) = transition.record.plan.steps, slots
     for claim in transition.claims:
         step = steps[claim.step]
@@ -61,7 +63,7 @@ def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
 
 
 class Folding:
-    """A run while facts are folded into it: `take` them, then ask for the `transition`."""
+    """Folds facts one by one: call `take` for each, then `transition`."""
 
     def __init__(self, record: RunRecord, now: int) -> None:
         self._before, self._now = record, now
@@ -75,7 +77,7 @@ class Folding:
 
     @property
     def record(self) -> RunRecord:
-        """What the facts so far have made of the run."""
+        """The record after the facts so far."""
         before = self._before
         if self._run is before.run and self._causes is before.causes:
             return before
@@ -85,7 +87,7 @@ class Folding:
         return before.changed(self._run, self._outputs, self._errors, self._causes, joined)
 
     def take(self, fact: Fact, cause: Cause | None) -> None:
-        """Fold a fact. An `AttemptStarted` comes from the dispatcher's queue, and holds a slot."""
+        """Folds a fact. An `AttemptStarted` comes from the dispatcher's queue, and holds a slot."""
         before = self._run
         commands = self._advance(fact)
         if cause is not None:
@@ -109,13 +111,13 @@ class Folding:
                 self._causes = {**self._causes, fact.step: (cause.id, fact.until)}
 
     def transition(self, slots: FreeSlots) -> Transition:
-        """What the facts have made of the run, and of what they have queued, claims for as much as has a slot."""
+        """The result of all facts, with claims for queued attempts as long as there are free slots."""
         programs, calls = slots
         for command, cause in self._queued:
             state, step = self._run.steps[command.step], self._before.plan.steps[command.step]
             if state.status is not _QUEUED or state.attempt != command.attempt:
                 continue
-            if not step.is_approval:  # people need none
+            if not step.is_approval:  # approvals need no slot
                 if (calls if step.calls else programs) <= 0:
                     continue
                 calls, programs = (calls - 1, programs) if step.calls else (calls, programs - 1)
@@ -135,10 +137,10 @@ class Folding:
     def _advance(self, fact: Fact) -> Sequence[Command]:
         plan, run = self._before.plan, self._run
         answers = NO_ANSWERS
-        if not isinstance(fact, AttemptStarted):  # which asks nothing, and is as frequent as all others together
-            asked = questions(plan, run, fact)
-            if asked.edges or asked.pauses:
-                answers = self._answers(asked)
+        if not isinstance(fact, AttemptStarted):  # the most frequent fact, which never has questions
+            needed = questions(plan, run, fact)
+            if needed.edges or needed.pauses:
+                answers = self._answers(needed)
         decision = advance(plan, run, fact, answers, self._now)
         self._run = decision.run
         for command in decision.commands:
@@ -146,21 +148,21 @@ class Folding:
                 self._keep_result(command)
         return decision.commands
 
-    def _answers(self, asked: Questions) -> Answers:
+    def _answers(self, needed: Questions) -> Answers:
         plan, outputs, errors = self._before.plan, self._outputs, self._errors
-        if asked.outcome is not None:  # the parent's result is not in the record yet
-            if asked.outcome.error is not None:
-                errors = ChainMap({asked.parent: error_json(asked.outcome.error)}, errors)  # type: ignore[arg-type]
-            elif asked.outcome.output is not None:
-                outputs = ChainMap({asked.parent: asked.outcome.output}, outputs)  # type: ignore[arg-type]
-        conditions = {e: compile_expression(plan.edges[e].condition or "true", Scope.CONDITION) for e in asked.edges}
-        matches = [compile_expression(plan.pauses[p].match or "true", Scope.MATCH) for p in asked.pauses]
+        if needed.outcome is not None:  # the parent's result is not in the record yet
+            if needed.outcome.error is not None:
+                errors = ChainMap({needed.parent: error_json(needed.outcome.error)}, errors)  # type: ignore[arg-type]
+            elif needed.outcome.output is not None:
+                outputs = ChainMap({needed.parent: needed.outcome.output}, outputs)  # type: ignore[arg-type]
+        conditions = {e: compile_expression(plan.edges[e].condition or "true", Scope.CONDITION) for e in needed.edges}
+        matches = [compile_expression(plan.pauses[p].match or "true", Scope.MATCH) for p in needed.pauses]
         read_by = [*conditions.values(), *matches]
-        variables = edge_variables(plan, asked.parent, self._before.event.as_json(), outputs, errors, read_by)
+        variables = edge_variables(plan, needed.parent, self._before.event.as_json(), outputs, errors, read_by)
         bindings = Bindings(**variables)
         return Answers(
             {e: condition.evaluate(bindings) for e, condition in conditions.items()},
-            {p: _wait_key(plan, p, variables) for p in asked.pauses},
+            {p: _wait_key(plan, p, variables) for p in needed.pauses},
         )
 
     def _keep_result(self, command: RecordAttempt) -> None:
@@ -173,10 +175,12 @@ class Folding:
             self._errors = _with(self._errors, step, error_json(command.error))
 
     def _claims_again(self, fact: Fact, cause: Cause) -> list[Claim]:
-        """Attempts that this very message had claimed: nobody knows whether they were started before it was
-        redelivered. A claim that comes again is of an attempt that is known not to have been started."""
+        """Claims of attempts that the same message claimed before it was redelivered; they may not have been started.
+
+        A redelivered `AttemptStarted` is for an attempt that was certainly not started.
+        """
         steps = self._run.steps
-        if not cause.redelivered or isinstance(fact, CancelRequested):  # which claims nothing
+        if not cause.redelivered or isinstance(fact, CancelRequested):  # a cancellation claims nothing
             return []
         if isinstance(fact, AttemptStarted):
             claimed = [fact.step] if steps[fact.step].attempt == fact.attempt else []
@@ -188,8 +192,8 @@ class Folding:
         return found
 
     def _end_again(self) -> list[Command]:
-        """The end of a run is told again if the message that ended it comes again; the event's id de-duplicates. So is
-        what was stopped then."""
+        """Commands to repeat when the message that ended a run is redelivered: the end event, which is de-duplicated by
+        id, and the stops of a cancelled run."""
         run = self._run
         if run.ended_at is None:
             return []
@@ -198,7 +202,7 @@ class Folding:
 
 
 def _with(results: Mapping[int, bytes], step: int, result: bytes) -> Mapping[int, bytes]:
-    """A copy that holds this result, too. Platforms may have mappings of their own, which read what they lack."""
+    """A copy with this result. Platforms may use lazy mappings, so `|` is used instead of a dict display."""
     copy: Mapping[int, bytes] = results | {step: result}  # type: ignore[operator]
     return copy
 

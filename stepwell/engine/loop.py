@@ -1,7 +1,7 @@
-"""load -> fold -> commit -> carry out, a batch at a time. Synchronous; knows neither clock nor disk nor network.
+"""The engine's loop: load, fold, commit, carry out, a batch at a time. Synchronous, without clock, disk or network.
 
-Its one rule: an event is stored before waits are looked up, and a wait is stored before events are looked up, so that
-no wake-up is lost however the two interleave.
+An event is stored before waits are looked up, and a wait is stored before events are looked up. So no wake-up is lost,
+however the two interleave.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from stepwell.run_log import log_transition
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Links
 
-_MOST_SCANNED = 200  # events for one wait, of what is done before others have their turn
+_MAX_SCANNED = 200  # events that are scanned for one wait in one piece of work
 
 log = logging.getLogger("stepwell.engine")
 
 
 class Engine:
-    """`links`: those by which people decide on approvals; asked for when the first is open."""
+    """Processes batches of events and facts. `links` signs approval links; it is called for the first approval."""
 
     def __init__(self, dispatcher: Dispatcher, env: str, links: Callable[[], Links]) -> None:
         self.dispatcher = dispatcher
         self._follower = Follower(env, links)
 
     def process(self, batch: Batch, events: Sequence[IncomingEvent], facts: Sequence[RunFact]) -> Undone:
-        """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers what
-        could not be done, and must be handed in again."""
+        """Accepts events and folds facts, and everything that follows from them. Returns what could not be done, and
+        must be passed in again."""
         undone = Undone()
         for _ in self.steps(batch, events, facts, undone):
             pass
@@ -68,11 +68,13 @@ class Engine:
         pace: Pace | None = None,
         routes: Iterable[Route] = (),
     ) -> Iterator[None]:
-        """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. What could
-        not be done is added to `undone`. `facts` are taken in their order, and what follows from them comes behind
-        them. At a `pace`, runs go on before events start and wake others; once it is enough, what events are still to
-        do is left. `routes`: what was left earlier. While a wait looks for an event that came before it, no event is
-        accepted that could come in between."""
+        """Does the same as `process` in pieces; the caller may do other work after each one.
+
+        What could not be done is added to `undone`. `facts` are folded in order; facts that follow from them come last.
+        `routes` are routes that an earlier call has left. With a `pace`, facts are folded before events start and wake
+        runs, and routes are left for later when the pace's limit is reached. No event is accepted while a wait scans
+        earlier events.
+        """
         work, scans = Work(batch, undone, pace), _Scans()
         todo, at_once = deque(routes), None if pace is None else pace.at_once
         while events or facts or todo or scans.left:
@@ -103,24 +105,24 @@ class Engine:
     def refuse(
         self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None
     ) -> list[IncomingEvent]:
-        """Tell of an event that is not accepted, since it does not match its schema. Answers what is to be accepted
-        instead."""
+        """Sends the alert for an event that was refused because it does not match the schema. Returns the events to
+        accept instead."""
         return list(self.dispatcher.carry_out(Effects(events=[alert(event, "reject", errors, now, cause)])))
 
     def wake(self, batch: Batch, event: Event, found: Sequence[OpenedWait], cause: Cause | None) -> list[RunFact]:
-        """The facts that an accepted event is for those of these waits which it satisfies. Raises NotWritten if some of
-        their runs cannot be read: the message must come again."""
+        """The facts for the runs whose waits an accepted event satisfies. Raises NotWritten if some of the runs cannot
+        be read; then the message must be redelivered."""
         undone = Undone()
         facts = wake(Work(batch, undone), Route(event, found=deque(found), cause=cause))
         if undone:
-            raise NotWritten(f"not all of the runs that wait for event {event.id} can be read")
+            raise NotWritten(f"some runs that wait for event {event.id} cannot be read")
         return facts
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def _decide(self, work: Work, scans: _Scans, facts: Sequence[RunFact]) -> tuple[list[Transition], list[RunFact]]:
-        """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed, and the
-        facts that are left for later."""
+        """Folds facts into their runs and commits; repeats this for runs that were changed meanwhile. Returns the
+        committed transitions, and the facts that are left for later."""
         by_run: dict[str, list[RunFact]] = defaultdict(list)
         for fact in facts:
             by_run[fact.run_id].append(fact)
@@ -147,7 +149,7 @@ class Engine:
                 if current is None:
                     committed.append(transition)
                 elif isinstance(current, NotWritten):
-                    log.warning("run %s is not changed yet: %s", transition.record.run.id, current)
+                    log.warning("run %s was not written, to be tried again: %s", transition.record.run.id, current)
                     work.fail(transition.causes)
                 else:
                     records[current.run.id] = current
@@ -156,8 +158,10 @@ class Engine:
     def _fold(
         self, work: Work, scans: _Scans, record: RunRecord, facts: Sequence[RunFact], slots: FreeSlots
     ) -> Transition:
-        """What becomes of a run: nothing, if its facts cannot be folded, which must not hold up those of others. A new
-        run is committed all the same: it must be there when its facts come again."""
+        """Folds facts into a run. If that fails, the facts are put aside, so that they do not block other runs.
+
+        Then the run is committed unchanged, because a new run must exist when its facts are passed in again.
+        """
         try:
             folding = Folding(record, work.batch.now)
             for stored in work.batch.pending_outcomes(record):
@@ -169,20 +173,20 @@ class Engine:
                     folding.take(ready, cause)
             return folding.transition(slots)
         except Exception:
-            log.exception("run %s cannot be decided; its facts are put aside", record.run.id)
+            log.exception("run %s cannot be folded, facts put aside", record.run.id)
             work.put_aside(facts)
             self._release(facts)
             return Transition(record, record, (), (), ())
 
     def _release(self, facts: Iterable[RunFact]) -> None:
-        """Give back the slots of attempts that were taken from the queue, and are not claimed after all."""
+        """Releases the slots of attempts that were taken from the queue but not claimed."""
         claims = [(fact.run_id, fact.fact) for fact in facts if isinstance(fact.fact, AttemptStarted)]
         if claims:
             released = [(run_id, claim.step, claim.attempt) for run_id, claim in claims]
             self.dispatcher.carry_out(Effects(released=released))
 
     def _follow(self, work: Work, scans: _Scans, transitions: Sequence[Transition]) -> Consequences:
-        """What follows from committed transitions; and what waits that they opened find."""
+        """The consequences of committed transitions, including earlier events that satisfy new waits."""
         found = Consequences()
         for transition in transitions:
             if transition.commands:
@@ -196,7 +200,7 @@ class Engine:
         return found
 
     def _find_earlier(self, work: Work, scans: _Scans, transition: Transition) -> list[RunFact]:
-        """The events that came before the waits which this transition opened, as facts."""
+        """Facts for the earlier events that satisfy the waits which this transition opened."""
         record, cause = transition.record, transition.causes[-1] if transition.causes else None
         opened = [command.pause for command in transition.commands if isinstance(command, OpenWait)]
         found = [scans.scan(work, record, pause).found for pause in opened]
@@ -204,25 +208,26 @@ class Engine:
 
 
 class _Scans:
-    """Waits that look for events which came before them; what a piece does not end, the next ones go on with."""
+    """Scans of earlier events for new waits. A scan that is not finished in one piece of work continues in the next."""
 
     def __init__(self) -> None:
-        self.left: deque[tuple[str, int, int]] = deque()  # run, pause, behind which position
+        self.left: deque[tuple[str, int, int]] = deque()  # run, pause, position to continue after
 
     def scan(self, work: Work, record: RunRecord, pause: int, after: int = 0) -> Scan:
-        is_enough = None if work.pace is None else lambda number: number == _MOST_SCANNED or work.is_tired()
+        is_enough = None if work.pace is None else lambda number: number == _MAX_SCANNED or work.is_tired()
         scan = find_matching_event(work.batch, record, pause, after, is_enough)
         if scan.left_at is not None and not scan.is_continued:
             self.left.append((record.run.id, pause, scan.left_at))
         return scan
 
     def before_deadline(self, work: Work, record: RunRecord, fact: DeadlinePassed) -> Fact | None:
-        """At expiry, look once more: the event that came in time, or the deadline. None: there are more to look at."""
+        """At a deadline, scans events once more. Returns the event that arrived in time, or the deadline; None if the
+        scan is not finished."""
         scan = self.scan(work, record, fact.pause, fact.looked)
         return None if scan.left_at is not None else scan.found or fact
 
     def go_on(self, work: Work) -> Sequence[RunFact]:
-        """Go on with the next one."""
+        """Continues the next scan. Returns the facts that it has found."""
         run_id, pause, after = self.left.popleft()
         record = work.load([run_id], come_again=False)[0].get(run_id)
         if record is None:

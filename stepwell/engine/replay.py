@@ -1,4 +1,4 @@
-"""Running events on one version of a function."""
+"""Replays events on one version of a function."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from stepwell.platform import Batch, Cause, NewEvent, NotWritten, Replayed, RunF
 
 
 def replay_events(
-    engine: Engine, batch: Batch, plan: Plan, asked: Sequence[str | Event], replay: str, cause: Cause | None = None
+    engine: Engine, batch: Batch, plan: Plan, requested: Sequence[str | Event], replay: str, cause: Cause | None = None
 ) -> list[Replayed]:
-    """Run events on this one version, in order: stored ones, named by their ids, and others, which are stored but
-    start and wake nothing else. What this replay has run already does not run again. Raises NotWritten."""
-    whole = [NewEvent(event, (), (), (), cause, replay) for event in asked if isinstance(event, Event)]
+    """Runs events on one version of a function, in order. Events that this replay has already run are not run again.
+
+    `requested` contains ids of stored events, or whole events, which are stored but start and wake nothing else. Raises
+    NotWritten.
+    """
+    whole = [NewEvent(event, (), (), (), cause, replay) for event in requested if isinstance(event, Event)]
     for accepted in batch.put_events(whole) if whole else ():
         if isinstance(accepted, NotWritten):
             raise accepted
-    ids = [event if isinstance(event, str) else event.id for event in asked]
+    ids = [event if isinstance(event, str) else event.id for event in requested]
     events = {event_id: event for event_id, event in batch.events(ids).items() if not event.erased}
     runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
     known = batch.load(runs.values())
@@ -30,5 +33,5 @@ def replay_events(
         run = new_run(new_id, plan, batch.now)
         batch.add(RunRecord(run, plan, events[event_id], batch.position(), replay=replay))
     if engine.process(batch, [], [RunFact(new_id, RunStarted(), cause) for new_id in started.values()]):
-        raise NotWritten("not all of it is started")
+        raise NotWritten("not all runs of the replay could be started")
     return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]

@@ -1,4 +1,4 @@
-"""Running the event of a run again."""
+"""Runs the event of a run again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ def rerun(
     cause: Cause | None = None,
     restart: Restart | None = None,
 ) -> str | None:
-    """Run the same event again on the live version, from the start or from a step; the new run's id, or None if the
-    function is not live. Raises CannotResume, NotWritten."""
+    """Runs the event of a run again on the live version, from the start or from a step.
+
+    Returns the new run's id; None if the function is not live. Raises CannotResume or NotWritten.
+    """
     plan = batch.catalog().live.get(record.plan.function_id)
     if plan is None:
         return None
@@ -33,5 +35,5 @@ def rerun(
     run = new_run(new_id, plan, batch.now)
     batch.add(RunRecord(run, plan, record.event, batch.position(), rerun_of=record.run.id, replay=record.replay))
     if engine.process(batch, [], [RunFact(new_id, fact, cause) for fact in facts]):
-        raise NotWritten(f"run {new_id}, which runs {record.run.id} again, could not be written")
+        raise NotWritten(f"run {new_id}, the rerun of {record.run.id}, could not be written")
     return new_id

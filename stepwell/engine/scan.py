@@ -1,4 +1,4 @@
-"""Looking, for a wait, at events that were accepted before."""
+"""Scans the events that were accepted before a wait was opened."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from stepwell.platform import Batch, RunRecord
 
 @immutable
 class Scan:
-    """How far the events for a wait were looked at: the earliest that satisfies it, if one was found. `left_at`: the
-    position behind which others are still to be looked at; None: there are none. `is_continued`: the batch sees to it
-    that the engine is asked for them."""
+    """The result of a scan.
+
+    `found` is the earliest event that satisfies the wait, if any. `left_at` is the position after which events are not
+    scanned yet; None if all are scanned. `is_continued`: the batch has arranged for the scan to continue.
+    """
 
     found: EventArrived | None = None
     left_at: int | None = None
@@ -29,8 +31,11 @@ ALL_SEEN = Scan()
 def find_matching_event(
     batch: Batch, record: RunRecord, pause: int, after: int = 0, is_enough: Callable[[int], bool] | None = None
 ) -> Scan:
-    """The earliest event accepted so far, behind this position, that satisfies an open wait. `is_enough`: whether the
-    scan should end after so many events; the batch may end it too, and then sees to it that it goes on."""
+    """Finds the earliest accepted event after a position that satisfies an open wait.
+
+    `is_enough` returns whether to stop after so many events. The batch may have a limit of events too; then it arranges
+    for the scan to continue.
+    """
     wait, state = record.plan.pauses[pause], record.run.pauses[pause]
     if state.status is not PauseStatus.AWAITING or wait.event is None:
         return ALL_SEEN

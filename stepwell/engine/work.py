@@ -1,4 +1,4 @@
-"""One call of the engine: the batch it works in, how much it may do at once, and what could not be done."""
+"""The state of one call of the engine: the batch, the limit of work at once, and what could not be done."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from stepwell.core.cel.expressions import EFFORT
 from stepwell.platform import Batch, Cause, DamagedRun, Pace, RunFact, RunRecord
 
-_LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
+_LONG = 10_000_000  # ns of evaluating expressions in one piece of work
 
 log = logging.getLogger("stepwell.engine")
 
 
 @dataclass(slots=True)
 class Undone:
-    """What could not be done: ids of the messages to redeliver, and facts, of those that no message brought, to hand in
-    again."""
+    """What could not be done: ids of the messages to redeliver, and facts without a message, to pass in again."""
 
     causes: set[str] = field(default_factory=set)
     facts: list[RunFact] = field(default_factory=list)
@@ -34,19 +33,19 @@ class Work:
         self.begin_piece()
 
     def begin_piece(self) -> None:
-        """Others have had their turn."""
+        """Starts a new piece of work, with a new limit."""
         self._tired_at = EFFORT.spent + self._long
 
     def is_tired(self) -> bool:
-        """Whether the expressions of this piece have taken long enough."""
+        """Whether the expressions of this piece of work have used up the time limit."""
         return EFFORT.spent > self._tired_at
 
     def fail(self, causes: Iterable[Cause | None]) -> None:
-        """Have these messages delivered again."""
+        """Marks messages to be redelivered."""
         self.undone.causes.update(cause.id for cause in causes if cause is not None)
 
     def put_aside(self, facts: Iterable[RunFact]) -> None:
-        """Have these facts handed in again, by their messages if they have some."""
+        """Marks facts to be passed in again, or the messages that brought them to be redelivered."""
         for fact in facts:
             if fact.cause is None:
                 self.undone.facts.append(fact)
@@ -54,15 +53,17 @@ class Work:
                 self.undone.causes.add(fact.cause.id)
 
     def load(self, run_ids: Iterable[str], *, come_again: bool) -> tuple[dict[str, RunRecord], list[str]]:
-        """Runs by id, and those that cannot be read, which hold up no other. `come_again`: whatever asks for them is
-        delivered again. Otherwise only a damaged run is left out: any other error is the whole batch's, which is done
-        again."""
+        """Loads runs. Returns the runs by id, and the ids of those that cannot be read.
+
+        With `come_again`, the messages of unreadable runs are redelivered, so any error is tolerated. Otherwise only
+        damaged runs are tolerated; any other error fails the whole batch, which is repeated.
+        """
         wanted = list(run_ids)
         tolerated: type[Exception] = Exception if come_again else DamagedRun
         try:
             return self.batch.load(wanted), []
         except tolerated:
-            log.warning("of %s runs, some cannot be read", len(wanted))
+            log.warning("some of %s runs cannot be read", len(wanted))
         found: dict[str, RunRecord] = {}
         unreadable: list[str] = []
         for run_id in wanted:

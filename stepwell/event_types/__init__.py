@@ -1,1 +1,1 @@
-"""Event types: the JSON Schemas of events, what two versions of one have in common, and expressions checked by them."""
+"""Event types: JSON Schemas of events, the compatibility of their versions, and the check of expressions by schemas."""

@@ -1,7 +1,7 @@
-"""The expressions of a function, checked by the schemas of the events they speak of.
+"""Checks the expressions of a function against the schemas of the events that they use.
 
-One rule: a complaint is about what is wrong for values that the schemas allow, as a calculation with whole numbers and
-fractions is. What the schemas leave open, and what `has()` guards, is no matter; what may be missing is a doubt.
+An error is reported if an expression is wrong for values that the schemas allow. Nothing is reported about values that
+the schemas do not describe, or that `has()` guards. An optional field without `has()` is a warning ("doubt").
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The schemas of a type. An expression is held against the one that counts for events without `v` (`default`); one
-    that asks for an event's `v` against all of them, since it may want another field of each."""
+    """The schemas of a type.
+
+    An expression is checked against `default`, the schema for events without `v`. An expression that uses `v` of an
+    event is checked against all schemas (`every`), because it may use different fields for each version.
+    """
 
     default: Schema
     every: Callable[[], Iterable[Schema]]
 
 
-Schemas = Mapping[str, Schema | Versions | None]  # by the event's name; none for a name that is not there
+Schemas = Mapping[str, Schema | Versions | None]  # by event name; a name without an entry has no schema
 
 _TICK: Schema = {
     "properties": {"cron": {"type": "string"}, "scheduled_at": {"type": "string"}},
@@ -37,23 +40,26 @@ _TICK: Schema = {
 
 
 def check(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = None) -> list[Problem]:
-    """What is wrong with the expressions of a normalised definition, in reading order, each at its place in it.
+    """The errors in the expressions of a normalised definition, with their places, in the order of the definition.
 
-    A misspelt field, a comparison that is never true, an operator that does not work with what it is given. A trigger's
-    own `definition` goes before `schemas`. `sticky`: the expression of the function's routing, whose problems have the
-    pointer ("sticky",).
+    Errors are misspelt fields, comparisons that are never true, and operators with operands of a wrong type. The schema
+    in a trigger's `definition` has precedence over `schemas`. `sticky` is the expression of the function's routing;
+    errors in it have the pointer ("sticky",).
     """
     return [Problem(at, message) for at, checker in _checked(definition, schemas, sticky) for message in checker.wrong]
 
 
 def doubts(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = None) -> list[Problem]:
-    """What is allowed, and probably not meant: optional fields that are used without `has()`, and the like."""
+    """The warnings about expressions that are probably wrong, such as an optional field without `has()`."""
     return [Problem(at, message) for at, checker in _checked(definition, schemas, sticky) for message in checker.doubts]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An expression of a definition: what starts the runs it is about, and which event it awaits, if it does."""
+    """An expression of a definition, with the triggers of the runs that evaluate it.
+
+    `awaited` is the name of the event that `async` refers to in the expression.
+    """
 
     pointer: Pointer
     source: str
@@ -63,7 +69,7 @@ class Place:
 
 
 def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Iterator[Place]:
-    """Every expression of a normalised definition."""
+    """Yields every expression of a normalised definition."""
     triggers = definition["triggers"]
     for i, trigger in enumerate(triggers):
         if "expression" in trigger:
@@ -94,30 +100,30 @@ def _checked(
         try:
             tree = compile_value(place.source, Scope.MATCH).tree
         except ExpressionError:
-            continue  # refused for that when the definition was loaded
-        asks_for_v = any(isinstance(node, Select) and node.field == "v" for node in walk(tree))
-        event = either([_started_by(trigger, schemas, asks_for_v) for trigger in place.triggers])
+            continue  # already reported when the definition was loaded
+        uses_v = any(isinstance(node, Select) and node.field == "v" for node in walk(tree))
+        event = either([_started_by(trigger, schemas, uses_v) for trigger in place.triggers])
         variables = {
             "event": event,
             "data": event.field("data") or DYNAMIC,
             "user": event.field("user") or DYNAMIC,
-            "async": _event(place.awaited, schemas, asks_for_v) if place.awaited else DYNAMIC,
+            "async": _event(place.awaited, schemas, uses_v) if place.awaited else DYNAMIC,
         }
         yield place.pointer, ExpressionChecker(tree, variables, place.source, is_condition=place.is_condition)
 
 
-def _started_by(trigger: Mapping[str, Any], schemas: Schemas, asks_for_v: bool) -> Shape:
+def _started_by(trigger: Mapping[str, Any], schemas: Schemas, uses_v: bool) -> Shape:
     if "cron" in trigger:
         return of_event(_TICK)
     own = (trigger.get("definition") or {}).get("def")
     if not isinstance(own, dict | bool):
-        return _event(trigger["event"], schemas, asks_for_v)
-    others = [_event(trigger["event"], schemas, True)] if asks_for_v and trigger["event"] in schemas else []
+        return _event(trigger["event"], schemas, uses_v)
+    others = [_event(trigger["event"], schemas, True)] if uses_v and trigger["event"] in schemas else []
     return either([of_event(own), *others])
 
 
-def _event(name: str, schemas: Schemas, asks_for_v: bool) -> Shape:
+def _event(name: str, schemas: Schemas, uses_v: bool) -> Shape:
     found = None if name.endswith("*") else schemas.get(name)
     if isinstance(found, Versions):
-        return either(map(of_event, found.every())) if asks_for_v else of_event(found.default)
+        return either(map(of_event, found.every())) if uses_v else of_event(found.default)
     return of_event(found)

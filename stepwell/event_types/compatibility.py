@@ -1,9 +1,9 @@
-"""What a new version of an event's schema breaks.
+"""Compares two versions of an event's schema: what does the new version break?
 
-The words are those of schema registries. Backward compatible: events of the old version are valid under the new one.
+The terms are those of schema registries. Backward compatible: events of the old version are valid under the new one.
 Forward compatible: events of the new version are valid under the old one. Full: both.
 
-One rule: a change that is not proven to be harmless is a breaking one.
+A change counts as breaking unless it is proven to be compatible.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ Level = Literal["full", "backward", "forward", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A breaking change. `pointer` is the place in the schema that refuses: the new one of a backward break, the old
-    one of a forward break. `additive`: it is about nothing but fields that only the new version names. In strict terms
-    the old version let them hold anything, or refused them, and so they break; few people mind."""
+    """A breaking change.
+
+    `pointer` is a place in the schema that rejects the event: the new schema for a backward break, the old one for a
+    forward break. `additive`: the change only concerns fields that the old version does not name. Strictly, this is
+    breaking, because the old version allows any value for them or rejects them; in practice it rarely matters.
+    """
 
     pointer: Pointer
     message: str
@@ -37,30 +40,30 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    backward: list[Break]  # why an event of the old version may be invalid under the new one
-    forward: list[Break]  # why an event of the new version may be invalid under the old one
+    backward: list[Break]  # reasons why an event of the old version may be invalid under the new one
+    forward: list[Break]  # reasons why an event of the new version may be invalid under the old one
 
     @property
     def level(self) -> Level:
-        """What the new version is, by the strict definitions."""
+        """The compatibility of the new version, by the strict definitions."""
         if not self.backward:
             return "backward" if self.forward else "full"
         return "none" if self.forward else "forward"
 
     @property
     def breaking(self) -> list[Break]:
-        """The breaks that people mind: all but the additive ones, each message once."""
+        """The breaks that matter in practice: all except additive ones, each message once."""
         found = {found.message: found for found in (*self.forward, *self.backward) if not found.additive}
         return list(found.values())
 
 
 def compare(old: Schema, new: Schema) -> Comparison:
-    """Compare two versions of a schema, both without `refusals`. Pure; bounded work also for hostile schemas."""
+    """Compares two versions of a schema; `refusals` must be empty for both. The work is limited for any schema."""
     if describes(old) != describes(new):
         old, new = event_schema(old), event_schema(new)
-    one, other = Document(old).root, Document(new).root
-    backward = Containment(target_is_newer=True).reasons(Constraints((one,)), other)
-    forward = Containment(target_is_newer=False).reasons(Constraints((other,)), one)
+    old_root, new_root = Document(old).root, Document(new).root
+    backward = Containment(target_is_newer=True).reasons(Constraints((old_root,)), new_root)
+    forward = Containment(target_is_newer=False).reasons(Constraints((new_root,)), old_root)
     return Comparison(
         backward=[_break(reason, reason.known, reason.target) for reason in backward],
         forward=[_break(reason, reason.target, reason.known) for reason in forward],
@@ -68,7 +71,7 @@ def compare(old: Schema, new: Schema) -> Comparison:
 
 
 def _break(reason: Reason, was: str, now: str) -> Break:
-    """`a.b` was string, is number now; or `a.b`: its maximum was 10, is 5 now."""
+    """A break with a message such as "`a.b` was string, is number now" or "`a.b`: maximum was 10, is 5 now"."""
     if not was:
         return Break(
             reason.pointer, f"`{reason.field}`: {reason.what}" if reason.field else reason.what, reason.additive

@@ -1,6 +1,6 @@
-"""What schemas require of a value that is valid under all of them: types, bounds, fields and items.
+"""What is known of a value that is valid under several schemas: types, bounds, fields and items.
 
-One rule: to know too little is safe, to know too much is not. A keyword that is not understood says nothing here.
+The result may be too weak, but never too strong: keywords that are not understood are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stepwell.event_types.schema import Place, conjunction, validator
 if TYPE_CHECKING:
     import jsonschema_rs
 
-# JSON Schema's types as sets of kinds that have nothing in common: an integer is a number without a fraction.
+# The types of JSON Schema as sets of disjoint kinds: a number is an integer or a fraction.
 TYPES = {
     "null": frozenset({"null"}),
     "boolean": frozenset({"boolean"}),
@@ -27,15 +27,15 @@ TYPES = {
     "number": frozenset({"integer", "fraction"}),
 }
 ALL_KINDS = frozenset().union(*TYPES.values())
-_MOST_VALUES = 1000
+_MAX_VALUES = 1000
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """A value for which every schema of `parts` holds. Without parts: any value."""
+    """Describes the values that are valid under every schema of `parts`; without parts, any value."""
 
     parts: tuple[Place, ...]
-    split: frozenset[Place] = frozenset()  # whose alternatives were already told apart
+    split: frozenset[Place] = frozenset()  # schemas whose alternatives have been split by `alternatives`
 
     def __hash__(self) -> int:
         return self._hash
@@ -64,7 +64,7 @@ class Constraints:
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether there is surely no such value."""
+        """Whether it is proven that no such value exists."""
         if any(place.schema is False for place in self.places) or not self.kinds:
             return True
         if self.kinds == {"object"} and any(self.field_refused(name) for name in self.required):
@@ -73,19 +73,19 @@ class Constraints:
 
     @cached_property
     def values(self) -> list[Any] | None:
-        """All values there can be, if they are known one by one."""
+        """All possible values, if the schemas list them; otherwise None."""
         found = next((list(s["enum"]) for s in self.schemas if "enum" in s), None)
         found = next(([s["const"]] for s in self.schemas if "const" in s), found)
         if found is None and self.kinds <= {"null", "boolean"}:
             found = [None, False, True]
-        if found is None or len(found) > _MOST_VALUES:
+        if found is None or len(found) > _MAX_VALUES:
             return None
         return [value for value in found if all(is_valid(part, value) for part in self.parts)]
 
-    # --- numbers, texts, lists: the strictest bounds ---
+    # --- numbers, strings, lists: the strictest bounds ---
 
     def least(self) -> tuple[float, bool]:
-        """The lower bound of a number, and whether the number may not be the bound itself."""
+        """The lower bound of a number, and whether the bound itself is excluded."""
         bounds = [(s["minimum"], False) for s in self.schemas if "minimum" in s]
         bounds += [(s["exclusiveMinimum"], True) for s in self.schemas if "exclusiveMinimum" in s]
         bound, excluded = max(bounds, default=(-math.inf, False))
@@ -94,6 +94,7 @@ class Constraints:
         return bound, excluded
 
     def most(self) -> tuple[float, bool]:
+        """The upper bound of a number, and whether the bound itself is excluded."""
         bounds = [(s["maximum"], True) for s in self.schemas if "maximum" in s]
         bounds += [(s["exclusiveMaximum"], False) for s in self.schemas if "exclusiveMaximum" in s]
         bound, included = min(bounds, default=(math.inf, True))
@@ -107,6 +108,7 @@ class Constraints:
         return max(given, len(self.required)) if keyword == "minProperties" else given
 
     def at_most(self, keyword: str) -> float:
+        """The strictest `maxLength`, `maxItems` or `maxProperties`; infinite if there is none."""
         return min((s[keyword] for s in self.schemas if keyword in s), default=math.inf)
 
     def has(self, keyword: str, value: Any) -> bool:
@@ -127,7 +129,7 @@ class Constraints:
         return dict.fromkeys(pattern for s in self.schemas for pattern in s.get("patternProperties", ()))
 
     def field(self, name: str) -> Constraints:
-        """The value of a field, if it is there."""
+        """The constraints on the value of a field, if the field is present."""
         if name not in self._below:
             self._below[name] = Constraints(tuple(part for place in self.places for part in field_places(place, name)))
         return self._below[name]
@@ -140,18 +142,19 @@ class Constraints:
         return any(part.schema is False for part in self.field(name).places)
 
     def other_fields(self, patterns: Iterable[str]) -> Constraints:
-        """The values of fields that no schema names, and whose names match none of `patterns`."""
-        apart = set(patterns)
+        """The constraints on fields that no schema names, and whose names match none of `patterns`."""
+        excluded = set(patterns)
         return Constraints(
             tuple(
                 place.child("additionalProperties")
                 for place in self.places
-                if place.get("additionalProperties") is not None and apart >= set(place.get("patternProperties") or ())
+                if place.get("additionalProperties") is not None
+                and excluded >= set(place.get("patternProperties") or ())
             )
         )
 
     def matching_fields(self, pattern: str) -> Constraints:
-        """The values of fields that match a pattern and are not named."""
+        """The constraints on fields that match a pattern and are not named."""
         has_it = [place for place in self.places if pattern in (place.get("patternProperties") or ())]
         closed = [place for place in self.places if not place.get("patternProperties")]
         found = [place.child("patternProperties", pattern) for place in has_it]
@@ -162,7 +165,7 @@ class Constraints:
 
     @cached_property
     def prefix(self) -> int:
-        """How many items have schemas of their own."""
+        """The number of items that have a separate schema (`prefixItems`)."""
         return max((len(s.get("prefixItems", ())) for s in self.schemas), default=0)
 
     def item(self, index: int) -> Constraints:
@@ -170,7 +173,7 @@ class Constraints:
 
 
 def kinds_of(schema: dict[str, Any]) -> frozenset[str]:
-    """What a schema's `type` allows."""
+    """The kinds that a schema's `type` allows."""
     types = schema.get("type")
     if types is None:
         return ALL_KINDS
@@ -179,7 +182,7 @@ def kinds_of(schema: dict[str, Any]) -> frozenset[str]:
 
 
 def field_places(place: Place, name: str) -> Iterator[Place]:
-    """The schemas in `place` that hold for the value of a field."""
+    """Yields the schemas in `place` that apply to a field."""
     named = name in (place.get("properties") or ())
     if named:
         yield place.child("properties", name)
@@ -190,7 +193,7 @@ def field_places(place: Place, name: str) -> Iterator[Place]:
 
 
 def item_places(place: Place, index: int) -> Iterator[Place]:
-    """The schema in `place` that holds for an item, if there is one."""
+    """Yields the schema in `place` that applies to an item, if there is one."""
     if index < len(place.get("prefixItems") or ()):
         yield place.child("prefixItems", index)
     elif place.get("items") is not None:
@@ -203,10 +206,10 @@ def _pattern(pattern: str) -> jsonschema_rs.Draft202012Validator:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a field of this name is among those that a pattern means."""
+    """Whether a field's name matches a pattern of `patternProperties`."""
     return bool(_pattern(pattern).is_valid(name))
 
 
 def is_valid(place: Place, value: Any) -> bool:
-    """Whether one value is valid under the schema at a place."""
+    """Whether a value is valid under the schema at a place."""
     return place.document.is_valid(place, value)

@@ -1,11 +1,11 @@
-"""Whether every value of one schema is valid under another, and if not, why not.
+"""Decides whether every value of one schema is valid under another, and gives the reasons if not.
 
-The schemas are compared by their structure: types, values, bounds, sizes, fields, items, and alternatives. A change of
-any other keyword (`not`, `if`, `contains`, `propertyNames`, ...) is not understood, and counts as a reason. A keyword
-that did not change is no reason, whatever it says.
+The structure of the schemas is compared: types, values, bounds, sizes, fields, items and alternatives. A change of any
+other keyword (`not`, `if`, `contains`, `propertyNames`, ...) is not understood and counts as a reason. A keyword that
+did not change is never a reason.
 
-A circle of `$ref`s is contained if nothing on the way round speaks against it (coinduction, as for recursive types:
-Amadio and Cardelli, Subtyping recursive types, 1993).
+Recursive schemas are compared by coinduction, as recursive types are: a cycle of `$ref`s is contained if no reason is
+found on the way around (Amadio and Cardelli, Subtyping recursive types, 1993).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from stepwell.event_types.alternatives import alternatives, apart, by_kind, choices
+from stepwell.event_types.alternatives import alternatives, are_disjoint, by_kind, choices
 from stepwell.event_types.constraints import ALL_KINDS, TYPES, Constraints, field_places, item_places, matches
 from stepwell.event_types.limits import LIMITS, Check, Reason, below, refused_values
 from stepwell.event_types.schema import Place, conjunction
 from stepwell.event_types.schema_equality import SchemaTexts
 
-_MOST_STEPS = 1_500
-_MOST_COMPARED = 20_000  # pairs of alternatives
-_DEEPEST = 50
+_MAX_STEPS = 1_500
+_MAX_COMPARED = 20_000  # pairs of alternatives
+_MAX_DEPTH = 50
 _OBJECT, _ARRAY = TYPES["object"], TYPES["array"]
-# Keywords that are not understood, with the words that say something together. None: all words of the schema do.
+# Keywords that are not understood, with the keywords that belong together. None: all keywords of the schema.
 _NOT_UNDERSTOOD: dict[str, tuple[frozenset[str], tuple[str, ...] | None]] = {
     "not": (ALL_KINDS, ("not",)),
     "if": (ALL_KINDS, ("if", "then", "else")),
@@ -36,7 +36,7 @@ _NOT_UNDERSTOOD: dict[str, tuple[frozenset[str], tuple[str, ...] | None]] = {
 
 
 class Containment:
-    """The comparison of two schemas, in one direction. `target_is_newer`: which of the two names the newer fields."""
+    """Compares two schemas in one direction. `target_is_newer`: the target is the newer version of the schema."""
 
     def __init__(self, target_is_newer: bool) -> None:
         self._newer = target_is_newer
@@ -55,19 +55,19 @@ class Containment:
         }
 
     def reasons(self, known: Constraints, target: Place, field: str = "") -> list[Reason]:
-        """Why a value that `known` describes may be invalid under `target`; empty if it cannot be."""
+        """The reasons why a value described by `known` may be invalid under `target`; empty if it is always valid."""
         key = (known, target)
         if key in self._found:
             return self._found[key]
-        self._steps += 1 + len(known.places) // 10  # what is known is gone through again at each step
-        if self._steps > _MOST_STEPS or self._depth > _DEEPEST:
+        self._steps += 1 + len(known.places) // 10  # each step reads all known places again
+        if self._steps > _MAX_STEPS or self._depth > _MAX_DEPTH:
             return [Reason(target.pointer, field, "the schemas are too large to be compared", "", "")]
-        self._found[key] = []  # on the way round a circle nothing speaks against it
+        self._found[key] = []  # assumed while a cycle is followed
         before = len(self._found)
         self._depth += 1
         result = list(dict.fromkeys(self._reasons(known, target, field)))
         self._depth -= 1
-        if result:  # then what was found to be contained on the way may have relied on this
+        if result:  # results found meanwhile may rely on the assumption, which was wrong
             for other in list(self._found)[before:]:
                 if not self._found[other]:
                     del self._found[other]
@@ -97,7 +97,7 @@ class Containment:
         return [reason for branch in branches for reason in self.reasons(branch, target, field)]
 
     def _keywords(self, known: Constraints, target: Place, field: str) -> list[Reason]:
-        """What speaks against a value by each keyword of the target."""
+        """The reasons from each keyword of the target."""
         assert isinstance(target.schema, dict)
         found: list[Reason] = []
         checks = [self._checks[keyword] for keyword in target.schema if keyword in self._checks]
@@ -106,17 +106,17 @@ class Containment:
         return found
 
     def _unknown(self, known: Constraints, target: Place, field: str) -> Iterator[Reason]:
-        """By each keyword that is not understood: fine if nothing of it changed."""
-        for keyword, (kinds, words) in _NOT_UNDERSTOOD.items():
+        """The reasons from keywords that are not understood: each one that has changed."""
+        for keyword, (kinds, keywords) in _NOT_UNDERSTOOD.items():
             if target.get(keyword) is None or not known.kinds & kinds or _allows_all(target, keyword):
                 continue
-            if not self._is_unchanged(known, target, keyword, words):
+            if not self._is_unchanged(known, target, keyword, keywords):
                 yield _unclear(target, field, keyword)
 
-    def _is_unchanged(self, known: Constraints, target: Place, keyword: str, words: tuple[str, ...] | None) -> bool:
-        """Whether one of the values' own schemas requires the same by these words."""
+    def _is_unchanged(self, known: Constraints, target: Place, keyword: str, keywords: tuple[str, ...] | None) -> bool:
+        """Whether one of the known schemas has the same values of `keywords`."""
         places = [place for place in known.places if place.get(keyword) is not None]
-        return any(self._texts.are_equal(place, target, words) for place in places)
+        return any(self._texts.are_equal(place, target, keywords) for place in places)
 
     # --- schemas in schemas ---
 
@@ -132,24 +132,26 @@ class Containment:
         return _none_taken(target, field, "anyOf", tried) if all(tried) else []
 
     def _one_of(self, known: Constraints, target: Place, field: str) -> list[Reason]:
-        """Only one alternative must be possible: were there two, both may hold."""
+        """Exactly one alternative must be possible; with two, both may be valid at once."""
         if self._is_unchanged(known, target, "oneOf", ("oneOf",)):
             return []
         tried = [self.reasons(known, choice, field) for choice in self._possible(known, target, "oneOf")]
         if len(tried) > 1 and not all(tried):
-            return [_unclear(target, field, "oneOf", ": several alternatives may hold")]
+            return [_unclear(target, field, "oneOf", ": several alternatives may be valid at once")]
         return _none_taken(target, field, "oneOf", tried) if all(tried) else []
 
     def _possible(self, known: Constraints, target: Place, keyword: str) -> list[Place]:
-        """The alternatives that a value may satisfy."""
+        """The alternatives under which a value may be valid."""
         every = choices(target, keyword)
         self._compared += len(every)
-        return every if self._compared > _MOST_COMPARED else [choice for choice in every if not apart(known, choice)]
+        if self._compared > _MAX_COMPARED:
+            return every
+        return [choice for choice in every if not are_disjoint(known, choice)]
 
     # --- fields and items ---
 
     def _fields(self, known: Constraints, target: Place, field: str) -> Iterator[Reason]:
-        """By `properties`, `patternProperties` and `additionalProperties`, which say together what a field may hold."""
+        """The reasons from `properties`, `patternProperties` and `additionalProperties`, which depend on each other."""
         named, patterns = target.get("properties") or {}, target.get("patternProperties") or {}
         older_names, older_patterns = (known.fields, known.patterns) if self._newer else (named, patterns)
         for name in dict.fromkeys([*named, *known.fields]):
@@ -179,7 +181,7 @@ def _none_taken(target: Place, field: str, keyword: str, tried: list[list[Reason
     if len(tried) == 1:
         return tried[0]
     return [
-        Reason((*target.pointer, keyword), field, "each of its alternatives", "allowed", "not taken by one of them")
+        Reason((*target.pointer, keyword), field, "every alternative", "allowed", "not accepted by any alternative")
     ]
 
 
@@ -191,5 +193,5 @@ def _has_choices(target: Place) -> bool:
     return any(place.get(keyword) for place in conjunction(target) for keyword in ("anyOf", "oneOf"))
 
 
-def _unclear(target: Place, field: str, keyword: str, why: str = "") -> Reason:
-    return Reason((*target.pointer, keyword), field, f"`{keyword}` cannot be compared{why}", "", "")
+def _unclear(target: Place, field: str, keyword: str, details: str = "") -> Reason:
+    return Reason((*target.pointer, keyword), field, f"`{keyword}` cannot be compared{details}", "", "")

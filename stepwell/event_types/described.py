@@ -1,4 +1,4 @@
-"""What of an event a schema describes: its `data`, or the whole of it."""
+"""Decides whether a schema describes the `data` of an event, or the whole event."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _ENVELOPE = frozenset({"name", "data", "user", "id", "ts", "v"})
 
 
 def describes(schema: Schema) -> Literal["data", "event"]:
-    """What of an event a schema is about: its `data`, or the whole of it.
+    """Whether a schema describes the `data` of an event, or the whole event.
 
-    The whole event, if the schema's properties are those of an event: `name`, `data` (an object), and nothing but
-    name, data, user, id, ts, v. So both the files `<name>.<v>.schema.json` and Inngest's triggers are understood.
+    It describes the whole event if it has the properties `name` and `data` (an object), and no others than name, data,
+    user, id, ts, v. So both the files `<name>.<v>.schema.json` and the triggers of Inngest are understood.
     """
     document = Document(schema)
     properties: dict[str, Place] = {}
@@ -26,7 +26,7 @@ def describes(schema: Schema) -> Literal["data", "event"]:
 
 
 def event_schema(schema: Schema) -> Schema:
-    """The schema of the whole event, whatever `schema` describes."""
+    """The schema of the whole event, also if `schema` describes only the data."""
     if describes(schema) == "event":
         return schema
     if not isinstance(schema, dict):

@@ -1,8 +1,8 @@
-"""How much work a check of an event is, and how much of it is done: nobody's event may keep a server busy for long.
+"""Limits the work of checking events, so that no event can keep a server busy for long.
 
-A validator holds the interpreter while it works, so a thread would be no help. It looks at each part of a value by as
-many ways as lead through the schema to it (`recursion_limit.work`); how much that is in all is known before. Events
-for which it is too much are refused. Of a wrong event all errors are told where that is little work, else the first.
+A validator holds the interpreter's lock, so a thread would not help. The work can be estimated before the check: each
+part of a value is visited once for each path through the schema to it (`recursion_limit.work`). Events that need too
+much work are refused. For an invalid event, all errors are reported if that is little work, otherwise only the first.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepwell.event_types.schema import Schema
 
-MOST = 15_000_000  # parts looked at, for one event: a tenth of a second at worst
+MOST = 15_000_000  # visits of parts, for one event: 0.1 s at most
 MOST_OF_REQUEST = 10 * MOST
-ALL_ERRORS = 20_000  # parts of an event, by the ways to them, of which all errors are told
+ALL_ERRORS = 20_000  # up to this number of visits, all errors of an event are reported
 ALL_ERRORS_OF_REQUEST = 10 * ALL_ERRORS
-_ALWAYS_FINE = 1000  # parts that may be checked by any schema
-_BYTES_A_PART = 4  # of a text, which patterns go through
+_ALWAYS_ALLOWED = 1000  # a value of this size may be checked against any schema
+_BYTES_PER_PART = 4  # of a string, because patterns read all of it
 
 
 class Effort:
-    """What is left to be done for one request."""
+    """The work that is still allowed for one request."""
 
     def __init__(self) -> None:
         self.checks, self.errors = MOST_OF_REQUEST, ALL_ERRORS_OF_REQUEST
 
 
 class Cost:
-    """What checks by one schema cost."""
+    """Estimates the work of checks against one schema."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._by_levels: list[int] | None = None
 
     def is_too_much(self, text: bytes, value: Any, effort: Effort) -> bool:
-        """Whether a value, whose JSON is `text`, is too much to check; if not, it counts."""
-        size = _values(text) + len(text) // _BYTES_A_PART
-        if size <= _ALWAYS_FINE:
+        """Whether a value, with the JSON `text`, needs too much work to check; if not, subtracts the work from
+        `effort`."""
+        size = _values(text) + len(text) // _BYTES_PER_PART
+        if size <= _ALWAYS_ALLOWED:
             return False
         work = size * self._ways(value)
         if work > min(MOST, effort.checks):
@@ -46,7 +47,7 @@ class Cost:
         return False
 
     def is_little(self, text: bytes, value: Any, effort: Effort) -> bool:
-        """Whether all errors of a value can be told; if so, it counts."""
+        """Whether all errors of a value can be reported; if so, subtracts the work from `effort`."""
         work = _values(text) * self._ways(value)
         if work > min(ALL_ERRORS, effort.errors):
             return False
@@ -55,9 +56,7 @@ class Cost:
 
     def _ways(self, value: Any) -> int:
         if self._by_levels is None:
-            from stepwell.event_types.recursion_limit import (
-                work,  # who only checks what is small and right does not wait for it
-            )
+            from stepwell.event_types.recursion_limit import work  # imported late: not needed for small values
 
             self._by_levels = work(self._schema)
         if len(self._by_levels) == 1 or self._by_levels[-1] == self._by_levels[0]:
@@ -66,12 +65,12 @@ class Cost:
 
 
 def _values(text: bytes) -> int:
-    """At least as many as there are values in a JSON text."""
+    """An upper bound of the number of values in a JSON text."""
     return 1 + text.count(b",") + text.count(b"{") + text.count(b"[")
 
 
 def levels(value: Any) -> int:
-    """How deep a value nests."""
+    """The number of levels of nesting in a value."""
     deepest, todo = 0, [(value, 1)]
     while todo:
         part, level = todo.pop()

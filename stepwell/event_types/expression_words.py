@@ -1,4 +1,4 @@
-"""How messages about an expression call its parts."""
+"""Texts for parts of an expression in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = {"bool": "true or false", "null": "null", "map": "an object", "list": "
 
 
 def named(node: Node) -> str:
-    """The part as it is written, as far as it is a path or a constant."""
+    """A path, constant or function as it is written in the expression; otherwise "the value"."""
     if isinstance(node, Const):
         return shown(node.value) if not isinstance(node.value, bytes) else "bytes"
     fields = path(node)
@@ -22,30 +22,29 @@ def named(node: Node) -> str:
 
 
 def kinds_in_words(shape: Shape) -> str:
-    """a string or null"""
+    """The kinds of a shape as text, such as "a string or null"."""
     return " or ".join(_NAMES.get(kind, f"a {kind}") for kind in sorted(shape.kinds))
 
 
 def compared(operands: tuple[Node, ...], shapes: list[Shape]) -> str:
-    """compares `data.a`, a string, with 1, a number"""
+    """The text of a comparison, such as "compares `data.a`, a string, with 1, a number"."""
     one, two = (f"{named(node)}, {kinds_in_words(shape)}," for node, shape in zip(operands, shapes, strict=True))
     return f"compares {one} with {two}".rstrip(",")
 
 
 def mixed(operator: str, operands: tuple[Node, ...], shapes: list[Shape]) -> str:
-    """That whole numbers and fractions cannot be calculated with together, and what to write: JSON's 10 is the one, and
-    10.5 the other."""
+    """The message for an operator with a whole number and a fraction (10 and 10.5 in JSON), with the correction."""
     convert, kind = ("int", "integer") if operator == "%" else ("double", "fraction")
-    words, cure = [], []
+    descriptions, corrected = [], []
     for node, shape in zip(operands, shapes, strict=True):
-        words.append(f"{named(node)} {_NUMBER_WORDS[shape.numbers]}")
+        descriptions.append(f"{named(node)} {_NUMBER_WORDS[shape.numbers]}")
         written = named(node).strip("`")
         if shape.numbers != {kind}:
             is_literal = isinstance(node, Const) and kind == "fraction"
             written = f"{written}.0" if is_literal else f"{convert}({written})"
-        cure.append(written)
+        corrected.append(written)
     rule = "divides whole numbers" if operator == "%" else "does not work with a whole number and a fraction together"
-    return f"`{operator}` {rule}: {', '.join(words)}; write {f' {operator} '.join(cure)}"
+    return f"`{operator}` {rule}: {', '.join(descriptions)}; write {f' {operator} '.join(corrected)}"
 
 
 _NUMBER_WORDS = {

@@ -1,7 +1,7 @@
-"""A schema's first error, found in about the time that it takes to see that there is one.
+"""Finds the first error of an invalid value quickly, in about the time that `is_valid` takes.
 
-A validator collects all that is wrong by each of some alternatives (`anyOf`, `oneOf`) before it says that none holds:
-that can be many thousand errors. `not` collects nothing, so for the first error alternatives stand in two of them.
+A validator collects the errors of all alternatives (`anyOf`, `oneOf`) before it reports that none is valid, perhaps
+thousands. `not` collects no errors, so alternatives are wrapped in a double `not`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _ALTERNATIVES = {
 
 
 class Entangled(Exception):
-    """What the schema says beside its alternatives depends on which of them hold."""
+    """The schema has keywords that depend on which alternatives are valid, so it cannot be changed."""
 
 
 def first_error_schema(schema: Schema) -> Schema:
-    """A schema that refuses the same values, at the same places. Raises Entangled."""
+    """A schema that rejects the same values at the same places, without collecting errors. Raises Entangled."""
     if isinstance(schema, bool):
         return schema
     if any(keyword.startswith("unevaluated") for keyword in schema):
@@ -45,7 +45,7 @@ def _changed(keyword: str, value: Any) -> Any:
 
 
 def message_of(error: jsonschema_rs.ValidationError) -> str:
-    """An error's message, as it would be by the schema that `first_error_schema` was made of."""
+    """The message that the original schema of `first_error_schema` gives for an error."""
     for word, message in _ALTERNATIVES.items():
         if error.message.startswith(f'{{"not":{{"{word}":'):
             return message

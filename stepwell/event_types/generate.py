@@ -1,7 +1,6 @@
-"""Typed code for those who send events, and for steps that get them, made by the tools that are known for it.
+"""Generates typed code for event types, by running well-known tools that the user has installed.
 
-One rule: the tools are programs that somebody installed; they are given one schema with no way out of it, and write one
-file each.
+A tool gets one schema without external references, and writes one file.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from typing import Any
 from stepwell.event_types.described import describes
 from stepwell.event_types.schema import DIALECT, Schema
 
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 
 
 class CannotGenerate(Exception):
-    """The code cannot be made; the message says why, and the cure."""
+    """The code cannot be generated. The message gives the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +48,34 @@ LANGUAGES = {
 
 def generate(name: str, v: str, schema: Schema, language: str) -> str:
     """The source text of an event's type in `python` or `typescript`. Raises CannotGenerate."""
-    value = LANGUAGES[language]
-    program = _program(value.program)
+    tool = LANGUAGES[language]
+    program = _program(tool.program)
     if program is None:
-        raise CannotGenerate(f"{language} needs {value.program}, which is not installed here; {value.install}")
+        raise CannotGenerate(f"{language} needs {tool.program}, which is not installed; run: {tool.install}")
     with tempfile.TemporaryDirectory(prefix="stepwell-types-") as folder:
-        source, target = Path(folder, "schema.json"), Path(folder, "types" + value.suffix)
+        source, target = Path(folder, "schema.json"), Path(folder, "types" + tool.suffix)
         source.write_text(json.dumps(event_type(name, v, schema), ensure_ascii=False), "utf-8")
-        arguments = [part.format(input=source, output=target) for part in value.arguments]
+        arguments = [part.format(input=source, output=target) for part in tool.arguments]
         try:
             done = subprocess.run(
-                [program, *arguments], capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+                [program, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CannotGenerate(f"{value.program} could not make the code of {name}: {error}") from None
+            raise CannotGenerate(f"{tool.program} could not generate the code of {name}: {error}") from None
         if done.returncode or not target.is_file():
             text = (done.stderr or done.stdout).strip()[-500:]
-            raise CannotGenerate(f"{value.program} could not make the code of {name}: {text}")
+            raise CannotGenerate(f"{tool.program} could not generate the code of {name}: {text}")
         return target.read_text("utf-8")
 
 
 def file_name(name: str, language: str) -> str:
-    """order/placed as order_placed.py"""
-    words = re.findall(r"[A-Za-z0-9]+", name) or ["event"]
-    return "_".join(word.lower() for word in words) + LANGUAGES[language].suffix
+    """The name of the generated file: order_placed.py for order/placed."""
+    parts = re.findall(r"[A-Za-z0-9]+", name) or ["event"]
+    return "_".join(word.lower() for word in parts) + LANGUAGES[language].suffix
 
 
 def event_type(name: str, v: str, schema: Schema) -> dict[str, Any]:
-    """The schema of the whole event, in which each part has the name that it gets in code."""
+    """The schema of the whole event, with titles from which the tools make type names."""
     title = "".join(word[:1].upper() + word[1:] for word in re.findall(r"[A-Za-z0-9]+", name)) or "Event"
     if title[0].isdecimal():
         title = f"Event{title}"
@@ -107,7 +106,7 @@ def event_type(name: str, v: str, schema: Schema) -> dict[str, Any]:
 
 
 def _moved(value: Any, data: str) -> Any:
-    """A part of the schema, whose refs into its root lead to where that stands now."""
+    """A part of the schema with `$ref`s that point to the new place of the root, below `$defs/<data>`."""
     if isinstance(value, list):
         return [_moved(item, data) for item in value]
     if not isinstance(value, dict):
@@ -120,10 +119,10 @@ def _moved(value: Any, data: str) -> Any:
 
 
 def _program(name: str) -> str | None:
-    """A tool: in this Python's environment, in the folders of PATH, or in the project's node_modules."""
-    here = Path(sys.prefix, "bin", name)
-    if here.is_file():
-        return str(here)
+    """The path of a tool: from this Python environment, PATH, or node_modules of the project; None if not found."""
+    installed = Path(sys.prefix, "bin", name)
+    if installed.is_file():
+        return str(installed)
     if found := shutil.which(name):
         return found
     for folder in (Path.cwd(), *Path.cwd().parents):

@@ -1,4 +1,4 @@
-"""What `has()` proves in an expression: the fields that are there wherever it was asked about them."""
+"""Finds the fields that `has()` proves to be present in parts of an expression."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ALIASES = {"user": ("event", "user"), "data": ("event", "data")}
 
 
 def proven(node: Node, holds: bool) -> Paths:
-    """The paths that are there if the node is true, or if it is false."""
+    """The paths that are present if the node is true (`holds`), or if it is false."""
     if isinstance(node, Select) and node.test_only and holds:
         fields = canonical(path(Select(node.operand, node.field, False)))
         return frozenset(fields[:length] for length in range(1, len(fields) + 1))
@@ -22,5 +22,5 @@ def proven(node: Node, holds: bool) -> Paths:
 
 
 def canonical(fields: Path | None) -> Path:
-    """`user.id` and `event.user.id` are one place."""
+    """The full path of a field: `user.id` becomes `event.user.id`."""
     return (*_ALIASES.get(fields[0], fields[:1]), *fields[1:]) if fields else ()

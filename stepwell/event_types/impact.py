@@ -1,4 +1,4 @@
-"""What a new version of a type means for what is there: for events, and for functions that read them."""
+"""The impact of a new version of a type: breaking changes, and the functions that they affect."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from stepwell.event_types.schema import Schema
 
 
 def breaking(old: Schema, new: Schema) -> list[Problem]:
-    """How `new` differs, so that events which were right are no longer, or new ones are wrong for who reads the old."""
+    """The breaking changes from `old` to `new`, in either direction."""
     return [Problem(item.pointer, item.message) for item in compare(old, new).breaking]
 
 
 def affected(
     functions: Iterable[Mapping[str, Any]], name: str, old: Schema, new: Schema
 ) -> Iterator[tuple[str, Problem]]:
-    """What a breaking change of events of this name touches in functions: their ids, with each trigger that such events
-    start, each place that awaits them, and each expression that was right and is no longer. `functions`: normalised
-    definitions."""
+    """Yields the places in functions that a breaking change of an event's type affects, with the function's id.
+
+    Such places are triggers and waits for the event, and expressions that are valid only for the old schema.
+    `functions` are normalised definitions.
+    """
     for definition in functions:
         for i, trigger in enumerate(definition["triggers"]):
             if _starts_on(trigger.get("event"), name):

@@ -1,7 +1,4 @@
-"""A first schema of events, made from events that were sent.
-
-One rule: it describes what was seen, and no more; whoever uses it reads it first.
-"""
+"""Infers a first schema from events that were sent. The schema describes only these events, so it needs a review."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from stepwell.event_types.schema import DIALECT
 
 
 def infer(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The schema of the events' `data`: every event given is valid under it."""
+    """A schema of the events' `data`, under which every given event is valid."""
     from genson import SchemaBuilder
 
     builder = SchemaBuilder(schema_uri=DIALECT)

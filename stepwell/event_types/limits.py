@@ -1,4 +1,4 @@
-"""What speaks against a value by one keyword of a schema that holds no other schemas: types, values, bounds, sizes."""
+"""Compares keywords that contain no other schemas: types, values, bounds and sizes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ _NUMBER, _STRING, _OBJECT, _ARRAY = TYPES["number"], TYPES["string"], TYPES["obj
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a value may be refused: the place in the target, the field, and what the values are and the target wants."""
+    """The reason why a value may be invalid under the target schema.
+
+    `pointer` is a place in the target, `known` describes the values, `target` what the target requires.
+    """
 
     pointer: Pointer
     field: str  # a.b[].c; empty for the value itself
     what: str
     known: str
     target: str
-    additive: bool = False  # only for fields that one of the two does not name
+    additive: bool = False  # concerns only fields that one of the two schemas does not name
 
 
 def refused_values(values: Iterable[object], target: Place, field: str) -> list[Reason]:
-    """What speaks against these values: a reason that names those of them that the target refuses."""
+    """The reason that lists the values that the target rejects; empty if it accepts all."""
     refused = [value for value in values if not is_valid(target, value)]
     keyword = next((word for word in ("enum", "const", "type") if target.get(word) is not None), None)
     pointer = (*target.pointer, keyword) if keyword else target.pointer
@@ -55,7 +58,7 @@ def _bounds(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
                 continue
             now = f"{wanted:g}{' (excluded)' if excludes else ''}"
             was = "without bound" if math.isinf(bound) else f"{bound:g}{' (excluded)' if excluded else ''}"
-            yield Reason((*target.pointer, keyword), field, f"its {word}", was, now)
+            yield Reason((*target.pointer, keyword), field, word, was, now)
 
 
 def _multiple(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
@@ -64,7 +67,7 @@ def _multiple(known: Constraints, target: Place, field: str) -> Iterator[Reason]
     given += [1] if "fraction" not in known.kinds else []
     if not any(g == wanted or (isinstance(g, int) and isinstance(wanted, int) and g % wanted == 0) for g in given):
         was = f"{given[0]:g}" if given else "none"
-        yield Reason((*target.pointer, "multipleOf"), field, "its multipleOf", was, f"{wanted:g}")
+        yield Reason((*target.pointer, "multipleOf"), field, "multipleOf", was, f"{wanted:g}")
 
 
 def _sizes(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
@@ -72,10 +75,10 @@ def _sizes(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
         least, most = (target.get(f"{word}{unit}") for word in ("min", "max"))
         at_least, at_most = known.at_least(f"min{unit}"), known.at_most(f"max{unit}")
         if known.kinds & kinds and at_least < (least or 0):
-            yield Reason((*target.pointer, f"min{unit}"), field, f"its min{unit}", str(at_least), str(least))
+            yield Reason((*target.pointer, f"min{unit}"), field, f"min{unit}", str(at_least), str(least))
         if known.kinds & kinds and most is not None and at_most > most:
             was = "without bound" if math.isinf(at_most) else f"{at_most:g}"
-            yield Reason((*target.pointer, f"max{unit}"), field, f"its max{unit}", was, str(most))
+            yield Reason((*target.pointer, f"max{unit}"), field, f"max{unit}", was, str(most))
 
 
 def _text(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
@@ -83,12 +86,12 @@ def _text(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
         wanted = target.get(keyword)
         if wanted is not None and not known.has(keyword, wanted):
             given = next((shown(s[keyword]) for s in known.schemas if keyword in s), "free")
-            yield Reason((*target.pointer, keyword), field, f"its {keyword}", given, shown(wanted))
+            yield Reason((*target.pointer, keyword), field, keyword, given, shown(wanted))
 
 
 def _unique(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     if target.get("uniqueItems") and not known.has("uniqueItems", True) and known.at_most("maxItems") > 1:
-        yield Reason((*target.pointer, "uniqueItems"), field, "its items", "free to be equal", "all different")
+        yield Reason((*target.pointer, "uniqueItems"), field, "items", "free to be equal", "all different")
 
 
 def _required(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
@@ -103,11 +106,11 @@ def _dependent(known: Constraints, target: Place, field: str) -> Iterator[Reason
         missing = ", ".join(sorted(set(wanted) - implied))
         if missing and not known.field(name).is_empty:
             pointer = (*target.pointer, "dependentRequired", name)
-            yield Reason(pointer, below(field, name), "it", "allowed alone", f"allowed with {missing} only")
+            yield Reason(pointer, below(field, name), "it", "allowed alone", f"allowed only with {missing}")
 
 
 def below(field: str, name: str) -> str:
-    """The field of this name in another one."""
+    """The path of a field below another field."""
     return f"{field}.{name}" if field else name
 
 
@@ -116,7 +119,7 @@ def _few(values: list[object]) -> str:
 
 
 def in_words(kinds: frozenset[str]) -> str:
-    """number or null"""
+    """Kinds as text, such as "number or null"."""
     if kinds == ALL_KINDS:
         return "anything"
     names = sorted(kinds - {"integer"} if "fraction" in kinds else kinds)
@@ -124,7 +127,7 @@ def in_words(kinds: frozenset[str]) -> str:
 
 
 Check = Callable[[Constraints, Place, str], Iterable[Reason]]
-"""Takes what is known of a value, the schema that must take it, and the field; gives what speaks against the value."""
+"""Takes the known constraints of a value, the target schema and the field; returns the reasons against the value."""
 
 LIMITS: dict[str, tuple[frozenset[str], Check]] = {
     "type": (ALL_KINDS, _type),
@@ -139,4 +142,4 @@ LIMITS: dict[str, tuple[frozenset[str], Check]] = {
     "required": (_OBJECT, _required),
     "dependentRequired": (_OBJECT, _dependent),
 }
-"""By keyword: the kinds of values that it limits, and its check."""
+"""By keyword: the kinds of values that it limits, and the check."""

@@ -1,7 +1,7 @@
-"""How deep a value may be that is held against a schema, and how much work that is.
+"""Computes how deep a value may be nested to be checked against a schema, and how much work the check is.
 
-One rule: a check ends soon, whoever wrote schema and value. A validator goes down every way that leads through the
-schema to a part of the value, and a schema that reaches itself by two ways at once doubles them with every level.
+This keeps checks short for any schema and value. A validator follows every path through the schema to a part of the
+value; a schema that refers to itself twice doubles the number of paths with every level.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from stepwell.event_types.schema import Document, Place, Schema, same_value
 
-MOST_WAYS = 10_000  # from the top of a value to one of its leaves
+MOST_WAYS = 10_000  # paths from the top of a value to a leaf
 _DEEPEST = 250  # levels; an event has fewer
 _EVERY_MEMBER = ("unevaluatedProperties", "propertyNames")
 _LISTS = ("enum", "patternProperties", "required", "dependentRequired", "dependentSchemas", "properties")
@@ -18,26 +18,28 @@ _EVERY_ITEM = ("unevaluatedItems", "contains")
 
 _Groups = list[list[int]]
 _Node = tuple[list[int], _Groups, _Groups]
-"""Numbers of the schemas that one leads to: for the same value, and groups of those that may meet in one member or item
-of it."""
-_MOST_WORK = 1_000_000_000
-_DIVISION = 16  # what an exact division by a fraction costs more than other looks
+"""The numbers of the schemas that a schema leads to: for the same value, and groups of those that apply together to one
+member or item of the value."""
+_MAX_WORK = 1_000_000_000
+_DIVISION = 16  # the additional cost of an exact division by a fraction, in visits
 
 
 class TooManyWays(Exception):
-    """its references unfold to too much; use fewer of them"""
+    """The schema has too many paths to be checked."""
 
 
 def deepest(schema: Schema) -> int | None:
-    """How many levels a value may have; None if it does not matter. `schema` is one that `schema.refusals` let pass.
-    Raises TooManyWays."""
+    """The number of levels that a value may have; None if there is no limit. Raises TooManyWays.
+
+    `schema_checks.refusals` must be empty for the schema.
+    """
     nodes, top, _ = _nodes(Document(schema).root)
     ways, each = [0] * len(nodes), [1] * len(nodes)
     for level in range(_DEEPEST):
         before, ways = ways, _ways(nodes, ways, each, MOST_WAYS + 1)
         if ways[top] > MOST_WAYS:
             if level == 0:
-                raise TooManyWays(TooManyWays.__doc__)
+                raise TooManyWays("the references expand to too many schemas; use fewer references")
             return level
         if ways == before:
             return None
@@ -45,12 +47,14 @@ def deepest(schema: Schema) -> int | None:
 
 
 def work(schema: Schema) -> list[int]:
-    """How much a validator looks at, at most, for each part of a value with 1, 2, 3, ... levels; the last counts for
-    all with more. `schema` is one that `schema.refusals` let pass."""
+    """The maximum number of visits by a validator for each part of a value with 1, 2, 3, ... levels.
+
+    The last number is for all values with more levels. `schema_checks.refusals` must be empty for the schema.
+    """
     nodes, top, costs = _nodes(Document(schema).root)
     ways, by_levels = [0] * len(nodes), list[int]()
     for _ in range(_DEEPEST):
-        before, ways = ways, _ways(nodes, ways, costs, _MOST_WORK)
+        before, ways = ways, _ways(nodes, ways, costs, _MAX_WORK)
         by_levels.append(ways[top])
         if ways == before:
             break
@@ -58,18 +62,19 @@ def work(schema: Schema) -> list[int]:
 
 
 def _ways(nodes: Sequence[_Node], below: Sequence[int], each: Sequence[int], most: int) -> list[int]:
-    """For each schema, how many ways a validator goes through a value that has one level more than in `below`; `each`
-    says how many a schema counts for. A value is an object or a list, so what leads to members does not meet what leads
-    to items."""
-    here: list[int] = []
+    """For each schema, the number of paths of a validator through a value with one level more than in `below`.
+
+    `each` is the cost of each schema. A value is an object or a list, so the larger of both counts.
+    """
+    ways_here: list[int] = []
     in_members: list[int] = []
     in_items: list[int] = []
     found: list[int] = []
     for (same, members, items), number in zip(nodes, each, strict=True):
-        here.append(number + sum([here[child] for child in same]))
+        ways_here.append(number + sum([ways_here[child] for child in same]))
         in_members.append(sum([in_members[child] for child in same]) + _widest(members, below))
         in_items.append(sum([in_items[child] for child in same]) + _widest(items, below))
-        found.append(min(here[-1] + max(in_members[-1], in_items[-1]), most))
+        found.append(min(ways_here[-1] + max(in_members[-1], in_items[-1]), most))
     return found
 
 
@@ -78,8 +83,10 @@ def _widest(groups: _Groups, below: Sequence[int]) -> int:
 
 
 def _nodes(root: Place) -> tuple[list[_Node], int, list[int]]:
-    """All schemas that are reached from one, each after those that it leads to for the same value; its own number; and
-    what each has to look at itself."""
+    """All schemas that can be reached from `root`, the number of `root`, and the cost of each schema.
+
+    A schema comes after the schemas that it leads to for the same value.
+    """
     parts: dict[Place, tuple[list[list[Place]], list[list[Place]]]] = {}
     todo = [root]
     while todo:

@@ -1,7 +1,7 @@
-"""What a server knows of the types of events, what it says of an event, and which changes of types it takes.
+"""The event types of a server, and the check of events against them.
 
-One rule: an event's type is its name, and one of the versions of that: the one that `v` names, or else the type's
-default, which is the newest unless somebody chose another. How versions may change: `changes`.
+The type of an event is found by name. The version is the event's `v`, else the type's default, which is the newest
+version unless another was chosen. `changes` has the rules for changes of types.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from stepwell.core.events.request import EventError
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.validation import Check, Checked
 
-MOST_TOLD = 100  # of the events of one request that are refused: each message about one is an event of its own
+MOST_TOLD = 100  # refused events of a request for which a `stepwell/event.invalid` event is sent
 Schema = dict[str, Any] | bool
 ChangeKind = Literal["created", "updated", "unchanged"]
 
 
 class Policy(StrEnum):
-    """What becomes of an event that is not as its type says."""
+    """What happens to an event that does not match the schema."""
 
-    REJECT = "reject"  # it is not accepted; the sender is told why
-    WARN = "warn"  # it is accepted and marked; `stepwell/event.invalid` tells of it
-    OFF = "off"  # nobody looks
+    REJECT = "reject"  # refused; the sender gets the errors
+    WARN = "warn"  # accepted and marked; a `stepwell/event.invalid` event is sent
+    OFF = "off"  # not checked
 
 
 @dataclass(frozen=True, slots=True)
 class KnownType:
     policy: Policy
-    versions: Sequence[str]  # the newest last
-    chosen: str | None = None  # the default, if somebody chose one
+    versions: Sequence[str]  # newest last
+    chosen: str | None = None  # the default version, if it was set
 
     @property
     def default(self) -> str:
-        """The version that counts for events without `v`."""
+        """The version for events without `v`."""
         return self.chosen or self.versions[-1]
 
 
@@ -49,7 +49,7 @@ class Verdict:
 
 
 class Types:
-    """What is known at one moment. `check` gives what holds events against a version; it is asked once for each."""
+    """The types at one moment. `check` returns the check of a name and version; it is called once for each."""
 
     def __init__(
         self, known: Mapping[str, KnownType], unknown: Policy, check: Callable[[str, str], Check | None]
@@ -59,7 +59,10 @@ class Types:
         self._checks: dict[tuple[str, str], Check | None] = {}
 
     def judge(self, event: Event, only: Policy | None = None, effort: Effort | None = None) -> Verdict | None:
-        """What is wrong with an event, and what is to become of it; None if there is nothing to say."""
+        """The errors of an event and the policy; None if the event is valid or not checked.
+
+        `only`: check only types with this policy.
+        """
         if event.name.startswith("stepwell/"):
             return None
         known_type = self.known.get(event.name)
@@ -71,15 +74,17 @@ class Types:
 
     @property
     def has_any(self) -> bool:
-        """False if there is nothing to say of any event."""
+        """Whether any event needs a check."""
         return bool(self.known) or self.unknown is not Policy.OFF
 
     def refused(
         self, events: Iterable[tuple[int, Event]], only: Policy | None = None, effort: Effort | None = None
     ) -> list[tuple[int, Event, Sequence[Invalid]]]:
-        """Those of some events, by their places in a request, that are not to be accepted, with all that is wrong with
-        them. The others that are wrong are marked. `only`: look but at types of this policy. `effort`: what is left for
-        their request."""
+        """The events that must be refused, with their index in the request and their errors.
+
+        Events that are only warned about are marked. `only`: check only types with this policy. `effort` is the work
+        that is still allowed for the request.
+        """
         found, effort = [], effort or Effort()
         for index, event in events:
             verdict = self.judge(event, only, effort)
@@ -104,11 +109,11 @@ class Types:
 
 
 def _unknown(name: str) -> Invalid:
-    return Invalid("/name", f"no type is registered for {name!r}; `stepwell types list` shows those that are")
+    return Invalid("/name", f"no type is registered for {name!r}; `stepwell types list` lists the registered types")
 
 
 def errors_of(refused: Iterable[tuple[int, Event, Sequence[Invalid]]]) -> list[EventError]:
-    """What the sender is told."""
+    """The errors as they are answered to the sender."""
     return [EventError(index, error.pointer, error.message) for index, _, errors in refused for error in errors]
 
 
@@ -117,8 +122,11 @@ def errors_of(refused: Iterable[tuple[int, Event, Sequence[Invalid]]]) -> list[E
 
 @dataclass(frozen=True, slots=True)
 class TypeVersion:
-    """One version of a type, to be registered. `policy` None: as it is, or `warn` if the type is new. `may_break`:
-    whether it may become the default though it refuses events that the default of today accepts."""
+    """A version of a type to register.
+
+    If `policy` is None, the policy stays, or is `warn` for a new type. `may_break`: the version may become the default
+    even if it rejects events that the current default accepts.
+    """
 
     name: str
     version: str
@@ -129,7 +137,7 @@ class TypeVersion:
 
 @dataclass(frozen=True, slots=True)
 class KeptSchema:
-    """`checked` as `validation.check_schema` said."""
+    """A stored schema, with the result of `validation.check_schema`."""
 
     schema: Schema
     checked: Checked
@@ -137,8 +145,11 @@ class KeptSchema:
 
 @dataclass(frozen=True, slots=True)
 class TypeDetail:
-    """A type as people read it. `versions`: each with the time of its registration (ms), the newest last. `chosen`: the
-    default, if somebody chose one."""
+    """A type as the API shows it.
+
+    `versions` has each version with the time of registration (ms), newest last. `chosen` is the default version, if it
+    was set.
+    """
 
     name: str
     policy: Policy
@@ -147,14 +158,17 @@ class TypeDetail:
 
     @property
     def default(self) -> str:
-        """The version that counts for events without `v`."""
+        """The version for events without `v`."""
         return self.chosen or self.versions[-1][0]
 
 
 @dataclass(frozen=True, slots=True)
 class TypeChange:
-    """What a registration does. `before`: the schema that this replaces, or the newest one until now. `default`: the
-    version that counts for events without `v` afterwards."""
+    """The result of a registration.
+
+    `before` is the schema that is replaced, or the newest schema until now. `default` is the version for events without
+    `v` afterwards.
+    """
 
     name: str
     version: str
@@ -166,8 +180,11 @@ class TypeChange:
 
 
 class TypeRefused(Exception):
-    """The type cannot be registered or changed; `problems` says why, with places in the schema of `version`.
-    `is_conflict`: because of what is registered."""
+    """The type cannot be registered or changed.
+
+    `problems` are the reasons, with places in the schema of `version`. `is_conflict`: it conflicts with registered
+    types.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""An example of a value that a schema describes.
+"""Generates example values of a schema.
 
-One rule: equal seeds make equal examples, and each is valid: made by the parts of the schema that say what a value is,
-checked against all of it, and made again if it is not.
+Equal seeds give equal examples. An example is built from the keywords that describe a value, then checked against the
+whole schema, and generated again if it is not valid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepwell.event_types.constraints import Constraints
 from stepwell.event_types.schema import Document, Schema, validator
 
 _TRIES = 200
-_DEEP = 6  # from this level on, nothing is made that is not required
+_DEEP = 6  # from this level on, only required fields are generated
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper")
 _FORMATS: dict[str, Callable[[random.Random], str]] = {
     "date-time": lambda r: f"{_date(r)}T{r.randrange(24):02}:{r.randrange(60):02}:{r.randrange(60):02}Z",
@@ -34,11 +34,11 @@ _FORMATS: dict[str, Callable[[random.Random], str]] = {
 
 
 class NoSample(ValueError):
-    """No example could be made for the schema."""
+    """No example could be generated for the schema."""
 
 
 def sample(schema: Schema, seed: object = 0) -> Any:
-    """A value that is valid under a schema without `refusals`. Raises NoSample."""
+    """A value that is valid under the schema, for which `refusals` must be empty. Raises NoSample."""
     root, found = Constraints((Document(schema).root,)), validator(schema)
     for attempt in range(_TRIES):
         value = _Sampler(random.Random(f"{seed}/{attempt}")).value(root, 0)
@@ -60,7 +60,7 @@ class _Sampler:
         if examples := [example for schema in known.schemas for example in _examples(schema)]:
             return self._chance.choice(examples)
         kinds = known.kinds
-        for preferred in ("object", "string", "integer"):  # where a schema says little, so does the example
+        for preferred in ("object", "string", "integer"):  # a simple value if the schema allows many types
             if preferred in kinds and len(kinds) > 2:
                 kinds = frozenset({preferred})
         return self._of(self._chance.choice(sorted(kinds)) if kinds else "null", known, depth)
@@ -120,11 +120,11 @@ class _Sampler:
         return text[: int(most)] if most < len(text) else text
 
     def _matching(self, pattern: str) -> str:
-        from rstr import Rstr  # few schemas have patterns
+        from rstr import Rstr  # imported late: few schemas have patterns
 
         try:
             return str(Rstr(self._chance).xeger(pattern))
-        except Exception:  # what Python's own parser of patterns does not read
+        except Exception:  # the pattern is not valid in Python
             return self._chance.choice(_WORDS)
 
     def _number(self, known: Constraints, *, whole: bool) -> int | float:

@@ -1,6 +1,6 @@
-"""JSON Schemas (2020-12) as documents: the schemas in them, and where their `$ref`s lead.
+"""JSON Schemas (2020-12) as documents: iterates the schemas in them, and resolves `$ref`s.
 
-One rule: a schema stands alone. A `$ref` leads to a place in the same schema, and nothing is ever fetched.
+A `$ref` can only refer to a place in the same document; nothing is ever fetched.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 Schema = dict[str, Any] | bool
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-EMBEDDED = "urn:stepwell:event-type"  # an id of its own, so that the refs in the schema stay those into itself
-POLICY = "x-stepwell-policy"  # what happens to an event that is not valid; may stand in a schema
+EMBEDDED = "urn:stepwell:event-type"  # the `$id` of an embedded schema, so that the refs in it stay valid
+POLICY = "x-stepwell-policy"  # a keyword that sets the policy for invalid events
 
-# Where a schema holds other schemas. IN_PLACE: those that look at the same value as the schema they stand in.
+# The keywords that contain other schemas. _IN_PLACE: those whose schemas apply to the same value.
 ONE_SCHEMA = frozenset({"additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
                   "contains", "not", "if", "then", "else", "contentSchema"})  # fmt: skip
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
@@ -31,7 +31,7 @@ _IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "
 
 
 class Document:
-    """A whole schema, to which `$ref`s lead."""
+    """A whole schema, in which `$ref`s are resolved."""
 
     def __init__(self, root: Schema) -> None:
         self.root = Place(self, (), root)
@@ -40,7 +40,7 @@ class Document:
         self._validators: dict[Pointer, Any] = {}
 
     def target(self, ref: str) -> Place | None:
-        """The place that a `$ref` means; None if it is not in this document, or is no schema."""
+        """The place that a `$ref` refers to; None if it is not in this document, or not a schema."""
         if ref.startswith(EMBEDDED):
             return self._inside().target(ref.removeprefix(EMBEDDED) or "#")
         if ref.startswith("#") and (ref == "#" or ref[1] == "/"):
@@ -58,7 +58,7 @@ class Document:
         pointer = place.pointer
         if pointer not in self._validators:
             schema = place.schema
-            if '"$ref"' in json.dumps(schema):  # else what stands around it does not matter
+            if '"$ref"' in json.dumps(schema):  # a `$ref` needs the whole document
                 schema = {
                     "$ref": f"{EMBEDDED}#{quote(json_pointer(pointer))}",
                     "$defs": {"whole": embedded(self.root.schema)},
@@ -67,7 +67,7 @@ class Document:
         return bool(self._validators[pointer].is_valid(value))
 
     def _inside(self) -> Document:
-        """The schema that `described.event_schema` has put into this one."""
+        """The schema that `described.event_schema` has embedded in this one."""
         if self._embedded is None:
             definitions = self.root.get("$defs") or {}
             value = next((s for s in definitions.values() if isinstance(s, dict) and s.get("$id") == EMBEDDED), True)
@@ -108,7 +108,7 @@ class Place:
 
 
 def places(document: Document) -> Iterator[Place]:
-    """Every schema in a document, itself first."""
+    """Yields every schema in a document, the root first."""
     todo = [document.root]
     while todo:
         place = todo.pop()
@@ -117,7 +117,7 @@ def places(document: Document) -> Iterator[Place]:
 
 
 def child_keywords(place: Place, keyword: str) -> dict[Pointer, Place] | None:
-    """The schemas under one keyword, by their way from it; None for a keyword that holds no schemas."""
+    """The schemas under one keyword, by the pointer below it; None for a keyword that contains no schemas."""
     if keyword not in ONE_SCHEMA | _LISTS | MAPS_OF_SCHEMAS:
         return None
     cut = len(place.pointer) + 1
@@ -125,38 +125,40 @@ def child_keywords(place: Place, keyword: str) -> dict[Pointer, Place] | None:
 
 
 def conjunction(place: Place) -> tuple[Place, ...]:
-    """The place and all that holds with it: what its `$ref` and `allOf` lead to, theirs, and so on."""
+    """The place and all schemas that apply together with it, through `$ref` and `allOf`, recursively."""
     found: dict[Place, None] = {}
     todo = [place]
     while todo:
-        here = todo.pop()
-        if here in found:
+        current = todo.pop()
+        if current in found:
             continue
-        found[here] = None
-        if isinstance(here.schema, dict):
-            todo += [here.child("allOf", i) for i in reversed(range(len(here.schema.get("allOf", []))))]
-            ref = here.schema.get("$ref")
-            target = here.document.target(ref) if isinstance(ref, str) else None
+        found[current] = None
+        if isinstance(current.schema, dict):
+            todo += [current.child("allOf", i) for i in reversed(range(len(current.schema.get("allOf", []))))]
+            ref = current.schema.get("$ref")
+            target = current.document.target(ref) if isinstance(ref, str) else None
             todo += [target] if target else []
     return tuple(found)
 
 
 def json_pointer(pointer: Pointer) -> str:
-    """A place as RFC 6901 writes it: /properties/amount."""
+    """The JSON pointer (RFC 6901) of a place, such as /properties/amount."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in pointer)
 
 
 def validator(schema: Schema) -> jsonschema_rs.Draft202012Validator:
-    """A validator that fetches nothing, and matches patterns in linear time. `format` is an annotation, as the
-    specification has it. Raises jsonschema_rs.ValidationError for a pattern that cannot be matched so."""
-    import jsonschema_rs  # most projects have no types
+    """A validator that fetches nothing, and matches patterns in linear time. `format` is only an annotation.
+
+    Raises jsonschema_rs.ValidationError for a pattern that cannot be matched in linear time.
+    """
+    import jsonschema_rs  # imported late: most projects have no types
 
     linear = jsonschema_rs.RegexOptions(size_limit=1_000_000, dfa_size_limit=2_000_000)
     return jsonschema_rs.Draft202012Validator(schema, offline=True, validate_formats=False, pattern_options=linear)
 
 
 def same_value(place: Place) -> list[Place]:
-    """The schemas that one in this place leads to for the value that it is held against itself."""
+    """The schemas that a schema applies to the same value."""
     found = [child for keyword, child in _children(place) if keyword in _IN_PLACE]
     ref = place.get("$ref")
     target = place.document.target(ref) if isinstance(ref, str) else None
@@ -164,7 +166,7 @@ def same_value(place: Place) -> list[Place]:
 
 
 def _children(place: Place) -> Iterator[tuple[str, Place]]:
-    """The schemas that stand directly in this one, with the keyword they stand under."""
+    """Yields the schemas directly in this one, with their keyword."""
     if not isinstance(place.schema, dict):
         return
     for keyword, value in place.schema.items():
@@ -177,5 +179,5 @@ def _children(place: Place) -> Iterator[tuple[str, Place]]:
 
 
 def embedded(schema: Schema) -> dict[str, Any]:
-    """The schema as one that stands inside another; `{"$ref": EMBEDDED}` leads to it."""
+    """The schema in a form that can be embedded in another, and referred to by `{"$ref": EMBEDDED}`."""
     return {"$schema": DIALECT, **(schema if isinstance(schema, dict) else {}), "$id": EMBEDDED}

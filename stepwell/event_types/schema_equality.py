@@ -1,7 +1,7 @@
-"""What schemas require, as text: two schemas with equal texts accept the same values.
+"""Compares schemas by a canonical text: two schemas with equal texts accept the same values.
 
-Annotations are left out, and what a `$ref` leads to counts instead of its name. Nothing else is simplified: schemas
-that accept the same values may well have different texts.
+Annotations are left out, and each `$ref` is replaced by the schema that it refers to. Nothing else is simplified, so
+schemas that accept the same values may have different texts.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ _ANNOTATIONS = frozenset(
     {"$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
      "deprecated", "readOnly", "writeOnly"}
 )  # fmt: skip
-_MOST_SCHEMAS = 100_000
+_MAX_SCHEMAS = 100_000
 _Words = tuple[str, ...] | None
 
 
 class SchemaTexts:
-    """The texts of schemas, each made once. The work is bounded: what is beyond it has no text, and equals nothing."""
+    """The cached texts of schemas. The work is limited; a schema beyond the limit has no text, and equals no other."""
 
     def __init__(self) -> None:
-        self._left = _MOST_SCHEMAS
+        self._left = _MAX_SCHEMAS
         self._texts: dict[tuple[Place, _Words], str | None] = {}
 
-    def are_equal(self, place: Place, other: Place, words: _Words = None) -> bool:
-        """Whether two schemas have the same text. `words`: compare these keywords alone."""
-        text = self._text(place, words)
-        return text is not None and text == self._text(other, words)
+    def are_equal(self, place: Place, other: Place, keywords: _Words = None) -> bool:
+        """Whether two schemas have the same text. `keywords`: compare only these."""
+        text = self._text(place, keywords)
+        return text is not None and text == self._text(other, keywords)
 
-    def _text(self, place: Place, words: _Words) -> str | None:
-        if (place, words) not in self._texts:
-            graph = _Graph(place, words, self._left)
+    def _text(self, place: Place, keywords: _Words) -> str | None:
+        if (place, keywords) not in self._texts:
+            graph = _Graph(place, keywords, self._left)
             self._left = graph.left
-            self._texts[place, words] = json.dumps(graph.schemas, sort_keys=True) if graph.left > 0 else None
-        return self._texts[place, words]
+            self._texts[place, keywords] = json.dumps(graph.schemas, sort_keys=True) if graph.left > 0 else None
+        return self._texts[place, keywords]
 
 
 class _Graph:
-    """All schemas that one leads to, each `$ref` replaced by the number of the schema that it means."""
+    """All schemas that can be reached from one, with each `$ref` replaced by the number of the target."""
 
-    def __init__(self, start: Place, words: _Words, most: int) -> None:
+    def __init__(self, start: Place, keywords: _Words, most: int) -> None:
         self.left = most
         self._places = [start]
         self._numbers: dict[Place, int] = {}
         self.schemas: list[Any] = []
-        for place in self._places:  # it grows on the way
-            self.schemas.append(self._plain(place, None if self.schemas else words))
+        for place in self._places:  # the list grows during the loop
+            self.schemas.append(self._plain(place, None if self.schemas else keywords))
 
-    def _plain(self, place: Place, words: _Words = None) -> Any:
+    def _plain(self, place: Place, keywords: _Words = None) -> Any:
         self.left -= 1
         if isinstance(place.schema, bool) or self.left <= 0:
             return place.schema
         plain: list[Any] = []
         for word in sorted(place.schema):
-            if word in _ANNOTATIONS or word.startswith("x-") or (words is not None and word not in words):
+            if word in _ANNOTATIONS or word.startswith("x-") or (keywords is not None and word not in keywords):
                 continue
             children = child_keywords(place, word)
             if children is not None:

@@ -1,7 +1,7 @@
-"""What a value in an expression may be, as far as the schemas of events tell.
+"""The shapes of values in expressions: what the schemas of events say about them.
 
-One rule: where schemas say nothing, anything may be. An object whose fields are described, and for which
-`additionalProperties: true` is not written, has no others: whoever names another has misspelt one.
+Without a schema, a value may be anything. If a schema describes the fields of an object, another field counts as
+misspelt, unless the schema has `additionalProperties: true`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ _KINDS = {"null": "null", "boolean": "bool", "integer": "number", "fraction": "n
           "array": "list", "object": "map"}  # fmt: skip
 _NUMBERS = frozenset({"integer", "fraction"})
 ANY = frozenset({*_KINDS.values(), "bytes", "timestamp", "duration", "type"})
-_MOST_ALTERNATIVES = 64
-# Keywords that may describe fields in ways that are not followed here.
+_MAX_ALTERNATIVES = 64
+# Keywords that may describe further fields, which are not evaluated here.
 _ELSEWHERE = ("if", "then", "else", "dependentSchemas", "$dynamicRef", "unevaluatedProperties")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`kinds`: the types of CEL that the value may have. `known`: what schemas say of it, once for each alternative;
-    without: nothing. `optional`: it may be missing. `calculated`: of a number that no schema describes, whether it is
-    an integer or a fraction, if that is known."""
+    """What a value may be.
+
+    `kinds` are the possible CEL types. `known` are the constraints from schemas, one for each alternative; empty if
+    there is no schema. `optional`: the value may be missing. `calculated`: for the result of a calculation, whether the
+    number is an integer, a fraction, or either; empty if unknown.
+    """
 
     kinds: frozenset[str]
     known: tuple[Constraints, ...] = ()
@@ -41,8 +44,8 @@ class Shape:
 
     @property
     def numbers(self) -> frozenset[str]:
-        """Whether a number may be an integer, a fraction, or both; nothing if that is not known. JSON's 10 is an
-        integer, and 10.0 a fraction."""
+        """Whether a number may be an integer, a fraction, or either; empty if unknown. In JSON, 10 is an integer and
+        10.0 a fraction."""
         found = set(self.calculated)
         for known in self.known:
             if known.values is None:
@@ -54,7 +57,7 @@ class Shape:
 
     @property
     def values(self) -> list[Any] | None:
-        """All values it can have, if they are known one by one."""
+        """All possible values, if the schemas list them; otherwise None."""
         each = [known.values for known in self.known]
         if not each or any(values is None for values in each):
             return None
@@ -65,7 +68,7 @@ class Shape:
         return list(dict.fromkeys(name for known in self.known for name in known.fields))
 
     def field(self, name: str) -> Shape | None:
-        """The value of a field; None if no object of this shape has it."""
+        """The shape of a field; None if no object of this shape has the field."""
         if not self.known:
             return DYNAMIC
         found: list[Constraints] = []
@@ -76,47 +79,45 @@ class Shape:
             below = known.field(name)
             if below.is_empty:
                 optional = True
-            elif below.parts or _says_nothing(known):
+            elif below.parts or _may_have_others(known):
                 found.append(below)
-                optional |= (
-                    bool(below.parts) and name not in known.required
-                )  # of a field that nobody describes: unknown
+                optional |= bool(below.parts) and name not in known.required  # unknown without a description
             else:
                 optional = True
-        return Shape(*_seen(found), optional=optional) if found else None
+        return Shape(*_split(found), optional=optional) if found else None
 
     @property
     def elements(self) -> Shape:
-        """What a list of this shape holds."""
+        """The shape of the items of a list."""
         found = [known.item(i) for known in self.known if "array" in known.kinds for i in range(known.prefix + 1)]
-        return Shape(*_seen(found)) if found else DYNAMIC
+        return Shape(*_split(found)) if found else DYNAMIC
 
 
-def _says_nothing(known: Constraints) -> bool:
-    """Whether objects may have fields that the schemas do not name, as far as is known here."""
+def _may_have_others(known: Constraints) -> bool:
+    """Whether objects may have fields that the schemas do not name."""
     if not known.fields and not known.patterns:
         return True
-    unseen = any(place.get(word) is not None for place in known.places for word in _ELSEWHERE)
-    return unseen or any(
+    is_open = any(place.get(word) is not None for place in known.places for word in _ELSEWHERE)
+    return is_open or any(
         place.get(word) and place not in known.split for place in known.places for word in ("anyOf", "oneOf")
     )
 
 
-def _seen(known: Iterable[Constraints]) -> tuple[frozenset[str], tuple[Constraints, ...]]:
-    """Kinds, and what is known once for each alternative."""
-    apart: list[Constraints] = []
-    todo = [known for known in known if not known.is_empty]
+def _split(constraints: Iterable[Constraints]) -> tuple[frozenset[str], tuple[Constraints, ...]]:
+    """The possible kinds, and the constraints of each alternative."""
+    split: list[Constraints] = []
+    todo = [known for known in constraints if not known.is_empty]
     while todo:
-        one = todo.pop(0)
-        branches = alternatives(one) if len(apart) + len(todo) < _MOST_ALTERNATIVES else []
+        known = todo.pop(0)
+        branches = alternatives(known) if len(split) + len(todo) < _MAX_ALTERNATIVES else []
         if branches:
             todo += [branch for branch in branches if not branch.is_empty]
         else:
-            apart.append(one)
+            split.append(known)
     kinds: set[str] = set()
-    for one in apart:
-        kinds |= {_kind(v) for v in one.values} if one.values is not None else {_KINDS[kind] for kind in one.kinds}
-    return (frozenset(kinds), tuple(apart)) if apart else (ANY, ())
+    for known in split:
+        kinds |= {_kind(v) for v in known.values} if known.values is not None else {_KINDS[k] for k in known.kinds}
+    return (frozenset(kinds), tuple(split)) if split else (ANY, ())
 
 
 def _kind(value: Any) -> str:
@@ -135,12 +136,12 @@ def of_constant(value: Scalar) -> Shape:
 
 
 def number(*calculated: str) -> Shape:
-    """A number that is an integer, or a fraction; if neither is named, that is not known."""
+    """The shape of a number; `calculated` names integer, fraction, or both; none if unknown."""
     return Shape(frozenset({"number"}), calculated=frozenset(calculated))
 
 
 def either(shapes: Iterable[Shape]) -> Shape:
-    """What one of several may be."""
+    """The shape of a value that has one of several shapes."""
     every = list(shapes)
     kinds = frozenset().union(*(shape.kinds for shape in every))
     known = tuple(known for shape in every for known in shape.known) if all(shape.known for shape in every) else ()
@@ -167,7 +168,7 @@ _ENVELOPE: dict[str, Any] = {
 
 
 def of_event(schema: Schema | None) -> Shape:
-    """An event, whose type is `schema` if it is known. Its envelope is always the contract's."""
+    """The shape of an event with this schema, or with an unknown type. The envelope is that of the contract."""
     return _of_event(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
 
 
@@ -176,6 +177,6 @@ def _of_event(text: bytes) -> Shape:
     schema = orjson.loads(text)
     envelope = Document(_ENVELOPE).root
     if schema is None:
-        return Shape(*_seen([Constraints((envelope,))]))
+        return Shape(*_split([Constraints((envelope,))]))
     whole = Document(schema if describes(schema) == "event" else event_schema(schema)).root
-    return Shape(*_seen([Constraints((envelope, whole))]))
+    return Shape(*_split([Constraints((envelope, whole))]))

@@ -1,4 +1,4 @@
-"""`POST /e` as a sender meets it, on a real server: what is accepted, what is refused and how it is said."""
+"""`POST /e` on a real server: accepted and refused requests, and the errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stored(http: httpx.Client, name: str) -> list[Json]:
     return events
 
 
-# --- what is accepted ------------------------------------------------------------------------------------------------
+# --- accepted requests -----------------------------------------------------------------------------------------------
 
 
 def test_one_event_answers_with_its_id(http: httpx.Client) -> None:
@@ -112,7 +112,7 @@ def test_an_id_twice_in_one_request_is_one_event(http: httpx.Client) -> None:
     assert len(stored(http, "twins")) == 1
 
 
-def test_null_fields_are_as_good_as_none(http: httpx.Client) -> None:
+def test_null_fields_are_ignored(http: httpx.Client) -> None:
     sent = {"name": "nulls", "data": None, "user": None, "id": None, "ts": None, "v": None}
     ids_of(http.post("/e/k", json=sent))
     (event,) = stored(http, "nulls")
@@ -130,10 +130,10 @@ def test_control_characters_in_values_come_back_as_they_were(http: httpx.Client)
     assert stored(http, "controls")[0]["data"] == {text: text}
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- refused requests ------------------------------------------------------------------------------------------------
 
 
-def test_every_error_is_told_with_its_index_and_pointer_and_nothing_is_accepted(http: httpx.Client) -> None:
+def test_every_error_has_an_index_and_a_pointer_and_nothing_is_accepted(http: httpx.Client) -> None:
     events: list[Any] = [
         {"name": "atomic"},
         {"name": "", "data": [], "user": "ada"},
@@ -184,7 +184,7 @@ def test_what_is_not_json_is_refused(http: httpx.Client, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"x"', b"true", b"[[]]", b"{}", b"[{}]"])
-def test_json_that_is_no_event_is_refused(http: httpx.Client, body: bytes) -> None:
+def test_json_that_is_not_an_event_is_refused(http: httpx.Client, body: bytes) -> None:
     assert refused(http.post("/e/k", content=body), 400)["errors"]
 
 
@@ -206,11 +206,11 @@ def test_a_name_with_control_characters_or_too_long_is_refused(http: httpx.Clien
 
 
 @pytest.mark.parametrize("ts", [-1, 1.5, "1", True, 10**15])
-def test_a_time_that_is_none_is_refused(http: httpx.Client, ts: Any) -> None:
+def test_an_invalid_time_is_refused(http: httpx.Client, ts: Any) -> None:
     assert places(refused(http.post("/e/k", json={"name": "x", "ts": ts}), 400)) == [(0, "/ts")]
 
 
-def test_the_engines_own_names_are_refused_but_for_identify(http: httpx.Client) -> None:
+def test_reserved_event_names_are_refused_except_identify(http: httpx.Client) -> None:
     refused(http.post("/e/k", json={"name": "stepwell/scheduled.timer"}), 400)
     ids_of(http.post("/e/k", json={"name": "stepwell/identify", "user": {"id": "ada"}}))
 
@@ -219,7 +219,7 @@ def test_the_engines_own_names_are_refused_but_for_identify(http: httpx.Client) 
 
 
 def sized(name: str, size: int) -> bytes:
-    """An event of exactly this many bytes, as it is sent."""
+    """The body of an event with exactly this many bytes."""
     empty = json.dumps({"name": name, "data": {"x": ""}}, separators=(",", ":"))
     return json.dumps({"name": name, "data": {"x": "x" * (size - len(empty))}}, separators=(",", ":")).encode()
 
@@ -240,7 +240,7 @@ def test_a_large_request_is_read_like_a_small_one(http: httpx.Client) -> None:
     assert len(ids_of(http.post("/e/k", content=packed, headers={"content-encoding": "gzip"}))) == 1000
 
 
-def test_a_large_request_is_refused_with_the_places_of_all_that_is_wrong(http: httpx.Client) -> None:
+def test_a_large_request_is_refused_with_the_places_of_all_errors(http: httpx.Client) -> None:
     padding = {"text": "x" * 20_000}
     bad = [{"name": "ok", "data": padding}, {"name": ""}, {"name": "n", "data": 5}, {"name": "n", "data": {"n": 2**64}}]
     assert places(refused(http.post("/e/k", json=bad), 400)) == [(1, "/name"), (2, "/data"), (3, "/data/n")]
@@ -281,7 +281,7 @@ def test_events_are_only_posted(http: httpx.Client, method: str) -> None:
         assert "POST" in answer.headers["allow"]
 
 
-def test_head_is_no_way_to_send_events(http: httpx.Client) -> None:
+def test_events_cannot_be_sent_with_head(http: httpx.Client) -> None:
     answer = http.head("/e/k")
     assert (answer.status_code, answer.content) == (405, b"")
 
@@ -299,7 +299,7 @@ def test_pages_may_send_events_after_a_preflight(http: httpx.Client) -> None:
 
 
 def raw(server: Server, *requests: bytes) -> list[bytes]:
-    """The status lines that the server answers on one connection with."""
+    """The status lines of all answers on one connection."""
     url = urlsplit(server.url)
     with socket.create_connection((str(url.hostname), url.port or 80), timeout=10) as connection:
         statuses = []
@@ -336,7 +336,7 @@ def test_a_connection_lives_on_after_an_error(server: Server) -> None:
 def test_a_malformed_length_is_a_bad_request(server: Server, length: bytes) -> None:
     (status,) = raw(server, post(b'{"name": "x"}', b"content-length: " + length))
     assert status.split()[1] == b"400"
-    assert raw(server, post(b'{"name": "x"}'))[0].split()[1] == b"200"  # the server is well
+    assert raw(server, post(b'{"name": "x"}'))[0].split()[1] == b"200"  # the server still works
 
 
 def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(server: Server) -> None:
@@ -344,7 +344,7 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(server: Serv
     assert status.split()[1] == b"413"
 
 
-def test_bytes_that_are_no_http_do_no_harm(server: Server) -> None:
+def test_bytes_that_are_not_http_do_no_harm(server: Server) -> None:
     for nonsense in (b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST /e/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n"):
         raw(server, nonsense)
     assert raw(server, post(b'{"name": "x"}'))[0].split()[1] == b"200"
@@ -365,7 +365,7 @@ def test_a_request_that_ends_before_its_body_is_not_accepted(server: Server, htt
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, str]]:
-    """A `serve`, and a key that may send."""
+    """A `stepwell serve`, and a send key."""
     folder = tmp_path_factory.mktemp("guarded")
     key = new_key(folder / "db", "send")
     with serve(write_function(folder / "f"), folder / "db") as server, httpx.Client(base_url=server.url) as client:
@@ -398,6 +398,6 @@ def test_a_wrong_authorization_is_a_401(guarded: tuple[httpx.Client, str], heade
     refused(http.post("/e", json={"name": "x"}, headers={"authorization": header.format(key=key)}), 401)
 
 
-def test_a_wrong_key_is_told_nothing_about_its_body(guarded: tuple[httpx.Client, str]) -> None:
+def test_a_request_with_a_wrong_key_gets_no_details_about_the_body(guarded: tuple[httpx.Client, str]) -> None:
     http, _ = guarded
     assert "errors" not in refused(http.post("/e/wrong", content=b"nonsense"), 401)

@@ -1,4 +1,4 @@
-"""A dev server asks for no key: so it answers this machine only, and no other site's pages."""
+"""The development server needs no API key, so it only answers this machine, and no pages of other sites."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def http(functions: Path) -> Iterator[httpx.Client]:
 
 
 def statuses(http: httpx.Client, **headers: str) -> set[int]:
-    """What each part of the API answers: events, /v1, and what needs no key."""
+    """The status of each part of the API: events, /v1, and paths without a key."""
     return {
         http.post("/e/k", json={"name": "x"}, headers=headers).status_code,
         http.get("/v1/runs", headers=headers).status_code,
@@ -35,7 +35,7 @@ def statuses(http: httpx.Client, **headers: str) -> set[int]:
     "host",
     ["localhost", "localhost:1", "LOCALHOST:8288", "127.0.0.1", "127.0.0.1:65535", "[::1]", "[::1]:8288"],
 )
-def test_this_machine_is_answered_by_any_of_its_names(http: httpx.Client, host: str) -> None:
+def test_any_name_of_this_machine_is_accepted_as_host(http: httpx.Client, host: str) -> None:
     assert statuses(http, host=host) == {200}
 
 
@@ -68,7 +68,7 @@ def test_a_page_of_another_site_is_refused(http: httpx.Client, origin: str) -> N
 
 @pytest.fixture(scope="module")
 def open_http(functions: Path) -> Iterator[httpx.Client]:
-    """Of a server that answers for more hosts."""
+    """A client of a server with allowed hosts."""
     allowed = ("--allow-host", "host.docker.internal", "--allow-host", "*.local", "--allow-host", "Stepwell")
     with (
         dev(functions, functions.parent / "open", *allowed) as server,
@@ -82,7 +82,7 @@ def open_http(functions: Path) -> Iterator[httpx.Client]:
     ["host.docker.internal:8288", "HOST.docker.internal", "host.docker.internal.", "stepwell:8288", "mybox.local",
      "a.b.local"],
 )  # fmt: skip
-def test_a_host_that_was_allowed_is_answered_and_so_are_its_pages(open_http: httpx.Client, host: str) -> None:
+def test_an_allowed_host_and_its_pages_are_accepted(open_http: httpx.Client, host: str) -> None:
     assert statuses(open_http, host=host) == {200}
     assert statuses(open_http, origin=f"http://{host.partition(':')[0]}:3000") == {200}
 
@@ -99,12 +99,12 @@ def test_the_refusal_says_how_to_allow_a_host(http: httpx.Client) -> None:
     assert "--allow-host host.docker.internal" in answer.json()["message"]
     answer = http.post("/e/k", json={"name": "x"}, headers={"origin": "http://mybox.local:3000"})
     assert "--allow-host mybox.local" in answer.json()["message"]
-    for odd in ("$(reboot)", "a b", "[::1"):  # nobody shall paste that
+    for odd in ("$(reboot)", "a b", "[::1"):  # the advice must not contain such names
         assert "--allow-host" not in http.get("/healthz", headers={"host": odd}).text
 
 
 @pytest.mark.parametrize("name", ["http://a.example", "a.example:8288", "*", "a/b", "", "*.*"])
-def test_what_is_no_host_cannot_be_allowed(tmp_path: Path, name: str) -> None:
+def test_an_invalid_host_cannot_be_allowed(tmp_path: Path, name: str) -> None:
     done = cli("dev", str(tmp_path), "--allow-host", name)
     assert done.returncode == 2
     assert "--allow-host" in done.stderr
@@ -124,7 +124,7 @@ def test_any_key_and_none_will_do(http: httpx.Client) -> None:
     assert http.get("/v1/runs", headers={"authorization": "Bearer whatever"}).status_code == 200
 
 
-def test_with_a_key_of_its_own_every_other_is_refused(functions: Path) -> None:
+def test_with_one_key_every_other_key_is_refused(functions: Path) -> None:
     with dev(functions, functions.parent / "keyed", "--key", "k") as server, httpx.Client(base_url=server.url) as http:
         event = {"name": "x"}
         assert http.post("/e/k", json=event).status_code == 200

@@ -1,4 +1,4 @@
-"""Large bodies take turns: one is read at a time, and whoever else is there is answered in between."""
+"""Large bodies are parsed one at a time, and other requests are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pieces(name: str, done: list[str]) -> Generator[None, None, str]:
     return name
 
 
-def test_one_is_read_at_a_time_and_others_get_on_between_its_pieces() -> None:
+def test_one_body_is_parsed_at_a_time_and_other_tasks_run_between_pieces() -> None:
     async def main() -> None:
         turns, done = Turns(slice_s=0.0), list[str]()
 
@@ -34,7 +34,7 @@ def test_one_is_read_at_a_time_and_others_get_on_between_its_pieces() -> None:
     asyncio.run(main())
 
 
-def test_a_body_that_cannot_be_read_keeps_nobody_from_the_next_turn() -> None:
+def test_an_invalid_body_does_not_block_the_next_one() -> None:
     def broken() -> Generator[None, None, str]:
         yield
         raise ValueError("no JSON")
@@ -50,7 +50,7 @@ def test_a_body_that_cannot_be_read_keeps_nobody_from_the_next_turn() -> None:
     asyncio.run(main())
 
 
-def test_what_needs_a_thread_takes_turns_with_the_others() -> None:
+def test_bodies_parsed_in_a_thread_take_turns_too() -> None:
     async def main() -> None:
         turns, done = Turns(), list[str]()
 

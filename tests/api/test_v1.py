@@ -1,4 +1,4 @@
-"""`/v1` as a program meets it, on a real server: shapes, lists, errors, keys, the OpenAPI document."""
+"""`/v1` on a real server: shapes, lists, errors, keys, the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_step_behind_a_delay_is_shown_as_waiting(v1: Api) -> None:
     assert TIME.fullmatch(step["after"][0]["until"])
 
 
-def test_an_event_says_when_it_was_accepted_and_what_did_not_start(v1: Api) -> None:
+def test_an_event_has_the_time_of_acceptance_and_the_functions_not_started(v1: Api) -> None:
     event = v1.get(f"/v1/events/{v1.send('go', data={'x': 1}, v='1')}")
     shown = {"name", "data", "user", "id", "ts", "v", "accepted_at", "not_started", "replay", "invalid", "erased"}
     assert set(event) == shown
@@ -152,7 +152,7 @@ def test_an_event_is_found_whatever_id_its_sender_chose(v1: Api, event_id: str) 
 
 @pytest.fixture(scope="module")
 def crowd(v1: Api) -> list[str]:
-    """Twelve events of a name of their own, the oldest first."""
+    """Twelve events with a new name, oldest first."""
     answer = v1.http.post("/e", json=[{"name": "crowd", "data": {"n": n}} for n in range(12)])
     return list(answer.json()["ids"])
 
@@ -162,7 +162,7 @@ def test_pages_hold_every_item_once_the_newest_first(v1: Api, crowd: list[str], 
     assert [event["id"] for event in all_pages(v1, "/v1/events", name="crowd", limit=limit)] == crowd[::-1]
 
 
-def test_a_page_stays_what_it_is_while_newer_things_come(v1: Api) -> None:
+def test_a_page_does_not_change_when_newer_items_arrive(v1: Api) -> None:
     v1.http.post("/e", json=[{"name": "growing", "id": f"grown-{n}"} for n in range(4)])
     first = v1.get("/v1/events", name="growing", limit=2)
     v1.send("growing", id="grown-later")
@@ -171,7 +171,7 @@ def test_a_page_stays_what_it_is_while_newer_things_come(v1: Api) -> None:
     assert second["next"] is None
 
 
-def test_a_page_has_50_items_unless_it_says_otherwise(v1: Api) -> None:
+def test_a_page_has_50_items_by_default(v1: Api) -> None:
     v1.http.post("/e", json=[{"name": "fifty"}] * 51)
     page = v1.get("/v1/events", name="fifty")
     assert len(page["data"]) == 50
@@ -188,7 +188,7 @@ def test_a_limit_is_a_number_from_1_to_1000(v1: Api, path: str, limit: str) -> N
 @pytest.mark.parametrize(
     "cursor", ["", "x", "bm9uc2Vuc2U", "czk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "ü", "s1", "\x00", "=" * 3]
 )
-def test_a_cursor_that_is_none_is_a_bad_request(v1: Api, path: str, cursor: str) -> None:
+def test_an_invalid_cursor_is_a_bad_request(v1: Api, path: str, cursor: str) -> None:
     assert "after" in problem(v1.http.get(path, params={"after": cursor}), 400)["detail"]
 
 
@@ -229,7 +229,7 @@ def test_a_user_is_external_id_else_id_else_email_else_phone(v1: Api, user: Json
     assert (run["event_id"], run["user"]) == (event_id, key)
 
 
-def test_an_unknown_status_names_those_there_are(v1: Api) -> None:
+def test_an_unknown_status_is_refused_with_the_valid_ones(v1: Api) -> None:
     detail = problem(v1.http.get("/v1/runs", params={"status": "done"}), 400)["detail"]
     assert all(status in detail for status in ("running", "completed", "failed", "cancelled"))
 
@@ -299,14 +299,14 @@ def test_a_rerun_is_a_new_run_of_the_same_event(v1: Api) -> None:
         ("GET", "/v1/runs/" + "x" * 3000),
     ],
 )
-def test_what_is_not_there_is_a_404(v1: Api, method: str, path: str) -> None:
+def test_a_missing_item_is_a_404(v1: Api, method: str, path: str) -> None:
     problem(v1.http.request(method, path), 404)
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/v1/runs"), ("DELETE", "/v1/events"), ("PUT", "/v1/runs/x"), ("POST", "/healthz")]
 )
-def test_what_is_not_possible_is_a_405(v1: Api, method: str, path: str) -> None:
+def test_a_method_that_is_not_allowed_is_a_405(v1: Api, method: str, path: str) -> None:
     answer = v1.http.request(method, path)
     problem(answer, 405)
     assert "GET" in answer.headers["allow"]
@@ -322,7 +322,7 @@ def document(v1: Api) -> Json:
 
 
 def test_the_openapi_document_is_valid(document: Json) -> None:
-    from openapi_spec_validator import validate  # a second that only this test needs
+    from openapi_spec_validator import validate  # the import takes a second, and only this test needs it
 
     assert document["openapi"].startswith("3.1")
     validate(document)
@@ -355,7 +355,7 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
 REFUSED = {("put", "routing"), ("post", "promote"), ("post", "rollback"), ("post", "functions")}  # with one version
 
 
-def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) -> None:
+def test_every_path_of_the_document_answers_with_the_documented_shape(v1: Api, document: Json) -> None:
     event_id = v1.send("wait")
     run_id = v1.runs_of(event_id)[0]["id"]
     v1.ended(v1.send("fail", user={"id": "grace", "plan": "pro"}))
@@ -384,7 +384,7 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
         ("delete", "/v1/users"): {"id": "grace"},
     }
     methods = [(path, method) for path, item in document["paths"].items() for method in sorted(item, reverse=True)]
-    for path, method in sorted(methods, key=lambda pair: pair[1] == "delete"):  # what is there is shown before
+    for path, method in sorted(methods, key=lambda pair: pair[1] == "delete"):  # items are read before they are deleted
         operation = document["paths"][path][method]
         its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
         where = path.format(id=its_id, key="k", token=token, name="shop")
@@ -400,7 +400,7 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
 
 
 def check(document: Json, response: Json, answer: httpx.Response) -> None:
-    """The answer has the shape that the document promises."""
+    """Checks that the answer has the shape in the document."""
     ((content_type, media),) = response["content"].items()
     assert answer.headers["content-type"] == content_type
     schema = {**media["schema"], "components": document["components"]}
@@ -418,7 +418,7 @@ def test_health_needs_no_key_and_nothing_else(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(folder: Path) -> Iterator[tuple[httpx.Client, str, str]]:
-    """A `serve`, a key that may send, and one that may manage."""
+    """A `stepwell serve`, a send key and a manage key."""
     db = folder / "guarded"
     send, manage = new_key(db, "send"), new_key(db, "manage")
     with serve(folder / "f", db) as server, httpx.Client(base_url=server.url) as http:

@@ -96,7 +96,7 @@ def test_what_nobody_wants_to_know_goes_out_on_the_bus_alone(
     assert names(batches) == ["order/placed"]
     assert meter.operations()["events.PutEvents"] == 1
     assert ("EventsInvalid", "Count", 1) in observability._values
-    assert "is not as its type says (warn): /data" in caplog.text
+    assert "does not match the schema (warn): /data" in caplog.text
 
 
 def test_an_event_that_was_accepted_goes_on_whatever_its_type_says_when_its_message_comes_again(

@@ -404,7 +404,7 @@ def test_the_first_decision_counts_and_later_ones_get_a_409(platform: Platform, 
     run_id = start(platform)
     fields = asked(platform, run_id)
     first = platform.approve(run_id, comment="fine", by="Ada")
-    with pytest.raises(Refused, match=r"decided already: approved by Ada at .*: fine") as refused:
+    with pytest.raises(Refused, match=r"already decided: approved by Ada at .*: fine") as refused:
         platform.api("POST", f"/v1/approvals/{token(fields[again])}", {"by": "Eve"})
     assert refused.value.status == 409
     (problem,) = refused.value.errors
@@ -617,7 +617,7 @@ def test_erasing_a_user_erases_comments_on_approvals(platform: Platform) -> None
     page = platform.http("GET", path(url), b"", NO_KEY)
     assert page.status == 200
     assert not re.search("ada@|for Ada|Bob", text(page))
-    with pytest.raises(Refused, match="what was decided is not kept"):
+    with pytest.raises(Refused, match="the decision is no longer stored"):
         platform.api("POST", f"/v1/approvals/{token(url)}")
     assert post(platform, other).status == 410
     assert "ada@" not in text(post(platform, other))

@@ -243,7 +243,7 @@ def test_only_outputs_of_completed_kept_steps_can_be_edited(platform: Platform, 
         ({"from_step": 7}, 'the value is not of types "null", "string"'),
         ({"from_step": ["b"]}, 'the value is not of types "null", "string"'),
         ({"from_step": "b", "outputs": [1]}, 'the value is not of types "null", "object"'),
-        ({"outputs": {"a": 1}}, "only with from_step"),
+        ({"outputs": {"a": 1}}, "only be changed together with from_step"),
         ({"from_step": "b", "outputs": {"a": "x" * 300_000}}, "256 KiB"),
     ],
 )

@@ -1,4 +1,7 @@
-"""A server of a test's own: its key, its API, and commands that talk to it. Each file says what it serves: `server`."""
+"""Fixtures for a server of one test: API key, HTTP client, and commands that call the server.
+
+Each test file defines the fixture `server`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.servers import Api, Server, api, new_key
 
 @pytest.fixture
 def key(tmp_path: Path) -> str:
-    """Of the database `db` in the test's folder."""
+    """A manage key of the database `db` in the test's folder."""
     return new_key(tmp_path / "db")
 
 
@@ -28,13 +31,13 @@ def http(server: Server, key: str) -> Iterator[Api]:
 
 @pytest.fixture
 def columns() -> int:
-    """Of the terminal."""
+    """The width of the terminal."""
     return 200
 
 
 @pytest.fixture
 def command(server: Server, key: str, columns: int) -> Callable[..., Any]:
-    """Runs a command: its JSON, if that is asked for, else its text."""
+    """Runs a command. Returns the JSON if `--json` is given, else the text."""
 
     def run(*arguments: str | Path, code: int = 0) -> Any:
         env = {"STEPWELL_URL": server.url, "STEPWELL_KEY": key, "COLUMNS": str(columns)}

@@ -1,4 +1,4 @@
-"""`approvals`, `approve`, `decline` and `runs show`, at real servers; and the links that these make."""
+"""`stepwell approvals`, `approve`, `decline` and `runs show` with real servers, and the approval links."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def server(folder: Path, tmp_path: Path, key: str) -> Iterator[Server]:
 
 
 def started(http: Api, name: str = "one", step: str = "ask", **data: Any) -> Json:
-    """A run that asks."""
+    """A run with an open approval."""
     event = http.send(name, data=data)
     (run,) = eventually(lambda: http.runs_of(event))
     return eventually(lambda: fields if "approval" in (fields := http.run(run["id"]))["steps"][step] else None) or {}
 
 
 def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> None:
-    assert "nothing waits for people" in command("approvals")
+    assert "no open approvals" in command("approvals")
     run = started(http, n=7)
     shown = command("approvals")
     assert run["id"] in shown
@@ -67,18 +67,18 @@ def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> N
     assert (output["comment"], output["by"]) == ("as agreed", "Grace")
     assert command("approvals", "--json") == []
     value = command("decline", run["id"], code=1)
-    assert "asks nobody" in value
+    assert "waits for a decision" in value
     value = command("decline", run["id"], "ask", code=1)
     assert '"decision":"approved"' in value
 
 
-def test_a_run_that_asks_several_things_wants_to_be_told_which(http: Api, command: Command) -> None:
+def test_with_several_open_approvals_the_step_must_be_named(http: Api, command: Command) -> None:
     run = started(http, "two", "first")
-    assert "name the step: first, second" in command("approve", run["id"], code=1)
-    assert "its steps are first, second" in command("approve", run["id"], "third", code=1)
+    assert "name one: first, second" in command("approve", run["id"], code=1)
+    assert "the steps are first, second" in command("approve", run["id"], "third", code=1)
     answer = command("decline", run["id"], "second", "--json")
     assert (answer["step_id"], answer["decision"], answer["approved"]) == ("second", "declined", False)
-    assert answer["by"]  # the name on this machine
+    assert answer["by"]  # the user's name on this machine
     assert command("approve", run["id"], "--json")["step_id"] == "first"
     assert "there is no run" in command("approve", "a" * 26, code=1)
 
@@ -93,7 +93,7 @@ def test_a_run_is_shown_with_its_links_in_one_line_each(http: Api, command: Comm
     assert asked["decline_url"] in shown
 
 
-def test_who_follows_a_run_gets_its_links_once_and_then_its_end(
+def test_following_a_run_prints_approval_links_once_and_then_the_end(
     http: Api, server: Server, key: str, command: Command
 ) -> None:
     run = started(http, n=7)
@@ -110,7 +110,7 @@ def test_who_follows_a_run_gets_its_links_once_and_then_its_end(
     assert "/approvals/" not in rest
 
 
-def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> None:
+def test_approval_links_point_to_the_server_and_need_no_key(http: Api, server: Server) -> None:
     url = started(http, n=1)["steps"]["ask"]["approval"]["approve_url"]
     assert url.startswith(f"{server.url}/approvals/")
     assert server.line(lambda line: "give --public-url" in line["message"])
@@ -121,7 +121,7 @@ def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> 
     assert "You approved" in done.text
 
 
-def test_a_server_behind_another_address_says_so_in_its_links(folder: Path, tmp_path: Path) -> None:
+def test_approval_links_use_the_public_address(folder: Path, tmp_path: Path) -> None:
     db, base = tmp_path / "db", "https://stepwell.example.com/base/"
     key = new_key(db)
     arguments = ("serve", folder, "--port", "0", "--db", db)
@@ -135,10 +135,10 @@ def test_a_server_behind_another_address_says_so_in_its_links(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("url", ["stepwell.example", "ftp://x", "https://", "https://x/?a=b", "https://x/#a", "//x"])
-def test_a_public_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
+def test_an_invalid_public_address_is_refused(url: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["serve", str(tmp_path), "--db", str(tmp_path / "db"), "--public-url", url])
     assert result.exit_code == 2
-    assert "is no address" in result.stderr
+    assert "is not a valid address" in result.stderr
 
 
 def test_links_outlive_a_restart_and_a_kill(folder: Path, tmp_path: Path) -> None:
@@ -154,7 +154,9 @@ def test_links_outlive_a_restart_and_a_kill(folder: Path, tmp_path: Path) -> Non
         assert [attempt["status"] for attempt in ended["steps"]["ask"]["attempts"]] == ["completed"]
 
 
-def test_the_dev_server_prints_the_links_and_answers_its_own_page_only(folder: Path, tmp_path: Path) -> None:
+def test_the_dev_server_prints_approval_links_and_accepts_only_forms_of_its_own_page(
+    folder: Path, tmp_path: Path
+) -> None:
     with dev(folder, tmp_path / "dev-db") as server, api(server) as http:
         started(http, n=3)
         line = server.line(lambda line: line["kind"] == "asks")

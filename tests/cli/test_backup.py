@@ -1,5 +1,5 @@
-"""`stepwell backup` and `restore`: a server that was lost comes back with all that it knew, or the command says why not
-and changes nothing."""
+"""`stepwell backup` and `restore`: a lost server is restored completely, or the command prints the reason and changes
+nothing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.servers import Json, api, cli, eventually, new_key, program, serve, w
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with functions (`f`), the database and the code of a server that has run once, and has a run that waits
-    (`a`), and a backup of it. To be copied."""
+    """A folder to copy, with functions (`f`), the database and code of a server that has run once and has a waiting run
+    (`a`), and a backup of it."""
     folder = tmp_path_factory.mktemp("made")
     functions, db = _functions(folder), folder / "a" / "db"
     with serve(functions, db) as server, api(server, new_key(db)) as http:
@@ -66,7 +66,7 @@ def mode(path: Path) -> int:
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """All that is in a folder."""
+    """The content of all files in a folder."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
@@ -78,7 +78,7 @@ def restored(file: Path, db: Path, *options: str) -> subprocess.CompletedProcess
     return cli("restore", str(file), "--db", str(db), *options)
 
 
-def test_a_restored_server_goes_on_where_the_backup_was_made(tmp_path: Path, backup: Path) -> None:
+def test_a_restored_server_continues_from_the_time_of_the_backup(tmp_path: Path, backup: Path) -> None:
     db = tmp_path / "b" / "db"
     done = restored(backup, db)
     assert done.returncode == 0, done.stderr
@@ -104,13 +104,13 @@ def test_restored_files_are_private_and_have_their_modes(tmp_path: Path, backup:
     assert before == after
 
 
-def test_a_backup_is_for_who_made_it(tmp_path: Path, backup: Path) -> None:
+def test_only_the_owner_can_read_a_backup(tmp_path: Path, backup: Path) -> None:
     assert cli("backup", str(tmp_path / "new.tar"), "--db", str(tmp_path / "a" / "db")).returncode == 0
     assert mode(tmp_path / "new.tar") == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
-def test_what_root_restores_is_of_the_user_whose_folder_it_is(tmp_path: Path, backup: Path) -> None:
+def test_files_restored_by_root_belong_to_the_owner_of_the_folder(tmp_path: Path, backup: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     os.chown(home, 1234, 1234)
@@ -119,12 +119,12 @@ def test_what_root_restores_is_of_the_user_whose_folder_it_is(tmp_path: Path, ba
     assert {path.lstat().st_uid for path in home.rglob("*")} == {1234}
 
 
-def test_a_backup_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_backup_is_reported(tmp_path: Path) -> None:
     refused = restored(tmp_path / "nope", tmp_path / "db")
     assert (refused.returncode, "there is no backup" in refused.stderr) == (2, True)
 
 
-def test_old_keys_and_links_count_after_a_restore(tmp_path: Path, functions: Path) -> None:
+def test_old_keys_and_links_are_valid_after_a_restore(tmp_path: Path, functions: Path) -> None:
     key = new_key(tmp_path / "a" / "db")
     with serve(functions, tmp_path / "a" / "db") as server, api(server, key) as http:
         http.send()
@@ -134,8 +134,8 @@ def test_old_keys_and_links_count_after_a_restore(tmp_path: Path, functions: Pat
         assert len(http.get("/v1/runs")["data"]) == 1
 
 
-def test_a_backup_while_events_pour_in_is_consistent(tmp_path: Path, functions: Path) -> None:
-    """Every event that was answered before it began is in it, and no run is without its event."""
+def test_a_backup_under_load_is_consistent(tmp_path: Path, functions: Path) -> None:
+    """The backup has every event that was answered before it began, and the event of every run."""
     db = tmp_path / "a" / "db"
     key = new_key(db)
     stop = threading.Event()
@@ -169,7 +169,7 @@ def test_a_backup_goes_to_stdout_and_comes_from_stdin(tmp_path: Path, backup: Pa
     assert (tmp_path / "b" / "db").is_file()
 
 
-def test_nothing_is_replaced_unless_that_is_said(tmp_path: Path, backup: Path) -> None:
+def test_existing_files_are_replaced_only_with_force(tmp_path: Path, backup: Path) -> None:
     db = tmp_path / "a" / "db"
     before = (backup.read_bytes(), snapshot(db.parent))
     refused = cli("backup", str(backup), "--db", str(db))
@@ -181,21 +181,19 @@ def test_nothing_is_replaced_unless_that_is_said(tmp_path: Path, backup: Path) -
     assert restored(backup, db, "--force").returncode == 0
 
 
-def test_what_came_after_the_backup_is_gone_from_a_database_that_is_replaced(
-    tmp_path: Path, backup: Path, functions: Path
-) -> None:
+def test_a_replaced_database_has_only_the_data_of_the_backup(tmp_path: Path, backup: Path, functions: Path) -> None:
     db = tmp_path / "a" / "db"
     key = new_key(db)
     with serve(functions, db) as server, api(server, key) as http:
         http.send("later")
-        server.kill()  # so that the log of the old database is still there
+        server.kill()  # so that the write-ahead log of the old database still exists
     assert restored(backup, db, "--force").returncode == 0
     key = new_key(db)
     with serve(functions, db) as server, api(server, key) as http:
         assert [event["name"] for event in http.get("/v1/events")["data"]] == ["go"]
 
 
-def test_a_database_with_a_server_is_not_replaced(tmp_path: Path, backup: Path, functions: Path) -> None:
+def test_the_database_of_a_running_server_is_not_replaced(tmp_path: Path, backup: Path, functions: Path) -> None:
     db = tmp_path / "a" / "db"
     with serve(functions, db) as server:
         before = sorted(path.name for path in db.parent.iterdir())
@@ -207,7 +205,7 @@ def test_a_database_with_a_server_is_not_replaced(tmp_path: Path, backup: Path, 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A backup of a server with a run that has logged much, and the log."""
+    """A backup of a server with a run that has a long log, and the log."""
     folder = tmp_path_factory.mktemp("logged")
     script = (
         "i=0; while [ $i -lt 3000 ]; do echo $i a line of a log that is long, and has many of these; i=$((i+1)); done"
@@ -222,7 +220,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "backup.tar", log
 
 
-def test_long_logs_come_back_and_are_private(tmp_path: Path, logged: tuple[Path, str]) -> None:
+def test_long_logs_are_restored_and_private(tmp_path: Path, logged: tuple[Path, str]) -> None:
     backup, log = logged
     db = tmp_path / "b" / "db"
     assert restored(backup, db).returncode == 0
@@ -236,7 +234,7 @@ def test_long_logs_come_back_and_are_private(tmp_path: Path, logged: tuple[Path,
     assert attempt["logs"] == log
 
 
-def test_a_backup_whose_logs_are_not_what_was_backed_up_is_refused(tmp_path: Path, logged: tuple[Path, str]) -> None:
+def test_a_backup_with_changed_logs_is_refused(tmp_path: Path, logged: tuple[Path, str]) -> None:
     backup, _ = logged
     more = [*members(backup), (tarfile.TarInfo(f"logs/9-9-9-{'0' * 16}.log"), b"x")]
     for name, broken in {
@@ -251,7 +249,7 @@ def test_a_backup_whose_logs_are_not_what_was_backed_up_is_refused(tmp_path: Pat
         assert not (tmp_path / "b").exists(), name
 
 
-# --- what is no backup -----------------------------------------------------------------------------------------------
+# --- damaged backups -------------------------------------------------------------------------------------------------
 
 
 def members(backup: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
@@ -309,7 +307,7 @@ def changed(name: str, change_content: Callable[[bytes], bytes]) -> Callable[...
 
 
 def _damaged(content: bytes) -> bytes:
-    """The heads of all pages but the first are overwritten."""
+    """Overwrites the heads of all pages except the first."""
     pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
     return b"".join([pages[0], *(os.urandom(100) + page[100:] for page in pages[1:])])
 
@@ -323,7 +321,7 @@ def _manifest(**fields: object) -> Callable[..., Path]:
 
 
 def _consistent(change_database: Callable[[bytes], bytes]) -> Callable[..., Path]:
-    """A backup whose manifest agrees with a database that is wrong all the same."""
+    """A backup whose manifest matches a damaged database."""
 
     def change(backup: Path, to: Path) -> Path:
         found: list[tuple[tarfile.TarInfo, bytes]] = members(backup)
@@ -375,7 +373,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_no_whole_backup_is_refused_and_changes_nothing(tmp_path: Path, backup: Path, what: str) -> None:
+def test_an_incomplete_or_damaged_backup_is_refused_and_changes_nothing(
+    tmp_path: Path, backup: Path, what: str
+) -> None:
     broken = BROKEN[what](backup, tmp_path / "broken")
     (tmp_path / "b").mkdir()
     before, old = snapshot(tmp_path / "b"), snapshot(tmp_path / "a")
@@ -389,17 +389,17 @@ def test_what_is_no_whole_backup_is_refused_and_changes_nothing(tmp_path: Path, 
     assert not (tmp_path / "escaped").exists()
 
 
-def test_a_folder_that_is_not_there_is_not_made_for_nothing(tmp_path: Path, backup: Path) -> None:
+def test_a_refused_restore_does_not_create_the_folder(tmp_path: Path, backup: Path) -> None:
     (tmp_path / "broken").write_text("x" * 10_000)
     assert restored(tmp_path / "broken", tmp_path / "new" / "db").returncode == 1
     assert not (tmp_path / "new").exists()
 
 
-# --- what is interrupted ---------------------------------------------------------------------------------------------
+# --- interruptions ---------------------------------------------------------------------------------------------------
 
 
 def killed_at(command: list[str | Path], call: str) -> None:
-    """Run a command that is killed right before it calls this function of `os` or `pathlib`."""
+    """Runs a command that is killed right before it calls this function of `os` or `pathlib`."""
     script = (
         "import os, pathlib, signal, sys\n"
         f"owner, name = {call!r}.split('.')\n"
@@ -433,13 +433,13 @@ def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
     assert not [path for path in db.parent.iterdir() if path.name.endswith(".restore")]
 
 
-def test_a_backup_that_is_killed_is_no_backup(tmp_path: Path, backup: Path) -> None:
+def test_a_killed_backup_leaves_no_file(tmp_path: Path, backup: Path) -> None:
     killed_at(["backup", tmp_path / "new.tar", "--db", tmp_path / "a" / "db"], "os.fsync")
     assert not (tmp_path / "new.tar").exists()
 
 
-def test_a_full_disk_is_an_error_and_leaves_no_part(tmp_path: Path, backup: Path) -> None:
-    """A limit on the size of files stands for it: the limit of a process that writes a database is of the same kind."""
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(tmp_path: Path, backup: Path) -> None:
+    """A limit on the size of files simulates a full disk, because SQLite handles both in the same way."""
     db, stepwell = tmp_path / "a" / "db", f"{sys.executable} -m stepwell"
     (tmp_path / "out").mkdir()
     shell = f"trap '' XFSZ; ulimit -f 40; {stepwell} backup {tmp_path}/out/x.tar --db {db}"
@@ -453,10 +453,10 @@ def test_a_full_disk_is_an_error_and_leaves_no_part(tmp_path: Path, backup: Path
     assert snapshot(tmp_path / "b") == {}
 
 
-# --- code that is not there ------------------------------------------------------------------------------------------
+# --- missing code ----------------------------------------------------------------------------------------------------
 
 
-def test_code_that_a_live_version_needs_and_that_is_gone_makes_no_backup(tmp_path: Path, backup: Path) -> None:
+def test_a_backup_fails_if_code_of_a_live_version_is_missing(tmp_path: Path, backup: Path) -> None:
     db = tmp_path / "a" / "db"
     (code,) = (path for path in (tmp_path / "a" / ".db.code").iterdir() if len(path.name) == 64)
     code.rename(tmp_path / "elsewhere")
@@ -466,7 +466,7 @@ def test_code_that_a_live_version_needs_and_that_is_gone_makes_no_backup(tmp_pat
     assert not (tmp_path / "x.tar").exists()
 
 
-def test_code_that_was_changed_makes_no_backup(tmp_path: Path, backup: Path) -> None:
+def test_a_backup_fails_if_stored_code_was_changed(tmp_path: Path, backup: Path) -> None:
     (code,) = (path for path in (tmp_path / "a" / ".db.code").iterdir() if len(path.name) == 64)
     (code / "said.txt").chmod(0o644)
     (code / "said.txt").write_text("changed")

@@ -1,4 +1,4 @@
-"""The commands that talk to a server, as somebody at a terminal, or a script, meets them."""
+"""The commands that call a server: output for people, JSON, exit codes, help."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def data(result: Any) -> Any:
 
 
 def refused(result: Any, code: int = 1) -> str:
-    """What it says on stderr; nothing is on stdout."""
+    """The text on stderr; stdout must be empty."""
     assert (result.exit_code, result.stdout) == (code, ""), result.output
     return str(result.stderr)
 
@@ -94,13 +94,13 @@ def test_data_may_come_from_a_file_or_stdin(command: Command, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("value", "says"), [("{", "not JSON"), ("{'a': 1}", "not JSON"), ("@/no/such", "/no/such"), ("", "not JSON")]
 )
-def test_json_that_is_none_is_wrong_usage(command: Command, option: str, value: str, says: str) -> None:
+def test_invalid_json_is_wrong_usage(command: Command, option: str, value: str, says: str) -> None:
     text = refused(command("send", "x", option, value), 2)
     assert option in text
     assert says in text
 
 
-def test_what_the_server_refuses_is_told_with_its_place(command: Command) -> None:
+def test_errors_of_the_server_are_printed_with_the_place(command: Command) -> None:
     assert "/data" in refused(command("send", "x", "--data", "[1]"))
     assert "/name" in refused(command("send", "stepwell/x"))
 
@@ -131,7 +131,7 @@ def test_events_goes_over_as_many_pages_as_the_limit_takes(command: Command, htt
     assert len(data(command("events", "--name", "paged", "--limit", "1400", "--json"))) == 1400
 
 
-def test_an_event_shows_what_it_started_and_what_not_and_why(command: Command, http: Api) -> None:
+def test_an_event_is_shown_with_the_functions_that_it_started_or_not(command: Command, http: Api) -> None:
     event_id = http.send("good", data={"x": "text"})
     run_id = http.ended(event_id)["id"]
     shown = ok(command("events", "show", event_id))
@@ -178,7 +178,7 @@ def test_a_failed_run_shows_its_error(command: Command, http: Api) -> None:
     assert "not [there]" in shown
 
 
-def test_following_a_run_waits_for_its_end_and_tells_how_it_went(command: Command, http: Api) -> None:
+def test_following_a_run_waits_for_the_end_and_sets_the_exit_code(command: Command, http: Api) -> None:
     for name, code in (("good", 0), ("bad", 1)):
         (run,) = http.runs_of(http.send(name))
         result = command("runs", "show", run["id"], "--follow", "--json")
@@ -188,7 +188,7 @@ def test_following_a_run_waits_for_its_end_and_tells_how_it_went(command: Comman
         assert command("runs", "show", run["id"]).exit_code == 0
 
 
-def test_functions_lists_what_is_live(command: Command) -> None:
+def test_functions_lists_live_functions(command: Command) -> None:
     assert [function["id"] for function in data(command("functions", "--json"))] == ["bad", "choosy", "good", "slow"]
     shown = ok(command("functions"))
     assert all(text in shown for text in ("choosy", "data.x > 1", "one, two"))
@@ -220,7 +220,7 @@ def test_a_run_is_run_again(command: Command, http: Api) -> None:
 @pytest.mark.parametrize(
     "arguments", [("runs", "show"), ("cancel",), ("rerun",), ("events", "show"), ("functions", "show")]
 )
-def test_what_is_not_there_is_said_to_be_so(command: Command, arguments: tuple[str, ...]) -> None:
+def test_a_missing_item_is_reported(command: Command, arguments: tuple[str, ...]) -> None:
     assert "nothing/there" in refused(command(*arguments, "nothing/there"))
 
 
@@ -244,19 +244,19 @@ def test_without_a_server_the_error_names_its_address_and_the_variable(
 
 
 @pytest.mark.parametrize("url", ["localhost:8288", "nonsense", "http://[", "http://x:99999", "ftp://127.0.0.1"])
-def test_an_address_that_is_none_is_an_error_and_no_crash(command: Command, url: str) -> None:
+def test_an_invalid_address_is_reported_without_a_traceback(command: Command, url: str) -> None:
     result = command("events", STEPWELL_URL=url)
     assert result.exit_code in (1, 2)
     assert url in result.stderr
 
 
-def test_a_path_in_the_address_is_told_when_it_is_wrong(command: Command, server: Server) -> None:
+def test_a_wrong_path_in_the_address_is_reported(command: Command, server: Server) -> None:
     assert "/nowhere" in refused(command("events", STEPWELL_URL=f"{server.url}/nowhere"))
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """A `serve`: its URL, a key that may send, and one that may manage."""
+    """A `stepwell serve`: the URL, a send key and a manage key."""
     folder = tmp_path_factory.mktemp("guarded")
     send, manage = new_key(folder / "db", "send"), new_key(folder / "db", "manage")
     with serve(write_function(folder / "f"), folder / "db") as server:
@@ -304,7 +304,7 @@ def test_wrong_usage_exits_with_2(command: Command, arguments: tuple[str, ...]) 
     refused(command(*arguments), 2)
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     done = cli("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("stepwell ")

@@ -1,4 +1,4 @@
-"""How functions are listed for people."""
+"""The lists of functions for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from stepwell.cli.ui.tables import function_lines, function_table
 
 
-def test_functions_are_listed_with_the_waits_that_every_event_of_a_name_is_compared_with() -> None:
+def test_functions_are_listed_with_the_number_of_waits_found_by_name() -> None:
     shown: dict[str, Any] = {"id": "f", "name": "F", "version": 1, "triggers": [], "steps": {}, "versions": []}
 
     def printed(content: Any) -> str:
@@ -21,6 +21,6 @@ def test_functions_are_listed_with_the_waits_that_every_event_of_a_name_is_compa
     some, none = {**shown, "waits_by_name": 12_000}, {**shown, "waits_by_name": None}
     assert "waits by name" in printed(function_table([some, none]))
     assert "12,000" in printed(function_table([some, none]))
-    assert "12,000 open waits are found by their event's name alone" in printed(function_lines(some))
+    assert "12,000 open waits are found by event name alone" in printed(function_lines(some))
     assert "waits by name" not in printed(function_table([none]))
     assert "open waits" not in printed(function_lines(none))

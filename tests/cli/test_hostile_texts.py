@@ -1,7 +1,7 @@
-"""Every command, and what `dev` prints, with texts from outside that would take over a terminal.
+"""Every command, and the output of `stepwell dev`, with texts from outside that could take over a terminal.
 
-The commands talk to a server through a proxy that makes every text of its answers hostile: so it does not matter which
-field a command prints.
+The commands call a server through a proxy that makes every text in the answers hostile, so it does not matter which
+fields a command prints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.servers import Api, Json, Server, dev, eventually, program, serve, wr
 HOSTILE = "[red]evil\x1b]52;c;cm0=\x07\x1b[2J\x1b[1A\x9b31m\x7f\u202e[link=http://x]y[/link][/red]\r\nerror: forged\n"
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _KEPT = {"status", "policy", "change", "decision", "type", "state", "level", "default"}
-"""Fields whose texts the commands know."""
+"""Fields whose values the commands interpret."""
 
 
 def assert_harmless(text: str, what: object) -> None:
@@ -107,7 +107,7 @@ def proxy(server: Server) -> Iterator[str]:
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The names of all commands that do something."""
+    """The paths of all commands, without groups."""
     command = command.load() if hasattr(command, "load") else command
     if not hasattr(command, "commands"):
         yield path
@@ -119,7 +119,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 def arguments(event: str, run: str, folder: Path) -> dict[tuple[str, ...], Sequence[str]]:
-    """Of commands that do nothing without any."""
+    """The arguments of commands that need some."""
     body = str(folder / "esc" / "stepwell.json")
     return {
         ("send",): ("x/esc", "--data", json.dumps({"m": HOSTILE})),
@@ -157,7 +157,7 @@ def arguments(event: str, run: str, folder: Path) -> dict[tuple[str, ...], Seque
     }
 
 
-def test_no_command_shows_a_text_as_it_came(
+def test_no_command_prints_control_characters_or_markup_from_outside(
     server: Server, proxy: str, http: Api, key: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ def test_no_command_shows_a_text_as_it_came(
         commands(typer.main.get_command(app)), key=lambda pair: (pair[-1:] in [(n,) for n in last], pair)
     ):
         if path in (("dev",), ("serve",)):
-            continue  # they stay; `dev` below
+            continue  # servers do not end; `dev` is tested below
         for more in ((), ("--json",)):
             env = {"STEPWELL_URL": proxy, "STEPWELL_KEY": key, "COLUMNS": "2000", "STEPWELL_ENV": ""}
             done = CliRunner().invoke(app, [*path, *given.get(path, ()), *more], env=env, input="")
@@ -208,7 +208,7 @@ def test_a_project_may_have_any_names(tmp_path: Path) -> None:
             assert_harmless(done.stdout + done.stderr, command)
 
 
-def test_what_dev_prints_is_harmless(folder: Path, tmp_path: Path) -> None:
+def test_the_output_of_dev_has_no_control_characters_from_outside(folder: Path, tmp_path: Path) -> None:
     (folder / "never" / "schemas").mkdir()
     log = tmp_path / "log"
     command = [sys.executable, "-m", "stepwell", "dev", folder, "--port", "0", "--db", tmp_path / "dev.db"]
@@ -224,7 +224,7 @@ def test_what_dev_prints_is_harmless(folder: Path, tmp_path: Path) -> None:
                 "data": {"m": HOSTILE},
                 "user": {"id": HOSTILE},
             }
-            sent["id"] = _UNSAFE.sub("", sent["id"])  # ids have no control characters, but may have markup
+            sent["id"] = _UNSAFE.sub("", sent["id"])  # ids cannot have control characters, but markup
             httpx.post(f"{url[1]}/e/x", content=json.dumps(sent)).raise_for_status()
             httpx.post(f"{url[1]}/webhooks/w", content=json.dumps({"kind": HOSTILE}))
             (folder / "fails" / "stepwell.json").write_text(json.dumps({"id": HOSTILE, HOSTILE: 1}))

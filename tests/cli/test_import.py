@@ -1,4 +1,4 @@
-"""`stepwell import`: lines of JSON as events, each accepted once however often the file is sent."""
+"""`stepwell import`: sends lines of JSON as events; each is accepted once, also if the file is sent again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(*arguments: object, code: int = 0, input: bytes | None = None) -> Result
 
 
 def events(url: str) -> list[Any]:
-    """The data of what was accepted, the oldest first."""
+    """The data of accepted events, oldest first."""
     return [event["data"] for event in httpx.get(f"{url}/v1/events?limit=1000").json()["data"]][::-1]
 
 
@@ -44,13 +44,13 @@ def write(path: Path, *lines: object) -> Path:
 
 
 def test_the_events_of_a_file_are_accepted_in_order_and_once(url: str, tmp_path: Path) -> None:
-    file = write(tmp_path / "a.ndjson", *GOOD, "", GOOD[0])  # an empty line, and one that says the same again
+    file = write(tmp_path / "a.ndjson", *GOOD, "", GOOD[0])  # an empty line, and a repeated line
     for _ in range(2):
         assert "sent 4 events" in run(file).stdout
     assert events(url) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
 
 
-def test_a_compressed_file_and_stdin_say_the_same(url: str, tmp_path: Path) -> None:
+def test_a_gzip_file_and_stdin_are_imported_like_a_plain_file(url: str, tmp_path: Path) -> None:
     file = write(tmp_path / "a.ndjson", *GOOD)
     packed = tmp_path / "a.ndjson.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
@@ -69,7 +69,7 @@ def test_a_line_that_is_wrong_is_named_and_the_others_are_sent(url: str, tmp_pat
     assert "line 3, /name: a name is needed" in run(file, code=1).stderr
 
 
-def test_what_only_the_server_refuses_is_named_with_its_line(url: str, tmp_path: Path) -> None:
+def test_errors_of_the_server_are_printed_with_the_line(url: str, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 1}}}
     body = {"name": "page/seen", "version": "1", "schema": schema, "policy": "reject"}
     httpx.post(f"{url}/v1/types", json=body).raise_for_status()
@@ -85,8 +85,8 @@ def test_strict_sends_nothing_if_a_line_is_wrong(url: str, tmp_path: Path) -> No
     assert len(events(url)) == 3
 
 
-def test_a_dry_run_only_looks(url: str, tmp_path: Path) -> None:
-    assert "3 events are right; nothing was sent" in run(write(tmp_path / "a.ndjson", *GOOD), "--dry-run").stdout
+def test_a_dry_run_sends_nothing(url: str, tmp_path: Path) -> None:
+    assert "3 events are valid; nothing was sent" in run(write(tmp_path / "a.ndjson", *GOOD), "--dry-run").stdout
     assert events(url) == []
 
 
@@ -98,5 +98,5 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
     assert "cannot read" in run(file, code=2).stderr
 
 
-def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_rate_is_refused(tmp_path: Path) -> None:
     assert "--rate" in run(tmp_path / "a", "--rate", "fast", code=2).stderr

@@ -1,4 +1,4 @@
-"""`stepwell init`: every template makes a function that runs at once, and nothing is overwritten."""
+"""`stepwell init`: every template creates a function that runs at once, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def made(*words: object) -> Any:
 
 @pytest.mark.parametrize("definition", ["stepwell.json", "stepwell.yaml"])
 @pytest.mark.parametrize("template", list(Template))
-def test_what_init_makes_is_valid(template: Template, definition: str, tmp_path: Path) -> None:
+def test_a_new_function_is_valid(template: Template, definition: str, tmp_path: Path) -> None:
     folder = tmp_path / "function"
     options = ["--yaml"] if definition.endswith("yaml") else []
     answer = made("Send a Mél!", "-t", template, "--event", "mail/wanted", "--path", folder, *options)
@@ -47,7 +47,7 @@ def test_what_init_makes_is_valid(template: Template, definition: str, tmp_path:
 
 
 @pytest.mark.parametrize("template", list(Template))
-def test_what_init_makes_runs_at_once(template: Template, tmp_path: Path) -> None:
+def test_a_new_function_runs_at_once(template: Template, tmp_path: Path) -> None:
     if template is Template.NODE and shutil.which("node") is None:
         pytest.skip("node is not installed")
     made("greeter", "-t", template, "--path", tmp_path / "f")
@@ -56,7 +56,7 @@ def test_what_init_makes_runs_at_once(template: Template, tmp_path: Path) -> Non
     assert orjson.loads(result.stdout)["output"] == {"hello": {"hello": "world"}}
 
 
-def test_init_needs_no_answers_where_nobody_can_give_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_does_not_ask_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = stepwell("init")
     assert result.exit_code == 0
@@ -66,16 +66,16 @@ def test_init_needs_no_answers_where_nobody_can_give_any(tmp_path: Path, monkeyp
 
 
 def test_init_asks_at_a_terminal(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    os.write(ours, b"Say hello\nperl\nsh\n\n")  # perl is no template: it asks again
+    controller, terminal = pty.openpty()
+    os.write(controller, b"Say hello\nperl\nsh\n\n")  # perl is not a template, so the command asks again
     result = subprocess.run(
         [sys.executable, "-c", "from stepwell.cli.main import main; main()", "init", "--json"],
-        cwd=tmp_path, stdin=theirs, capture_output=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path, stdin=terminal, capture_output=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-    os.close(ours)
-    os.close(theirs)
+    os.close(controller)
+    os.close(terminal)
     assert result.returncode == 0, result.stderr
-    assert b"'perl' is none of these" in result.stderr
+    assert b"'perl' is not one of these" in result.stderr
     assert orjson.loads(result.stdout)["id"] == "say-hello"
     function = load(tmp_path / "say-hello")
     assert function.commands == {"hello": ("sh", "main.sh")}
@@ -89,7 +89,7 @@ def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     result = stepwell("init", "hello", "-t", "python", "--path", tmp_path)
     assert result.exit_code == 1
-    assert f"{there} is there already" in result.output
+    assert f"{there} already exists" in result.output
     assert (sorted(tmp_path.rglob("*")), (tmp_path / there).read_text()) == (before, "mine")
 
 
@@ -102,21 +102,23 @@ def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["!!!"], "no id can be made from the name '!!!'"),
+        (["!!!"], "the name '!!!' has no letters or digits"),
         (["hello", "--event", "a*b"], "'a*b' has a `*` before the end"),
         (["hello", "--event", "x" * 257], "event is longer than 256 characters"),
         (["x" * 257], "name is longer than 256 characters"),
         (["hello", "--template", "perl"], "perl"),
     ],
 )
-def test_what_makes_no_function_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+def test_arguments_that_do_not_make_a_valid_function_are_refused(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
     result = stepwell("init", *words, "--path", tmp_path / "new")
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_for_people(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = stepwell("init", "hello", "--path", tmp_path / "file")
     assert result.exit_code == 1
@@ -139,7 +141,7 @@ def test_editors_find_the_schema_that_the_definition_names(tmp_path: Path) -> No
     first, *_ = (tmp_path / "yaml" / "stepwell.yaml").read_text().splitlines()
     _, named = first.split("# yaml-language-server: $schema=")
     assert orjson.loads((tmp_path / "yaml" / named).read_bytes()) == schema
-    assert stepwell("validate", tmp_path).exit_code == 1  # two of one id, and nothing else
+    assert stepwell("validate", tmp_path).exit_code == 1  # only because two definitions have the same id
     assert stepwell("validate", tmp_path / "yaml").stderr == ""
 
 

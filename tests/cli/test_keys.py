@@ -1,4 +1,4 @@
-"""`stepwell keys`: the one command that opens the database itself."""
+"""`stepwell keys`, which opens the database directly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_list_holds_every_key(tmp_path: Path) -> None:
     assert sorted(key["id"] for key in data("list", "--db", tmp_path / "db")) == sorted(ids)
 
 
-def test_a_revoked_key_opens_nothing_and_stays_in_the_list(tmp_path: Path) -> None:
+def test_a_revoked_key_is_refused_and_stays_in_the_list(tmp_path: Path) -> None:
     db = tmp_path / "db"
     made, other = data("create", "--db", db), data("create", "--db", db)
     assert data("revoke", made["id"], "--db", db) == {"id": made["id"], "revoked": True}
@@ -66,7 +66,7 @@ def test_a_revoked_key_opens_nothing_and_stays_in_the_list(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("key", ["nothing", "", "' OR 1=1 --"])
-def test_a_key_that_is_not_there_cannot_be_revoked(tmp_path: Path, key: str) -> None:
+def test_an_unknown_key_cannot_be_revoked(tmp_path: Path, key: str) -> None:
     made = data("create", "--db", tmp_path / "db")
     for which in (key, made["key"]):
         result = keys("revoke", "--db", tmp_path / "db", "--", which)
@@ -75,13 +75,13 @@ def test_a_key_that_is_not_there_cannot_be_revoked(tmp_path: Path, key: str) -> 
     assert scope_of(tmp_path / "db", made["key"]) is KeyScope.SEND
 
 
-def test_a_key_is_revoked_once(tmp_path: Path) -> None:
+def test_a_key_can_be_revoked_only_once(tmp_path: Path) -> None:
     made = data("create", "--db", tmp_path / "db")
     assert keys("revoke", made["id"], "--db", tmp_path / "db").exit_code == 0
     assert keys("revoke", made["id"], "--db", tmp_path / "db").exit_code == 1
 
 
-def test_a_database_that_is_not_there_is_not_made_by_a_list(tmp_path: Path) -> None:
+def test_listing_keys_does_not_create_a_missing_database(tmp_path: Path) -> None:
     for arguments in (("list",), ("revoke", "x")):
         result = keys(*arguments, "--db", tmp_path / "missing")
         assert result.exit_code == 2
@@ -89,7 +89,7 @@ def test_a_database_that_is_not_there_is_not_made_by_a_list(tmp_path: Path) -> N
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_file_that_is_no_database_is_an_error_and_no_crash(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 1000)
     for arguments in (("create",), ("list",), ("revoke", "x")):
         result = keys(*arguments, "--db", tmp_path / "text")

@@ -1,4 +1,4 @@
-"""Values that stay where they are."""
+"""`--redact`: values that are not copied to another server."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from stepwell.cli.replay.redact import read_paths, redact
         ("data.ä.名", {"ä": {"名": 1}}, {"ä": {"名": "[redacted]"}}),
     ],
 )
-def test_what_a_path_leads_to_is_replaced(path: str, data: Any, after: Any) -> None:
+def test_the_values_at_the_paths_are_replaced(path: str, data: Any, after: Any) -> None:
     event = {"data": data, "user": {"a": 1}}
     redact(event, read_paths([path]))
     assert event == {"data": after, "user": {"a": 1}}
 
 
-def test_paths_may_stand_in_one_text_or_in_several() -> None:
+def test_paths_can_be_given_in_one_option_or_several() -> None:
     assert read_paths(["data.a, user.email", "data.b.*"]) == [("data", "a"), ("user", "email"), ("data", "b", "*")]
 
 
 @pytest.mark.parametrize("path", ["data", "name", "event.data.a", "data.", "data..a", ".data.a", "id", "*"])
-def test_what_is_no_path_into_an_event_is_refused_in_words(path: str) -> None:
+def test_an_invalid_path_is_refused_with_an_example(path: str) -> None:
     with pytest.raises(ValueError, match="write one like data"):
         read_paths([path])

@@ -1,4 +1,4 @@
-"""`stepwell replay` and `run --replay`, as somebody at a terminal, or a script, meets them."""
+"""`stepwell replay` and `stepwell run --replay`: output for people, JSON, exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def http(server: Server) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def sent(http: Api) -> list[str]:
-    """Events whose runs have ended."""
+    """Sends events and waits until their runs have ended."""
     ids = [http.send("go", data={"n": n, "card": {"number": "4242"}}, user={"id": f"u{n % 2}"}) for n in range(6)]
     eventually(lambda: all(run["status"] == "completed" for name in ids for run in http.runs_of(name)))
     return ids
@@ -61,11 +61,11 @@ def data(result: Any) -> Any:
 
 
 def runs_of(http: Api, replay: str) -> list[dict[str, Any]]:
-    """Oldest first."""
+    """The listed events, oldest first."""
     return list(reversed(http.get("/v1/runs", replay=replay, limit=1000)["data"]))
 
 
-def test_a_replay_says_what_it_started_and_its_runs_are_found(command: Command, http: Api, sent: list[str]) -> None:
+def test_a_replay_prints_the_started_runs_which_can_be_listed(command: Command, http: Api, sent: list[str]) -> None:
     value = data(command("replay", "--function", "one", "--rate", "1000/s", "--json"))
     assert {**value, "replay": ""} == {
         "replay": "", "function": "one", "version": 1, "events": 6, "started": 6, "already": 0, "unknown": 0,
@@ -86,43 +86,45 @@ def test_a_dry_run_shows_the_events_and_starts_nothing(command: Command, http: A
     assert len(http.get("/v1/runs", limit=1000)["data"]) == before
 
 
-def test_where_nothing_is_meant_nothing_is_done(command: Command, sent: list[str]) -> None:
-    assert "no stored event is meant" in command("replay", "--function", "one", "--until", "3d").stdout
+def test_a_replay_without_matching_events_does_nothing(command: Command, sent: list[str]) -> None:
+    assert "no stored event matches" in command("replay", "--function", "one", "--until", "3d").stdout
     result = command("replay", "--function", "one", "--where", "data.missing > 1")
-    assert (result.exit_code, "no stored event is meant" in result.stdout) == (0, True)
-    assert '--where had no value for 6 events, as for the newest: there is no key "missing"' in result.stderr
+    assert (result.exit_code, "no stored event matches" in result.stdout) == (0, True)
+    assert '--where failed for 6 events; the error for the newest: there is no key "missing"' in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "name the one function"),
+        ([], "no function is given"),
         (["--function", "nobody"], "there is no function 'nobody'"),
         (["--function", "one", "--where", "data.n >"], "--where, column"),
-        (["--function", "one", "--status", "broken"], "it is one of running, completed, failed, cancelled"),
-        (["--function", "one", "--rate", "fast"], "is no rate; write one like 50/s"),
-        (["--function", "one", "--since", "yesterday"], "--since 'yesterday' is no time"),
-        (["--function", "one", "--redact", "name"], "is no path into an event"),
-        (["--function", "one", "--redact", "data.card"], "--redact is for events that go to another server"),
+        (["--function", "one", "--status", "broken"], "use one of running, completed, failed, cancelled"),
+        (["--function", "one", "--rate", "fast"], "is not a rate; write one like 50/s"),
+        (["--function", "one", "--since", "yesterday"], "--since 'yesterday' is not a time"),
+        (["--function", "one", "--redact", "name"], "is not a path into an event"),
+        (["--function", "one", "--redact", "data.card"], "--redact needs two servers"),
         (["--function", "one", "--version", "7", "--yes"], "has no version 7; it has 1"),
         (
             ["--function", "one", "--from", "http://a", "--from-env", "b"],
-            "by its URL or by its environment, not by both",
+            "by URL or by environment, not by both",
         ),
-        (["--resume", "nobody"], "There is no interrupted replay of this id here"),
-        (["--resume", "x", "--function", "one"], "of the other options it takes --rate, --yes and --json"),
+        (["--resume", "nobody"], "this machine has no interrupted replay with this id"),
+        (["--resume", "x", "--function", "one"], "can only be combined with --rate, --yes and --json"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(command: Command, sent: list[str], arguments: list[str], says: str) -> None:
+def test_wrong_options_are_refused_with_a_reason(
+    command: Command, sent: list[str], arguments: list[str], says: str
+) -> None:
     result = command("replay", *arguments)
     assert result.exit_code in (1, 2)
     assert says in result.stderr
 
 
-def test_an_unreachable_server_is_waited_for_and_the_replay_can_go_on(
+def test_a_replay_waits_for_an_unreachable_server_and_can_be_resumed(
     command: Command, sent: list[str], monkeypatch: pytest.MonkeyPatch, http: Api, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("stepwell.cli.replay.command._PATIENCE_S", 0.0)
+    monkeypatch.setattr("stepwell.cli.replay.command._RETRY_FOR_S", 0.0)
     failed = command(
         "replay", "--function", "one", "--version", "1", "--from", "http://127.0.0.1:1", "--to", http_url(http)
     )
@@ -151,9 +153,9 @@ def test_events_are_pulled_from_one_server_into_another(
         assert (event["data"], event["replay"]) == ({"n": 5, "card": {"number": "[redacted]"}}, value["replay"])
         assert {run["function_id"] for run in there.get("/v1/runs")["data"]} == {"one"}
         again = data(command("replay", "--function", "two", "--json", STEPWELL_URL=home.url))
-        assert again["started"] == 2  # what was pulled once can be replayed there
+        assert again["started"] == 2  # copied events can be replayed on the second server
         shown = command("events", "show", sent[5], STEPWELL_URL=home.url).stdout
-        assert "of another server" in shown
+        assert "from another server" in shown
 
 
 def test_a_stored_event_runs_once_on_the_local_code(command: Command, folder: Path, sent: list[str], http: Api) -> None:

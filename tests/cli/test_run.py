@@ -1,4 +1,4 @@
-"""`stepwell run`: a function once, without a server."""
+"""`stepwell run`: runs a function once, without a server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def data(*arguments: str | Path, input: str | None = None, code: int = 0) -> Any
 
 @pytest.fixture
 def saying(tmp_path: Path) -> Path:
-    """A function whose output is its input."""
+    """A function whose output is the step's input."""
     folder = write_function(tmp_path / "f", "f", {"event": "go", "expression": "data.n != 5"}, a=SAY_EVENT)
     (folder / "say.sh").write_text('echo "$1"')
     return folder
@@ -54,7 +54,7 @@ def test_it_needs_no_event(saying: Path) -> None:
     assert data(folder)["status"] == "completed"
 
 
-def test_it_says_what_has_an_effect_only_on_aws(tmp_path: Path) -> None:
+def test_it_warns_of_fields_that_have_an_effect_only_on_aws(tmp_path: Path) -> None:
     step = program("echo 1")
     layer = "arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"
     step["runtime"] |= {"vpc": True, "layers": [layer], "tracing": True, "ephemeral_storage": 1024}
@@ -78,7 +78,7 @@ def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Pa
      ('[{"name": "a"}, {"name": "b"}]', "one event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"),
      ('{"name": "go", "x": 1}', "/x"), ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
 )  # fmt: skip
-def test_an_event_that_is_none_is_wrong_usage(saying: Path, event: str, says: str) -> None:
+def test_an_invalid_event_is_wrong_usage(saying: Path, event: str, says: str) -> None:
     for option in ("--event", "--then"):
         other = () if option == "--event" else ("--event", '{"name": "go", "data": {"n": 1}}')
         if option == "--then":
@@ -89,7 +89,7 @@ def test_an_event_that_is_none_is_wrong_usage(saying: Path, event: str, says: st
         assert "Traceback" not in result.output
 
 
-def test_an_event_that_does_not_start_it_is_told_why(saying: Path) -> None:
+def test_the_reason_is_printed_if_the_event_does_not_start_the_function(saying: Path) -> None:
     for event, why in (
         ('{"name": "go", "data": {"n": 5}}', "data.n != 5"),
         ('{"name": "go"}', "data.n != 5"),
@@ -142,7 +142,7 @@ def test_real_time_is_real(tmp_path: Path) -> None:
     assert 0.3 <= took.total_seconds() < 5
 
 
-def test_then_feeds_its_waits_in_their_order(saying: Path) -> None:
+def test_then_sends_events_to_waits_in_order(saying: Path) -> None:
     first = {**SAY_EVENT, "after": [{"step": "$trigger", "async": PAID}]}
     second = {**SAY_EVENT, "after": [{"step": "a", "async": {**PAID, "event": "shipped"}}]}
     write_function(saying, "f", "go", a=first, b=second)
@@ -152,7 +152,7 @@ def test_then_feeds_its_waits_in_their_order(saying: Path) -> None:
     assert ended["output"]["b"]["steps"]["a"]["async"]["data"]["n"] == 1
 
 
-def test_an_event_that_no_wait_was_left_for_is_told(saying: Path) -> None:
+def test_a_then_event_that_is_not_sent_is_reported(saying: Path) -> None:
     result = run(saying, "--event", '{"name": "go", "data": {"n": 1}}', "--then", '{"name": "late"}')
     assert result.exit_code == 0
     assert "late" in result.stderr
@@ -164,7 +164,7 @@ def test_a_cron_function_gets_its_tick(saying: Path) -> None:
     assert (event["name"], event["data"]["cron"]) == ("stepwell/scheduled.timer", "0 9 * * 1")
 
 
-def test_what_cannot_be_loaded_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_definition_that_does_not_load_is_reported_with_the_place(tmp_path: Path) -> None:
     (tmp_path / "stepwell.json").write_text('{"id": "f"')
     for path, says in (
         (tmp_path, "stepwell.json:1:"),
@@ -184,7 +184,7 @@ def test_a_step_this_machine_cannot_run_is_named(tmp_path: Path) -> None:
     assert "step a" in result.stderr
 
 
-def test_a_function_on_the_engines_own_events_runs_on_one_that_is_given(tmp_path: Path) -> None:
+def test_a_function_with_an_engine_event_as_trigger_runs_on_a_given_event(tmp_path: Path) -> None:
     write_function(tmp_path, "f", "stepwell/run.failed", a=program("echo 1"))
     event = {"name": "stepwell/run.failed", "data": {"run_id": "r"}}
     assert data("--event", json.dumps(event), tmp_path)["status"] == "completed"
@@ -203,20 +203,20 @@ def asking(tmp_path: Path) -> Path:
     return write_function(tmp_path / "f", ask=ASKS, yes=yes, no=no)
 
 
-def test_what_is_asked_is_decided_by_options(asking: Path) -> None:
+def test_options_decide_approvals(asking: Path) -> None:
     event = ("--event", '{"name": "go", "data": {"n": 7}}')
     assert data(asking, *event, "--approve", "ask")["output"] == {"yes": "paid"}
     assert data(asking, *event, "--decline", "ask")["output"] == {"no": "kept"}
 
 
-def test_without_a_terminal_nobody_decides_and_it_says_what_to_do(asking: Path) -> None:
+def test_without_a_terminal_an_approval_times_out_with_advice(asking: Path) -> None:
     result = run("--json", asking, "--event", '{"name": "go", "data": {"n": 7}}')
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["kind"] == "approval_timeout"
-    assert "give --approve ask or --decline ask" in result.stderr
+    assert "pass --approve ask or --decline ask" in result.stderr
 
 
-def test_what_cannot_be_written_asks_nobody_and_says_why(asking: Path) -> None:
+def test_an_approval_whose_message_fails_is_reported(asking: Path) -> None:
     result = run(asking, "--approve", "ask")
     assert result.exit_code == 1
     assert "message_failed" in result.stdout
@@ -236,9 +236,9 @@ def test_a_condition_without_a_value_fails_the_run_and_is_shown(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(("--approve", "yes"), "there is ask"), (("--approve", "ask", "--decline", "ask"), "not both")],
+    [(("--approve", "yes"), "it has ask"), (("--approve", "ask", "--decline", "ask"), "not both")],
 )
-def test_a_decision_on_nothing_is_wrong_usage(asking: Path, options: tuple[str, ...], says: str) -> None:
+def test_a_decision_on_another_step_is_wrong_usage(asking: Path, options: tuple[str, ...], says: str) -> None:
     result = run(asking, *options)
     assert result.exit_code == 2
     assert says in result.stderr
@@ -246,21 +246,21 @@ def test_a_decision_on_nothing_is_wrong_usage(asking: Path, options: tuple[str, 
 
 @pytest.mark.parametrize(("keys", "ended"), [(b"y\rfine\r", "paid"), (b"n\r\r", "kept")])
 def test_at_a_terminal_it_asks(asking: Path, keys: bytes, ended: str) -> None:
-    terminal, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "stepwell", "run", str(asking), "--event", '{"name": "go", "data": {"n": 7}}']
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, "COLUMNS": "200"}
     )
-    os.close(theirs)
+    os.close(terminal)
     shown = b""
     for prompt, answer in zip((b"approve? [y/N]:", b"comment"), keys.splitlines(keepends=True), strict=True):
         while prompt not in shown:
-            shown += os.read(terminal, 1000)
-        os.write(terminal, answer)
+            shown += os.read(controller, 1000)
+        os.write(controller, answer)
     with suppress(OSError):  # the other end is closed
-        while piece := os.read(terminal, 1000):
+        while piece := os.read(controller, 1000):
             shown += piece
-    os.close(terminal)
+    os.close(controller)
     assert process.wait(20) == 0
     assert b"Pay 7?" in shown
     assert f'"{ended}"'.encode() in shown

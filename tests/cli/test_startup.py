@@ -1,4 +1,4 @@
-"""How much is imported before a command does anything: by modules, since times differ from machine to machine."""
+"""The modules that commands import at the start. Modules are checked, because times depend on the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print("modules:", *sys.modules)
 
 
 def imported(*arguments: str) -> set[str]:
-    """The modules that a command imports, with all packages that these are in."""
+    """The modules that a command imports, and the packages that contain them."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         env={"STEPWELL_URL": "http://127.0.0.1:9", "PATH": ""},
@@ -42,12 +42,12 @@ def test_help_imports_none_of_the_commands(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "show", "x"], ["events"], ["functions"], ["send", "x"]])
-def test_a_command_that_asks_a_server_imports_none(arguments: list[str]) -> None:
+def test_a_command_that_calls_a_server_does_not_import_the_server(arguments: list[str]) -> None:
     assert not imported(*arguments) & (SERVERS | LIBRARIES | OURS)
 
 
-def test_a_server_imports_nothing_that_its_functions_do_not_need(tmp_path: Path) -> None:
-    """What only files for git, `.env`, types and http steps need."""
+def test_a_server_imports_only_what_the_functions_need(tmp_path: Path) -> None:
+    """Modules that only files for git, `.env`, types and http steps need are not imported."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys, stepwell.dev.server, stepwell.local.serve; print(*sys.modules)"],
         cwd=tmp_path,

@@ -1,5 +1,5 @@
-"""What a push checks before anything becomes live: type versions that make senders wrong, and expressions that do not
-fit their types; and the ways back."""
+"""The checks of a push before anything becomes live: breaking type versions, and expressions that do not fit their
+types; and the ways back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(tmp_path: Path, key: str) -> Iterator[Server]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A function `pay` that starts on order/placed; types of events stand beside it."""
+    """A function `pay` with the trigger order/placed, and event types next to it."""
     return write(tmp_path / "f" / "pay", "echo 1")
 
 
@@ -51,7 +51,9 @@ def versions(command: Command) -> list[int]:
     return [item["version"] for item in command("versions", "pay", "--json")]
 
 
-def test_a_push_that_would_make_senders_wrong_is_refused_as_a_whole(folder: Path, command: Command, http: Api) -> None:
+def test_a_push_that_would_reject_events_of_today_is_refused_as_a_whole(
+    folder: Path, command: Command, http: Api
+) -> None:
     write_type(folder, "1", NUMBER | REJECT)
     command("push", folder)
     file = write_type(folder, "2", TEXT | REJECT)
@@ -68,7 +70,7 @@ def test_a_push_that_would_make_senders_wrong_is_refused_as_a_whole(folder: Path
     assert is_accepted(http, total=5)
 
 
-def test_who_means_it_can_break_and_go_back(folder: Path, command: Command, http: Api) -> None:
+def test_a_breaking_type_can_be_pushed_and_the_default_set_back(folder: Path, command: Command, http: Api) -> None:
     write_type(folder, "1", NUMBER | REJECT)
     command("push", folder)
     write_type(folder, "2", TEXT | REJECT)
@@ -76,29 +78,29 @@ def test_who_means_it_can_break_and_go_back(folder: Path, command: Command, http
     assert "breaks 1" in command("push", folder, "--breaking")
     assert not is_accepted(http, total=5)
     words = command("rollback", "pay")
-    assert "order/placed 2 came later than v1, and still counts for events without `v`" in words
+    assert "type order/placed 2 is newer than v1, and still the default for events without `v`" in words
     assert "stepwell types default order/placed 1" in words
-    assert "1 counts for events without `v`" in command("types", "default", "order/placed", "1")
+    assert "1 is the default for events without `v`" in command("types", "default", "order/placed", "1")
     assert is_accepted(http, total=5)
     assert command("rollback", "pay", "--to", "2", "--json")["types"] == []
     assert command("types", "default", "order/placed", "--newest", "--json")["default"] == "2"
     assert not is_accepted(http, total=5)
     words = command("types", "remove", "order/placed", "2")
     assert "removed order/placed 2" in words
-    assert "1 counts for events without `v`" in words
+    assert "1 is the default for events without `v`" in words
     assert is_accepted(http, total=5)
     assert "order/placed 2 breaks 1" in command("push", folder, code=1)
     assert command("types", "remove", "order/placed", "1", "--json")["default"] is None
 
 
-def test_a_version_that_says_what_becomes_of_todays_events_or_is_not_the_default_is_taken(
+def test_a_breaking_version_with_a_policy_or_that_is_not_the_default_is_accepted(
     folder: Path, command: Command, http: Api
 ) -> None:
     write_type(folder, "1", NUMBER | REJECT)
     command("push", folder)
     command("types", "default", "order/placed", "1")
     write_type(folder, "2", TEXT | REJECT)
-    assert "1 still counts for events without `v`" in command("push", folder)
+    assert "1 stays the default for events without `v`" in command("push", folder)
     assert is_accepted(http, total=5)
     command("types", "default", "order/placed", "--newest")
     write_type(folder, "3", NUMBER | {"x-stepwell-policy": "warn"})
@@ -106,20 +108,20 @@ def test_a_version_that_says_what_becomes_of_todays_events_or_is_not_the_default
     assert is_accepted(http, total="5")
 
 
-def test_what_cannot_be_removed_or_chosen_is_said_in_words(folder: Path, command: Command) -> None:
+def test_versions_that_cannot_be_removed_or_chosen_are_refused_with_a_reason(folder: Path, command: Command) -> None:
     write_type(folder, "1", NUMBER)
     write_type(folder, "2", NUMBER)
     command("push", folder)
     assert "has no version '3'" in command("types", "remove", "order/placed", "3", code=1)
     assert "no type is registered for 'order/payed'" in command("types", "remove", "order/payed", "1", code=1)
     assert "has no version '3'" in command("types", "default", "order/placed", "3", code=1)
-    assert "name a version, or give --newest" in command("types", "default", "order/placed", code=2)
+    assert "name a version, or pass --newest" in command("types", "default", "order/placed", code=2)
     command("types", "default", "order/placed", "1")
     words = command("types", "remove", "order/placed", "1", code=1)
     assert "stepwell types default order/placed 2" in words
 
 
-def test_a_type_that_a_trigger_carries_is_held_to_the_same(tmp_path: Path, command: Command) -> None:
+def test_the_same_checks_apply_to_a_type_in_a_trigger(tmp_path: Path, command: Command) -> None:
     def carried(schema: Json) -> Path:
         trigger = {"event": "order/placed", "definition": {"def": schema}}
         return write_function(tmp_path / "f", "pay", trigger)
@@ -132,7 +134,7 @@ def test_a_type_that_a_trigger_carries_is_held_to_the_same(tmp_path: Path, comma
     command("push", carried(TEXT), "--breaking")
 
 
-def test_expressions_are_held_against_the_types_that_the_server_has(folder: Path, command: Command, http: Api) -> None:
+def test_expressions_are_checked_against_the_types_of_the_server(folder: Path, command: Command, http: Api) -> None:
     file = write_type(folder, "1", NUMBER)
     command("push", folder)
     file.unlink()
@@ -143,7 +145,7 @@ def test_expressions_are_held_against_the_types_that_the_server_has(folder: Path
     assert "--no-check" in words
     assert versions(command) == [1]
     command("types", "policy", "order/placed", "off")
-    assert "did you mean `total`?" in command("push", folder)  # a warning: nobody holds events against it
+    assert "did you mean `total`?" in command("push", folder)  # only a warning, because the type's policy is off
     command("types", "policy", "order/placed", "warn")
     write(folder, "echo 3", "event.data.totl > 1.0")
     command("push", folder, code=1)
@@ -151,7 +153,7 @@ def test_expressions_are_held_against_the_types_that_the_server_has(folder: Path
     assert versions(command) == [3, 2, 1]
 
 
-def test_the_version_that_counts_is_the_one_that_expressions_must_fit(folder: Path, command: Command) -> None:
+def test_expressions_must_fit_the_default_version(folder: Path, command: Command) -> None:
     renamed = {"type": "object", "properties": {"sum": {"type": "number"}}}
     write_type(folder, "1", NUMBER)
     command("push", folder)
@@ -169,7 +171,7 @@ def test_the_version_that_counts_is_the_one_that_expressions_must_fit(folder: Pa
     assert "no field `totale`" in command("push", folder, code=1)
 
 
-def test_a_server_that_is_started_again_does_not_make_its_senders_wrong(tmp_path: Path, key: str) -> None:
+def test_a_restarted_server_does_not_reject_events_of_today(tmp_path: Path, key: str) -> None:
     folder = write(tmp_path / "f" / "pay", "echo 1")
     write_type(folder, "1", NUMBER | REJECT)
     with serve(tmp_path / "f", tmp_path / "db") as server:

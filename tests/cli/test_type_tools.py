@@ -1,4 +1,4 @@
-"""`stepwell types check|diff|infer|generate`, and the event that `run` makes from a schema."""
+"""`stepwell types check|diff|infer|generate`, and the event that `stepwell run` generates from a schema."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_amount(of: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A function that is right, and the type of its event."""
+    """A valid function, and the type of the event that starts it."""
     trigger = {"event": "order/placed", "expression": "event.data.amount > 10 && has(event.data.coupon)"}
     write_function(tmp_path / "welcome", "welcome", trigger)
     write(tmp_path / "schemas" / "order" / "placed.2026-11-23.1.schema.json", ORDER)
@@ -59,7 +59,7 @@ def project(tmp_path: Path) -> Path:
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_right_is_said_to_be_so(project: Path) -> None:
+def test_valid_files_are_reported_as_ok(project: Path) -> None:
     result = types("check", project)
     assert (result.exit_code, result.stderr) == (0, "")
     assert "welcome" in result.stdout
@@ -97,14 +97,14 @@ def test_a_breaking_change_is_found_with_the_functions_it_affects(project: Path)
     line = next(i for i, text in enumerate(file.read_text().splitlines(), 1) if '"amount": {' in text) + 1
     expected = "order/placed 2026-11-23.2 breaks 2026-11-23.1: `amount` was number, is string now; affects welcome"
     assert f"{file}:{line}:4: {expected}\n" in result.stderr
-    assert "a string, with 10, a number" in result.stderr, "its expression is no longer right either"
+    assert "a string, with 10, a number" in result.stderr, "the expression is wrong now too"
     write_function(project / "welcome", "welcome", "order/placed")
     allowed = types("check", project, "--allow-breaking")
     assert allowed.exit_code == 0
     assert "breaks 2026-11-23.1" in allowed.stderr
 
 
-def test_a_new_field_that_nobody_must_send_breaks_nothing(project: Path) -> None:
+def test_a_new_optional_field_breaks_nothing(project: Path) -> None:
     new = {**ORDER, "properties": {**ORDER["properties"], "note": {"type": "string"}}}
     write(project / "schemas" / "order" / "placed.2026-11-23.2.schema.json", new)
     assert types("check", project).exit_code == 0
@@ -117,13 +117,13 @@ def test_an_optional_field_without_has_is_a_warning(project: Path) -> None:
     assert "has(event.data.coupon)" in json.loads(result.stdout)["warnings"][0]["message"]
 
 
-def test_a_triggers_own_type_counts(tmp_path: Path) -> None:
+def test_the_type_in_a_trigger_is_checked(tmp_path: Path) -> None:
     trigger = {"event": "a", "expression": "event.data.ammount > 1", "definition": {"def": ORDER}}
     write_function(tmp_path, "f", trigger)
     assert "did you mean `amount`?" in types("check", tmp_path).stderr
 
 
-def test_a_broken_schema_is_told_and_no_network_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_schema_is_reported_and_no_network_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any, **__: Any) -> Any:
         raise AssertionError("something connected")
 
@@ -137,7 +137,7 @@ def test_a_broken_schema_is_told_and_no_network_is_used(project: Path, monkeypat
 # --- diff ------------------------------------------------------------------------------------------------------------
 
 
-def test_diff_says_what_breaks_in_both_directions(tmp_path: Path) -> None:
+def test_diff_prints_breaks_in_both_directions(tmp_path: Path) -> None:
     old, new = write(tmp_path / "a.json", ORDER), write(tmp_path / "b.json", with_amount({"type": "string"}))
     result = types("diff", old, new)
     assert result.exit_code == 1
@@ -180,9 +180,9 @@ def test_infer_describes_the_events_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", ":1: is not JSON"), ("3", ":1: is no event"), ('{"name": "a", "data": 3}', ":1: data is a JSON object")],
+    [("{", ":1: not JSON"), ("3", ":1: not an event"), ('{"name": "a", "data": 3}', ":1: data must be a JSON object")],
 )
-def test_infer_names_the_line_that_is_no_event(tmp_path: Path, line: str, message: str) -> None:
+def test_infer_names_the_line_that_is_not_an_event(tmp_path: Path, line: str, message: str) -> None:
     result = types("infer", write(tmp_path / "e.ndjson", line))
     assert result.exit_code == 1
     assert message in result.stderr
@@ -233,14 +233,14 @@ def test_generate_calls_the_tool_and_says_how_to_get_it(
 # --- run -------------------------------------------------------------------------------------------------------------
 
 
-def test_run_makes_an_event_from_the_schema_and_makes_it_again_by_its_seed(project: Path) -> None:
+def test_run_generates_an_event_from_the_schema_and_repeats_it_with_the_seed(project: Path) -> None:
     (project / "welcome" / "step.sh").write_text("#!/bin/sh\ncat\n")
     trigger = {"event": "order/placed", "expression": "event.data.amount > 10 && event.data.plan == 'pro'"}
     echo = {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh", "step.sh"]}}
     write_function(project / "welcome", "welcome", trigger, a=echo)
     first = run("run", project / "welcome", "--seed", "7", "--json")
     assert first.exit_code == 0, first.stderr
-    assert "--seed 7 makes it again" in first.stderr
+    assert "--seed 7 generates it again" in first.stderr
     data = json.loads(first.stdout)["steps"]["a"]["output"]["event"]["data"]
     assert (data["plan"], data["amount"] > 10, data["order_id"][:2]) == ("pro", True, "o-")
     again = run("run", project / "welcome", "--seed", "7", "--json")
@@ -275,7 +275,7 @@ def test_check_and_diff_compare_with_the_types_of_a_server(server: Server, tmp_p
     file = write(tmp_path / "schemas" / "order" / "shipped.1.schema.json", with_amount({"type": "string"}))
     result = types("check", tmp_path, "--registry", **env)
     assert result.exit_code == 1
-    assert "breaks 1: `amount` was number, is string now; give it a new version" in result.stderr
+    assert "breaks 1: `amount` was number, is string now; give the schema a new version" in result.stderr
     file.rename(file.with_name("shipped.2.schema.json"))
     renamed = types("check", tmp_path, "--registry", **env)
     assert "order/shipped 2 breaks 1: `amount` was number" in renamed.stderr

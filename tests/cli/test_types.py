@@ -1,4 +1,4 @@
-"""`stepwell types`, and what servers say of types: as somebody at a terminal meets them."""
+"""`stepwell types` with real servers, and what servers print about types."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ok(server: Server, *arguments: str | Path) -> str:
     return str(result.stdout)
 
 
-def test_a_server_registers_what_it_finds_and_says_which_expressions_are_wrong(server: Server) -> None:
+def test_a_server_registers_types_and_prints_wrong_expressions(server: Server) -> None:
     line = server.line(lambda line: line["kind"] == "type")
     assert (line["name"], line["version"], line["change"], line["policy"]) == ("order/placed", "1", "created", "warn")
     assert "ammount" in server.line(lambda line: line["kind"] == "warning")["message"]
@@ -70,12 +70,14 @@ def test_types_are_listed_shown_and_given_a_policy(server: Server) -> None:
     assert "invalid /data/amount" in ok(server, "events", "show", line["id"])
 
 
-def test_what_becomes_of_unknown_types_is_said_and_shown(server: Server) -> None:
+def test_the_policy_for_unknown_types_is_set_and_shown(server: Server) -> None:
     assert ok(server, "types", "unknown", "warn") == "events of unknown types: warn\n"
     assert json.loads(ok(server, "types", "unknown", "off", "--json")) == {"unknown_types": "off"}
 
 
-def test_a_push_refuses_to_break_a_version_and_says_what_a_new_one_affects(server: Server, tmp_path: Path) -> None:
+def test_a_push_refuses_to_break_a_version_and_prints_what_a_new_version_affects(
+    server: Server, tmp_path: Path
+) -> None:
     broken = {"type": "object", "properties": {"amount": {"type": "string"}}}
     write_schema(tmp_path, "order/placed.1", broken)
     refused = run(server, "types", "push", tmp_path)
@@ -93,12 +95,12 @@ def test_a_push_refuses_to_break_a_version_and_says_what_a_new_one_affects(serve
     assert again["change"] == "unchanged"
 
 
-def test_where_there_are_no_types_a_push_says_how_to_make_one(server: Server, tmp_path: Path) -> None:
+def test_a_push_without_types_prints_how_to_add_one(server: Server, tmp_path: Path) -> None:
     result = run(server, "types", "push", tmp_path)
     assert (result.exit_code, "schemas/order/placed.1.schema.json" in result.stderr) == (1, True)
 
 
-def test_a_broken_schema_is_told_with_its_place(server: Server, tmp_path: Path) -> None:
+def test_a_broken_schema_is_reported_with_the_place(server: Server, tmp_path: Path) -> None:
     write_schema(tmp_path, "order/placed.3", {"type": "objekt"})
     result = run(server, "types", "push", tmp_path)
     assert (result.exit_code, "placed.3.schema.json:1:" in result.stderr) == (1, True)

@@ -43,7 +43,7 @@ def send(server: Server, **user: Any) -> None:
         http.ended(http.send("bad", user=user))
 
 
-def test_a_user_is_shown_with_what_happened(server: Server, command: Command) -> None:
+def test_a_user_is_shown_with_the_timeline(server: Server, command: Command) -> None:
     send(server, external_id="u-1", email="[ada]@b.c", plan="pro")
     shown = ok(command("user", "[ada]@b.c"))
     for part in ("u-1", "email  [ada]@b.c", 'plan = "pro"', "bad v1  failed", "bad a  failed", "not [there]"):
@@ -57,7 +57,7 @@ def test_a_user_is_shown_with_what_happened(server: Server, command: Command) ->
     assert [load["id"] for load in json.loads(ok(command("users", "--json")))] == ["u-1"]
 
 
-def test_a_user_is_erased_if_one_says_so(server: Server, command: Command) -> None:
+def test_a_user_is_erased_after_confirmation(server: Server, command: Command) -> None:
     send(server, id="bob", email="bob@b.c")
     refused = command("user", "erase", "bob", input="n\n")
     assert refused.exit_code == 1
@@ -71,7 +71,7 @@ def test_a_user_is_erased_if_one_says_so(server: Server, command: Command) -> No
         assert "there is no user 'bob'" in unknown.stderr
 
 
-def test_what_was_erased_is_said(server: Server, command: Command) -> None:
+def test_erase_prints_the_counts_of_erased_items(server: Server, command: Command) -> None:
     send(server, id="eve", email="eve@b.c")
     text = ok(command("user", "erase", "eve", "--yes"))
     for part in ("erased eve, eve@b.c", "runs  1", "attempts  1"):
@@ -82,18 +82,19 @@ IDS = ["a?b", "a/b", "..", "%2F", "a#b", "%", "a b", "a+b&id=x", "\u00fcn\u00ef"
 
 
 @pytest.mark.parametrize("text", IDS)
-def test_ids_may_hold_anything(server: Server, command: Command, text: str) -> None:
+def test_user_ids_may_contain_any_characters(server: Server, command: Command, text: str) -> None:
     send(server, external_id=text, name="him")
     send(server, external_id="a", name="her")
     assert json.loads(ok(command("user", text, "--json")))["ids"]["external_id"] == [text]
     assert json.loads(ok(command("user", "erase", text, "--yes", "--json")))["erased"]["events"] == 2
     gone = command("user", "show", text)
-    assert (gone.exit_code, gone.stderr) == (1, f"error: there is no user {text!r} here\n")
+    assert gone.exit_code == 1
+    assert gone.stderr.startswith(f"error: there is no user {text!r} at http://")
     assert json.loads(ok(command("user", "a", "--json")))["traits"]["name"]["value"] == "her"
 
 
 @pytest.mark.parametrize("text", IDS)
-def test_an_event_is_shown_whatever_its_id_holds(server: Server, command: Command, text: str) -> None:
+def test_event_ids_may_contain_any_characters(server: Server, command: Command, text: str) -> None:
     ok(command("send", "bad", "--id", text))
     ok(command("send", "other", "--id", "a"))
     shown = json.loads(ok(command("events", "show", text, "--json")))
@@ -106,7 +107,7 @@ def test_an_event_is_shown_whatever_its_id_holds(server: Server, command: Comman
      ("runs", "show", "\udcff"), ("runs", "show", ".."), ("runs", "--user", "\udcff"), ("functions", "show", "."),
      ("send", "t", "--data", '{"a": "\udcff"}'), ("send", "t", "--id", "\udcff"), ("webhooks", "show", "\udcff")],
 )  # fmt: skip
-def test_what_is_no_name_is_one_line_of_error(command: Command, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_name_is_reported_in_one_line(command: Command, arguments: tuple[str, ...]) -> None:
     result = command(*arguments)
     assert result.exit_code in (1, 2)
     assert result.stderr.startswith("error: ")
@@ -115,7 +116,7 @@ def test_what_is_no_name_is_one_line_of_error(command: Command, arguments: tuple
 
 
 def test_a_byte_order_mark_is_ignored(server: Server, command: Command, tmp_path: Path) -> None:
-    """PowerShell and Excel write one."""
+    """PowerShell and Excel write a byte order mark."""
     (tmp_path / "data.json").write_bytes(b'\xef\xbb\xbf{"x": 1}')
     (tmp_path / "lines").write_bytes(b'\xef\xbb\xbf{"name": "bom"}\r\n{"name": "bom"}\r\n')
     ok(command("send", "bom", "--data", f"@{tmp_path}/data.json"))

@@ -1,4 +1,4 @@
-"""`stepwell validate`: what is wrong, and where."""
+"""`stepwell validate`: errors with their places."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(*arguments: str | Path) -> Any:
     return json.loads(validate("--json", *arguments).stdout)
 
 
-def test_what_is_right_is_said_to_be_so(tmp_path: Path) -> None:
+def test_valid_files_are_reported_as_ok(tmp_path: Path) -> None:
     write_function(tmp_path / "one", "one")
     write_function(tmp_path / "two", "two")
     result = validate(tmp_path)
@@ -75,13 +75,13 @@ def test_errors_in_json_have_their_place_too(tmp_path: Path, definition: str, pl
     assert f"{file}:{place}: " in result.stderr
 
 
-def test_every_error_of_a_file_is_told(tmp_path: Path) -> None:
+def test_every_error_of_a_file_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "stepwell.json"
     file.write_text('{"id": "UPPER", "triggers": [], "steps": {"a": {"path": "file://missing"}}, "colour": 1}')
     assert len(data(tmp_path)["errors"]) >= 3
 
 
-def test_a_warning_is_no_error(tmp_path: Path) -> None:
+def test_warnings_do_not_change_the_exit_code(tmp_path: Path) -> None:
     wait = {"event": "x", "match": "async.data.n > 1", "ttl": "1h"}
     step = {"path": "file://.", "runtime": {"type": "lambda", "command": ["true"]}}
     write_function(tmp_path, "f", "go", a=step, b={**step, "after": [{"step": "a", "async": wait}]})
@@ -99,7 +99,7 @@ def test_nothing_to_validate_is_a_failure(tmp_path: Path) -> None:
     assert str(tmp_path / "missing") in validate(tmp_path / "missing").stderr
 
 
-def test_a_step_that_runs_whatever_people_decide_is_a_warning(tmp_path: Path) -> None:
+def test_a_step_that_ignores_the_decision_of_an_approval_is_a_warning(tmp_path: Path) -> None:
     ask = {"runtime": {"type": "approval", "message": "Really?"}}
     after = [{"step": "ask"}, {"step": "ask", "if": "response.approved"}, {"step": "ask", "on": "failure"}]
     write_function(tmp_path, ask=ask, b=program("echo 1", after=after))
@@ -110,7 +110,7 @@ def test_a_step_that_runs_whatever_people_decide_is_a_warning(tmp_path: Path) ->
     assert "also runs if `ask` is declined; add `if: response.approved`" in warning["message"]
 
 
-def test_expressions_are_held_against_the_types_beside_the_functions(tmp_path: Path) -> None:
+def test_expressions_are_checked_against_the_types_next_to_the_functions(tmp_path: Path) -> None:
     write_function(tmp_path / "pay", "pay", {"event": "order/placed", "expression": "event.data.totl > 1.0"})
     file = tmp_path / "schemas" / "order" / "placed.1.schema.json"
     file.parent.mkdir(parents=True)

@@ -68,17 +68,17 @@ def ended(http: Api, count: int) -> list[Json]:
     return eventually(look, within=60) or []
 
 
-def test_what_is_live_is_not_pushed_again_and_a_dry_run_pushes_nothing(tmp_path: Path, command: Command) -> None:
+def test_live_functions_are_not_pushed_again_and_a_dry_run_pushes_nothing(tmp_path: Path, command: Command) -> None:
     folder = write(tmp_path / "f", "echo 1")
     assert "would push f" in command("push", folder, "--dry-run")
     assert "no functions are live" in command("functions")
     command("push", folder)
     assert "unchanged f v1" in command("push", folder)
-    (folder / ".env").write_text("X=1\n")  # no part of a version, and yet to be sent
+    (folder / ".env").write_text("X=1\n")  # not part of a version, but sent with a push
     assert "pushed v1" in command("push", folder)
 
 
-def test_promote_rollback_pause_and_resume_say_what_is_so_now(tmp_path: Path, command: Command, http: Api) -> None:
+def test_promote_rollback_pause_and_resume_print_the_new_routing(tmp_path: Path, command: Command, http: Api) -> None:
     command("push", write(tmp_path / "f", "echo 1"))
     command("push", write(tmp_path / "f", "echo 2"), "--canary", "10%")
     assert "v1 live 50%, v2 canary 50%" in command("promote", "f", "--weight", "50%")
@@ -92,7 +92,7 @@ def test_promote_rollback_pause_and_resume_say_what_is_so_now(tmp_path: Path, co
     assert command("resume", "f", "--json")["state"] == "on"
     assert http.ended(event)["function_version"] == 2
     assert "events are dropped" in command("pause", "f", "--drop")
-    assert "is no share" in command("promote", "f", "--weight", "half", code=2)
+    assert "is not a share" in command("promote", "f", "--weight", "half", code=2)
 
 
 def test_a_deleted_function_is_gone_until_it_is_pushed_again(tmp_path: Path, command: Command) -> None:
@@ -104,7 +104,7 @@ def test_a_deleted_function_is_gone_until_it_is_pushed_again(tmp_path: Path, com
     assert "there is no function" in command("functions", "delete", "nobody", code=1)
 
 
-def test_a_push_that_is_refused_says_what_is_wrong(tmp_path: Path, command: Command) -> None:
+def test_a_refused_push_prints_the_reason(tmp_path: Path, command: Command) -> None:
     folder = write(tmp_path / "f", "echo 1")
     (folder / "link").symlink_to("/etc/passwd")
     assert "is a link that leads out" in command("push", folder, code=1)

@@ -1,4 +1,4 @@
-"""`stepwell webhooks`, and what servers do with the rules that they find: as somebody at a terminal meets them."""
+"""`stepwell webhooks`, and the rules that servers load from files."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_a_server_has_the_webhooks_that_it_finds_and_follows_their_files(folder:
     server.line(lambda line: line["kind"] == "webhook" and line["name"] == "open")
     file.write_text('{"evnt": 1}')
     assert "`event` is missing" in server.line(lambda line: line["kind"] == "problem")["message"]
-    assert post(server, "open").status_code == 200, "it keeps its last rule"
+    assert post(server, "open").status_code == 200, "the last rule stays"
     file.unlink()
     server.line(lambda line: line["kind"] == "removed" and line.get("webhook") == "open")
     assert post(server, "open").status_code == 404
 
 
-def test_rules_that_no_file_brought_stay(folder: Path) -> None:
+def test_rules_that_are_not_from_a_file_stay(folder: Path) -> None:
     rule = write(folder / "other", "open", OPEN)
     with dev(folder / "f", folder / "db") as server:
         assert "created webhook open" in ok(server, "webhooks", "push", folder / "other")
@@ -141,7 +141,7 @@ def test_a_push_brings_the_webhooks_too(folder: Path, server: Server) -> None:
     server.line(lambda line: line["kind"] == "webhook" and line["name"] == "orders")
 
     def changes() -> dict[str, str]:
-        """Of a push. The server may look at its files once more, and bring the webhook back."""
+        """The change of a push. The server may read the files once more meanwhile, and create the webhook again."""
         run(server, "webhooks", "remove", "orders")
         dry = json.loads(ok(server, "push", folder / "f", "--dry-run", "--json"))
         return {webhook["name"]: webhook["change"] for webhook in dry["webhooks"]}
@@ -151,7 +151,7 @@ def test_a_push_brings_the_webhooks_too(folder: Path, server: Server) -> None:
     assert "webhook" not in ok(server, "push", folder / "f")
 
 
-def test_a_rule_can_be_tried_before_and_after_it_is_pushed(folder: Path, server: Server) -> None:
+def test_a_rule_can_be_tested_before_and_after_a_push(folder: Path, server: Server) -> None:
     file = write(folder / "other", "orders", OPEN)
     body = folder / "body.json"
     body.write_text('{"kind": "placed", "id": 7}')
@@ -168,7 +168,7 @@ def test_a_rule_can_be_tried_before_and_after_it_is_pushed(folder: Path, server:
         assert http.get("/v1/events")["data"] == [], "nothing was sent"
 
 
-def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folder: Path, server: Server) -> None:
+def test_webhooks_test_can_check_signatures_and_shows_answers_to_challenges(folder: Path, server: Server) -> None:
     verify = {"type": "slack", "secret": "SLACK", "tolerance": "1h"}
     challenge = {"answer": "body.challenge"}
     rule = {"event": "slack/{{ body.payload.type }}", "verify": verify, "challenge": challenge}
@@ -194,9 +194,9 @@ def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folde
         "content-type:text/plain",
         input='{"challenge": "[red]x"}',
     )
-    assert asked.stdout == "answers with text/plain; charset=utf-8, and makes no event:\n[red]x\n"
+    assert asked.stdout == "no event; the answer is this text/plain; charset=utf-8:\n[red]x\n"
     assert '"ids"' in ok(server, "webhooks", "test", file, "--method", "GET")
-    assert "name the file" in run(server, "webhooks", "test", file).stderr
+    assert "pass the file" in run(server, "webhooks", "test", file).stderr
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,13 @@ def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folde
         (("none", "--body", "-"), "there is no webhook 'none'"),
         (("github", "--body", "-"), 'there is no key "x-github-event"'),
         (("github", "--body", "/none.json"), "cannot read /none.json"),
-        (("github", "--body", "-", "-H", "bad"), "is no header"),
+        (("github", "--body", "-", "-H", "bad"), "is not a header"),
         (("none.json", "--body", "-"), "none.json:1:1"),
     ],
 )
-def test_a_test_that_makes_no_event_says_why(server: Server, arguments: tuple[str, ...], text: str) -> None:
+def test_webhooks_test_without_an_event_prints_the_reason(
+    server: Server, arguments: tuple[str, ...], text: str
+) -> None:
     result = run(server, "webhooks", "test", *arguments, input='{"sender": "ada"}')
     assert result.exit_code in (1, 2)
     assert text in result.stderr

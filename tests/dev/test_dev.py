@@ -1,4 +1,4 @@
-"""`stepwell dev` as somebody who writes functions meets it: what it finds, prints, notices and refuses."""
+"""`stepwell dev`: what it finds, prints, notices and refuses."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def live(http: Api) -> dict[str, int]:
     return {function["id"]: function["version"] for function in http.get("/v1/functions")["data"]}
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 
 def test_it_shows_each_failed_attempt_while_it_is_retried(tmp_path: Path) -> None:
-    """With the first line of its error, and when the next one is."""
+    """Each failed attempt is printed with the first line of the error, and the time of the next attempt."""
     retries = {"attempts": 1, "backoff": {"initial": "1h"}}
     step = program("echo 'ValueError: boom' >&2; echo more >&2; exit 3", retries=retries)
     with dev(write_function(tmp_path / "f", a=step), tmp_path / "db") as server, api(server) as http:
@@ -58,20 +58,20 @@ def test_it_shows_each_failed_attempt_while_it_is_retried(tmp_path: Path) -> Non
         (run,) = http.runs_of(event)
     assert (line["function"], line["run"], line["step"], line["attempt"]) == ("f", run["id"], "a", 1)
     assert line["status"] == "failed"
-    assert "more" in line["error"]  # the last line that it printed, as the run says too
+    assert "more" in line["error"]  # the last line on stderr, as in the run
     assert "\n" not in line["error"]
     due = datetime.fromisoformat(line["next_attempt_at"])
     assert timedelta(minutes=50) < due - datetime.now(UTC) < timedelta(minutes=70)
 
 
-def test_what_is_not_tried_again_is_said_so(tmp_path: Path) -> None:
+def test_a_final_failure_is_printed_as_final(tmp_path: Path) -> None:
     with dev(write_function(tmp_path / "f", a=program("exit 3")), tmp_path / "db") as server, api(server) as http:
         http.ended(http.send())
         assert server.line(lambda line: line["kind"] == "attempt")["next_attempt_at"] is None
         server.line(lambda line: line["kind"] == "run" and line["status"] == "failed")
 
 
-def test_people_read_when_the_next_try_is(tmp_path: Path) -> None:
+def test_the_time_of_the_next_attempt_is_printed(tmp_path: Path) -> None:
     step = program("echo boom >&2; exit 3", retries={"attempts": 1, "backoff": {"initial": "1h"}})
     folder = write_function(tmp_path / "f", a=step)
     command = [sys.executable, "-m", "stepwell", "dev", str(folder), "--port", "0", "--db", str(tmp_path / "db")]
@@ -82,7 +82,7 @@ def test_people_read_when_the_next_try_is(tmp_path: Path) -> None:
             url = next(word for word in printed.read_text().split() if word.startswith("http"))
             httpx.post(f"{url}/e", json={"name": "go"})
             httpx.post(f"{url}/e", json={"name": "goo"})
-            eventually(lambda: "tried again at" in printed.read_text() and "is it go?" in printed.read_text())
+            eventually(lambda: "next attempt at" in printed.read_text() and "did you mean go?" in printed.read_text())
         finally:
             process.terminate()
     assert "failed f" in printed.read_text()
@@ -95,30 +95,30 @@ def why(server: Server, event: str) -> str | None:
     return text
 
 
-def test_it_says_why_an_event_started_nothing(server: Server, http: Api, functions: Path) -> None:
+def test_it_prints_why_an_event_started_nothing(server: Server, http: Api, functions: Path) -> None:
     assert why(server, http.send("one")) is None
-    assert why(server, http.send("On")) == "starts nothing: no trigger is called On; there are one, two"
-    assert why(server, http.send("tow")) == "starts nothing: no trigger is called tow; is it two?"
+    assert why(server, http.send("On")) == "starts nothing: no trigger names On; triggers are one, two"
+    assert why(server, http.send("tow")) == "starts nothing: no trigger names tow; did you mean two?"
     false = http.send("two", data={"ok": False})
-    assert why(server, false) is None  # the function's line says it
+    assert why(server, false) is None  # the reason is in `not_started`
     assert server.line(lambda line: line.get("id") == false)["not_started"][0]["problem"] is None
     assert http.http.post("/v1/functions/one/pause").status_code == 200
-    assert why(server, http.send("one")) == "kept for one: paused, and started with it once resumed"
+    assert why(server, http.send("one")) == "kept for one, which is paused; starts a run when it is resumed"
 
 
-def test_an_event_that_comes_again_is_shown_as_that(server: Server, http: Api) -> None:
+def test_a_duplicate_event_is_shown_as_duplicate(server: Server, http: Api) -> None:
     http.send("one", id="same")
     http.send("one", id="same")
     assert server.line(lambda line: line["kind"] == "duplicate")["id"] == "same"
 
 
-def test_without_functions_it_says_that_nothing_can_start(tmp_path: Path) -> None:
+def test_without_functions_it_prints_that_nothing_can_start(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with dev(tmp_path / "none", tmp_path / "db") as server, api(server) as http:
         assert "no function that is live" in str(why(server, http.send("x")))
 
 
-# --- what it finds and prints ----------------------------------------------------------------------------------------
+# --- functions and events --------------------------------------------------------------------------------------------
 
 
 def test_it_finds_every_definition_below_its_paths(http: Api) -> None:
@@ -145,7 +145,7 @@ def test_it_prints_where_a_run_failed(server: Server, http: Api, functions: Path
     assert (ended["status"], ended["error"]["step"], ended["error"]["status"]) == ("failed", "a", 404)
 
 
-def test_for_people_it_prints_a_table_and_its_address(functions: Path, tmp_path: Path) -> None:
+def test_it_prints_a_table_and_the_address_for_people(functions: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stepwell", "dev", str(functions), "--port", "0", "--db", str(tmp_path / "db")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -162,13 +162,13 @@ def test_for_people_it_prints_a_table_and_its_address(functions: Path, tmp_path:
     assert (process.returncode, errors) == (0, "")
 
 
-def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
+def test_for_an_empty_folder_it_prints_how_to_begin(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with dev(tmp_path / "empty", tmp_path / "db") as server:
         assert server.line(lambda line: line["kind"] == "empty")
 
 
-def test_a_database_among_the_functions_is_none_of_them(functions: Path) -> None:
+def test_a_database_in_the_folder_of_functions_is_ignored(functions: Path) -> None:
     with dev(functions, functions / "my.db") as server, api(server) as http:
         http.ended(http.send("one"))
         write_function(functions / "one", "one", "one", a=program("echo 2"))
@@ -177,7 +177,7 @@ def test_a_database_among_the_functions_is_none_of_them(functions: Path) -> None
         assert [line for line in server.lines if line["kind"] == "problem"] == []
 
 
-# --- what it notices -------------------------------------------------------------------------------------------------
+# --- changes ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_saved_change_is_a_new_version_within_two_seconds(server: Server, http: Api, functions: Path) -> None:
@@ -205,7 +205,7 @@ def test_changed_code_is_a_new_version(server: Server, http: Api, functions: Pat
     assert server.line(lambda line: line["kind"] == "live")["function"] == "one"
 
 
-def test_a_broken_file_keeps_the_old_version_until_it_is_mended(server: Server, http: Api, functions: Path) -> None:
+def test_a_broken_file_keeps_the_old_version_until_it_is_fixed(server: Server, http: Api, functions: Path) -> None:
     definition = functions / "one" / "stepwell.json"
     whole = definition.read_text()
     definition.write_text(whole[:-1] + ",")
@@ -218,7 +218,7 @@ def test_a_broken_file_keeps_the_old_version_until_it_is_mended(server: Server, 
     assert http.ended(http.send("one"))["output"] == {"a": "mended"}
 
 
-def test_a_file_that_is_broken_in_another_way_is_told_again(server: Server, functions: Path) -> None:
+def test_a_different_error_in_a_file_is_reported_again(server: Server, functions: Path) -> None:
     definition = functions / "one" / "stepwell.json"
     definition.write_text("{")
     first = server.line(lambda line: line["kind"] == "problem")
@@ -256,7 +256,7 @@ def test_an_open_run_keeps_its_version(server: Server, http: Api, functions: Pat
     assert (run["function_version"], run["output"]) == (2, {"b": "old"})
 
 
-def test_what_changed_while_it_was_down_is_live_at_the_next_start(functions: Path, tmp_path: Path) -> None:
+def test_changes_made_while_it_was_down_are_live_at_the_next_start(functions: Path, tmp_path: Path) -> None:
     with dev(functions, tmp_path / "db") as server:
         assert server.stop() == 0
     write_function(functions / "one", "one", "one", a=program("echo 2"))
@@ -265,14 +265,14 @@ def test_what_changed_while_it_was_down_is_live_at_the_next_start(functions: Pat
         assert live(http) == {"one": 2}
 
 
-# --- folders that go and come ----------------------------------------------------------------------------------------
+# --- removed and replaced folders ------------------------------------------------------------------------------------
 
 
-def test_it_goes_on_when_its_folder_is_removed_and_made_again(server: Server, http: Api, functions: Path) -> None:
-    for version in (2, 3):  # as a checkout does, or rsync
+def test_it_continues_when_the_folder_is_removed_and_created_again(server: Server, http: Api, functions: Path) -> None:
+    for version in (2, 3):  # as git checkout and rsync do
         functions.rename(functions.with_name(f"old{version}"))
         server.line(lambda line: "does not exist" in str(line))
-        assert live(http) == {"one": version - 1, "two": 1}  # what cannot be read stays as it was
+        assert live(http) == {"one": version - 1, "two": 1}  # a definition that cannot be read keeps the old version
         write_function(functions / "deep" / "down" / "two", "two", {"event": "two", "expression": "data.ok == true"})
         write_function(functions / "one", "one", "one", a=program(f"echo {version}"))
         server.line(lambda line, version=version: line.get("version") == version)  # type: ignore[misc]
@@ -281,14 +281,14 @@ def test_it_goes_on_when_its_folder_is_removed_and_made_again(server: Server, ht
 
 
 @pytest.mark.parametrize("removed", [".", "one"])
-def test_it_goes_on_when_a_folder_is_removed_and_made_at_once(server: Server, functions: Path, removed: str) -> None:
-    for version in range(2, 6):  # a new folder may get the number that the old one had on the disk
+def test_it_continues_when_a_folder_is_replaced_at_once(server: Server, functions: Path, removed: str) -> None:
+    for version in range(2, 6):  # a new folder may get the inode number of the old one
         shutil.rmtree(functions / removed)
         write_function(functions / "one", "one", "one", a=program(f"echo {version}"))
         server.line(lambda line, version=version: line.get("version") == version)  # type: ignore[misc]
 
 
-def test_it_notices_that_another_folder_takes_the_place_of_its_own(server: Server, functions: Path) -> None:
+def test_it_notices_that_the_folder_was_replaced(server: Server, functions: Path) -> None:
     write_function(functions.with_name("new") / "other", "other", "other")
     functions.rename(functions.with_name("old"))
     functions.with_name("new").rename(functions)
@@ -305,7 +305,7 @@ def test_a_linked_function_is_live_and_so_are_its_saves(server: Server, function
     server.line(lambda line: line.get("function") == "shared" and line.get("version") == 2)
 
 
-def test_what_git_ignores_is_named_and_not_live_unless_it_is_named(
+def test_definitions_ignored_by_git_are_reported_and_not_live_unless_named(
     server: Server, http: Api, functions: Path, tmp_path: Path
 ) -> None:
     (functions / ".gitignore").write_text("scratch/\n")
@@ -321,7 +321,7 @@ def test_what_git_ignores_is_named_and_not_live_unless_it_is_named(
         assert live(at_other) == {"scratch": 1}
 
 
-def test_what_editors_leave_behind_wakes_nobody_up(server: Server, http: Api, functions: Path) -> None:
+def test_temporary_files_of_editors_are_ignored(server: Server, http: Api, functions: Path) -> None:
     for name in (".main.sh.swp", ".DS_Store", "4913", "main.sh~", ".idea/workspace.xml"):
         (functions / "one" / name).parent.mkdir(exist_ok=True)
         (functions / "one" / name).write_text("x")
@@ -330,11 +330,11 @@ def test_what_editors_leave_behind_wakes_nobody_up(server: Server, http: Api, fu
     assert live(http) == {"one": 1, "two": 1, "three": 1}
 
 
-# --- why it does not start -------------------------------------------------------------------------------------------
+# --- servers that do not start ---------------------------------------------------------------------------------------
 
 
 def refused(*arguments: str | Path) -> str:
-    """What a server says that does not start; exit code 1 and no traceback."""
+    """The error of a server that does not start; checks exit code 1 and no traceback."""
     server = Server("dev", *arguments, "--json")
     assert server.wait() == 1, server.lines
     assert server.stderr.startswith("error: ")
@@ -357,7 +357,7 @@ def test_a_database_is_free_again_after_a_kill(functions: Path, tmp_path: Path) 
         assert server.stop() == 0
 
 
-def test_a_port_in_use_is_named_with_the_cure(functions: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_advice(functions: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = refused(functions, "--port", str(port), "--db", tmp_path / "db")
@@ -365,14 +365,14 @@ def test_a_port_in_use_is_named_with_the_cure(functions: Path, tmp_path: Path) -
     assert "--port" in text
 
 
-def test_a_host_that_is_none_is_named(functions: Path, tmp_path: Path) -> None:
+def test_an_invalid_host_is_reported(functions: Path, tmp_path: Path) -> None:
     assert "no.such.host.invalid" in refused(functions, "--host", "no.such.host.invalid", "--db", tmp_path / "db")
 
 
 @pytest.mark.parametrize(
     "content", [b"this is no database, and never was " * 100, b"SQLite format 3\0" + b"\xff" * 4000]
 )
-def test_a_file_that_is_no_database_is_refused(functions: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused(functions: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert str(tmp_path / "file") in refused(functions, "--port", "0", "--db", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == content
@@ -389,7 +389,7 @@ def test_a_newer_database_is_refused(functions: Path, tmp_path: Path) -> None:
     assert "upgrade" in refused(functions, "--port", "0", "--db", tmp_path / "db")
 
 
-# --- its end ---------------------------------------------------------------------------------------------------------
+# --- shutdown --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -406,7 +406,7 @@ def test_it_stops_at_once_with_all_its_processes(tmp_path: Path, number: signal.
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), within=2)
 
 
-# --- a database that is forgotten ------------------------------------------------------------------------------------
+# --- a database in memory --------------------------------------------------------------------------------------------
 
 
 def test_a_database_in_memory_leaves_nothing_behind(

@@ -78,7 +78,7 @@ def test_the_log_contains_the_first_error_of_an_event(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, "stepwell.types"):
         scene.send(odd())
     (record,) = caplog.records
-    assert "go e is not as its type says (warn): /data/n: is no number" in record.getMessage()
+    assert "go e does not match the schema (warn): /data/n: is no number" in record.getMessage()
     assert record.__dict__["fields"] == {"event": "e", "name": "go", "v": None, "policy": "warn", "pointer": "/data/n"}
 
 
@@ -112,7 +112,7 @@ def test_an_event_that_cannot_be_written_is_redelivered_and_delays_no_others(cap
     ]
     undone = scene.engine.process(Full(scene.store, NOW), events, [])
     assert undone.causes == {"message of large"}
-    assert caplog.messages == ["event large is not accepted yet: full"]
+    assert caplog.messages == ["event large was not accepted, to be tried again: full"]
     assert [record.event.id for record in scene.store.runs.values()] == ["one", "two"]
 
 
@@ -150,7 +150,7 @@ def test_an_event_whose_value_cannot_be_claimed_is_redelivered_after_starting_th
     event = IncomingEvent(event_of(data={"order": 1}), cause=MESSAGE)
     undone = scene.engine.process(Throttled(scene.store, NOW), [event], [])
     assert undone.causes == {"m"}
-    assert caplog.messages == ["event e has not started all of its runs yet: throttled"]
+    assert caplog.messages == ["event e did not start all runs, to be tried again: throttled"]
     assert [record.plan.function_id for record in scene.store.runs.values()] == ["f"]
 
 

@@ -136,7 +136,7 @@ def test_a_step_whose_input_cannot_be_read_fails_and_is_logged(caplog: pytest.Lo
     assert scene.dispatcher.take().starts == []
     assert orjson.loads(scene.record.errors[1])["kind"] == "input_lost"
     assert scene.run.status is RunStatus.FAILED
-    assert f"run {scene.run.id} has lost an output" in caplog.text
+    assert f"an output of run {scene.run.id} is missing" in caplog.text
 
 
 def test_events_for_inputs_are_read_only_for_claimed_attempts() -> None:

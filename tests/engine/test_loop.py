@@ -340,9 +340,9 @@ def test_facts_of_a_run_that_cannot_be_read_are_returned(method: str, caplog: py
     fact = RunFact(run_id, CancelRequested())
     assert scene.engine.process(Unreadable(scene.store, run_id, method), [], [fact]).facts == [fact]
     assert scene.run.status is RunStatus.RUNNING
-    words = {"load": "cannot be read", "pending_outcomes": "cannot be decided; its facts are put aside"}
+    words = {"load": "cannot be read", "pending_outcomes": "cannot be folded, facts put aside"}
     assert f"run {run_id} {words[method]}" in caplog.messages
-    assert ("of 1 runs, some cannot be read" in caplog.messages) == (method == "load")
+    assert ("some of 1 runs cannot be read" in caplog.messages) == (method == "load")
 
 
 def test_a_read_error_fails_the_batch_unless_its_messages_are_redelivered() -> None:
@@ -419,7 +419,7 @@ def test_all_messages_of_a_run_are_redelivered(caplog: pytest.LogCaptureFixture)
 
     ends = [RunFact(scene.run.id, AttemptEnded(i, 1, Outcome(b"1")), Cause(f"m{i}", redelivered=False)) for i in (0, 1)]
     assert scene.engine.process(Refusing(scene.store, NOW), [], ends).causes == {"m0", "m1"}
-    assert f"run {scene.run.id} is not changed yet: throttled" in caplog.messages
+    assert f"run {scene.run.id} was not written, to be tried again: throttled" in caplog.messages
 
 
 # --- timers, reruns, replays -----------------------------------------------------------------------------------------

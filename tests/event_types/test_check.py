@@ -1,4 +1,4 @@
-"""Expressions are checked by the schemas of their events: what is found, and what nobody complains about."""
+"""The check of expressions against the schemas of their events: errors, warnings, and correct expressions."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def function(expression: str | None = None, event: str = "order/placed", **step:
         ("event.data.customer < event.data.customer", "is an object, which has no order"),
         ("event.data.plan == 'por'", '`event.data.plan` is never "por"; did you mean `pro`?'),
         ("event.data.plan in ['gold', 'silver']", '`event.data.plan` is never "gold", "silver"'),
-        ("event.data.amount in ['1']", "is a number, and none of the values after `in` is"),
-        ("event.data.amount.x == 1", "`event.data.amount` is a number, and has no fields"),
-        ("event.data.amount", "`event.data.amount` is a number, and a condition is true or false"),
+        ("event.data.amount in ['1']", "is a number, but none of the values after `in` is"),
+        ("event.data.amount.x == 1", "`event.data.amount` is a number, which has no fields"),
+        ("event.data.amount", "`event.data.amount` is a number, but a condition must be true or false"),
         ("event.data.amount && true", "`event.data.amount` is a number, not true or false"),
         ("!event.data.plan", "is a string, not true or false"),
         ("event.data.amount.startsWith('1')", "`startsWith` does not work with `event.data.amount`, a number"),
@@ -107,7 +107,7 @@ def function(expression: str | None = None, event: str = "order/placed", **step:
         ("true ? event.data.ammount > 1 : false", "there is no field `ammount`"),
     ],
 )
-def test_what_is_surely_wrong_is_found(expression: str, message: str) -> None:
+def test_errors_are_found(expression: str, message: str) -> None:
     (found,) = check(function(expression), SCHEMAS)
     assert found.pointer == ("triggers", 0, "expression")
     assert message in found.message
@@ -145,7 +145,7 @@ def test_what_is_surely_wrong_is_found(expression: str, message: str) -> None:
         "dyn(event.data.amount) == 'x'",
     ],
 )
-def test_nobody_complains_about(expression: str) -> None:
+def test_correct_expressions_have_no_errors(expression: str) -> None:
     assert check(function(expression), SCHEMAS) == []
 
 
@@ -157,18 +157,18 @@ def test_without_a_schema_only_the_envelope_is_known() -> None:
         assert "did you mean `data`?" in found.message
 
 
-def test_an_optional_field_without_has_is_a_doubt_only() -> None:
+def test_an_optional_field_without_has_is_only_a_doubt() -> None:
     fields = function("event.data.coupon == 'x'")
     assert check(fields, SCHEMAS) == []
     (doubt,) = doubts(fields, SCHEMAS)
-    assert "ask has(event.data.coupon) first" in doubt.message
+    assert "check has(event.data.coupon) first" in doubt.message
     for guarded in ("has(event.data.coupon) && data.coupon == 'x'", "!has(data.coupon) || event.data.coupon == 'x'"):
         assert doubts(function(guarded), SCHEMAS) == []
     (null,) = doubts(function("event.data.amount == null"), SCHEMAS)
     assert "`event.data.amount` is never null" in null.message
 
 
-def test_edges_and_waits_are_checked_with_the_events_they_speak_of() -> None:
+def test_edges_and_waits_are_checked_against_their_events() -> None:
     match = "async.data.order == event.data.amount && async.data.ammount > 1 && async.user.x == event.user.x"
     fields = function(
         **{
@@ -185,7 +185,7 @@ def test_edges_and_waits_are_checked_with_the_events_they_speak_of() -> None:
     assert "a string, with `event.data.amount`, a number, which is never true" in found[1].message
 
 
-def test_a_field_of_one_of_several_triggers_is_fine_and_of_none_is_not() -> None:
+def test_a_field_must_exist_for_at_least_one_trigger() -> None:
     triggers = [{"event": "order/placed"}, {"event": "order/paid"}]
     after = [
         {"step": "a", "if": "event.data.plan == 'pro' || event.data.order == 'x'"},
@@ -229,7 +229,7 @@ def test_cancel_idempotency_and_sticky_are_checked() -> None:
     ]  # fmt: skip
 
 
-def test_recursive_and_hostile_schemas_come_to_an_end() -> None:
+def test_the_check_of_recursive_and_hostile_schemas_ends() -> None:
     tree = {"type": "object", "properties": {"value": {"type": "integer"}, "left": {"$ref": "#"}}}
     deep = "event.data." + ".".join(["left"] * 20) + ".value == 'x'"
     (found,) = check(function(deep), {"order/placed": tree})
@@ -238,11 +238,11 @@ def test_recursive_and_hostile_schemas_come_to_an_end() -> None:
     assert check(function("event.data.x.y == 1"), {"order/placed": wide}) == []
 
 
-def test_what_people_are_asked_is_checked_too() -> None:
+def test_messages_of_approvals_are_checked() -> None:
     message = "Pay {{ data.ammount }} of {{ data.note }}, {{ data.coupon }}?"
     steps = {"ask": {"runtime": {"type": "approval", "message": message}}}
     asked = parse_definition({"id": "f", "triggers": [{"event": "order/placed"}], "steps": steps}).normalised()
     (wrong,), (doubt,) = check(asked, SCHEMAS), doubts(asked, SCHEMAS)
     assert {wrong.pointer, doubt.pointer} == {("steps", "ask", "runtime", "message")}
     assert "did you mean `amount`?" in wrong.message
-    assert "`data.coupon` may be missing, and then this has no value" in doubt.message
+    assert "`data.coupon` may be missing, and then this is an error" in doubt.message

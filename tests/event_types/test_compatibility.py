@@ -1,4 +1,4 @@
-"""What a new version of a schema breaks, in both directions; and that nothing is called compatible which is not."""
+"""The breaks of new schema versions in both directions; and no incompatible change counts as compatible."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ LEVELS: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("level", "old", "new"), LEVELS)
-def test_a_change_has_this_level(level: str, old: Any, new: Any) -> None:
+def test_the_level_of_a_change(level: str, old: Any, new: Any) -> None:
     assert not refusals(old)
     assert not refusals(new)
     found = compare(old, new)
@@ -103,13 +103,13 @@ def test_a_break_names_its_place_its_field_and_what_changed() -> None:
     ]
     assert found.forward[1].message == "`items[].sku` was required, is optional now"
     assert [b.message for b in found.breaking] == [b.message for b in found.forward]
-    assert only(compare({"maximum": 10}, {"maximum": 5}).backward)[1] == "its maximum was 10, is 5 now"
+    assert only(compare({"maximum": 10}, {"maximum": 5}).backward)[1] == "maximum was 10, is 5 now"
     assert (
         only(compare({"enum": ["a", "b"]}, {"enum": ["a"]}).backward)[1] == 'the value "b" was allowed, is refused now'
     )
 
 
-def test_a_new_optional_field_is_a_break_in_strict_terms_but_nobody_is_stopped_by_it() -> None:
+def test_a_new_optional_field_is_a_strict_break_but_not_a_breaking_change() -> None:
     for more in (None, False):
         found = compare(fields(more=more, a=TEXT), fields(more=more, a=TEXT, b=TEXT))
         assert found.level in ("forward", "backward")
@@ -135,7 +135,7 @@ NOT_UNDERSTOOD: list[tuple[str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("keyword", "old", "new"), NOT_UNDERSTOOD)
-def test_a_change_that_is_not_understood_is_a_breaking_one(keyword: str, old: Any, new: Any) -> None:
+def test_a_change_that_is_not_understood_is_breaking(keyword: str, old: Any, new: Any) -> None:
     then = {"then": False} if keyword == "if" else {}
     before, after = ({**then, keyword: schema} if schema is not None else {} for schema in (old, new))
     assert only(compare(before, after).backward) == (f"/{keyword}", f"`{keyword}` cannot be compared")
@@ -153,8 +153,8 @@ UNCHANGED: list[Any] = [
 
 
 @pytest.mark.parametrize("unchanged", UNCHANGED)
-def test_what_did_not_change_is_no_break_whatever_it_says(unchanged: Any) -> None:
-    """Though it stands beside a change that is compatible."""
+def test_an_unchanged_keyword_is_never_a_break(unchanged: Any) -> None:
+    """Also if another keyword has a compatible change."""
     old = {"properties": {"n": WHOLE}, **unchanged}
     new = {"description": "more", "required": [], **unchanged}
     new["properties"] = {"n": NUMBER, **unchanged.get("properties", {})}
@@ -163,7 +163,7 @@ def test_what_did_not_change_is_no_break_whatever_it_says(unchanged: Any) -> Non
     assert compare(old, new).level == "backward"
 
 
-def test_what_a_reference_leads_to_counts_and_not_its_name() -> None:
+def test_references_are_compared_by_target_not_by_name() -> None:
     rule = {"not": {"$ref": "#/$defs/old"}, "$defs": {"old": fields("a", a=TEXT)}}
     assert compare(rule, {"not": {"$ref": "#/$defs/new"}, "$defs": {"new": fields("a", a=TEXT)}}).level == "full"
     assert compare(rule, {**rule, "$defs": {"old": fields("a", a=NUMBER)}}).level == "none"
@@ -199,7 +199,7 @@ COMPATIBLE: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("old", "new"), COMPATIBLE.values(), ids=COMPATIBLE)
-def test_what_people_change_without_harm_is_compatible(old: Any, new: Any) -> None:
+def test_common_harmless_changes_are_compatible(old: Any, new: Any) -> None:
     assert [found for found in compare(old, new).backward if not found.additive] == []
 
 
@@ -209,7 +209,7 @@ def test_a_schema_of_the_whole_event_and_one_of_its_data_are_compared() -> None:
     assert only(compare(whole, fields(x=TEXT)).backward)[1] == "`data.x` was integer, is string now"
 
 
-def test_alternatives_are_compared_with_their_likes() -> None:
+def test_alternatives_are_compared_with_matching_alternatives() -> None:
     old = {"oneOf": [tagged(f"kind-{i}", n=WHOLE) for i in range(50)]}
     new = {"oneOf": [tagged(f"kind-{i}", n=NUMBER if i else TEXT) for i in range(51)]}
     assert only(compare(old, new).backward)[1] == "`n` was integer, is string now"
@@ -217,7 +217,7 @@ def test_alternatives_are_compared_with_their_likes() -> None:
     assert compare(old, more).breaking == []
 
 
-def test_hostile_schemas_come_to_an_end() -> None:
+def test_the_comparison_of_hostile_schemas_ends() -> None:
     wide = {"anyOf": [{"anyOf": [fields(**{f"f{i}{j}": TEXT}) for j in range(20)]} for i in range(20)]}
     other = {"oneOf": [{"oneOf": [fields(**{f"f{i}{j}": NUMBER}) for j in range(20)]} for i in range(20)]}
     assert compare(wide, other).level == "none"
@@ -238,7 +238,7 @@ def test_hostile_schemas_come_to_an_end() -> None:
     assert compare(slow, fields(**{"a" * 60 + "b": TEXT})).backward
 
 
-# --- nothing is called compatible that is not: against all small values, by another library --------------------------
+# --- compatible changes, checked with all small values by another library --------------------------------------------
 
 SCALARS: list[Any] = [None, True, False, 0, 1, 2, 3, -1, 0.5, 1.0, "", "a", "ab", "b"]
 SMALL: list[Any] = [None, True, 0, 1, 0.5, "a", "ab", {}, {"a": 1}, [1], []]
@@ -292,7 +292,7 @@ SCHEMAS = st.recursive(
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Any, Any]:
-    """Two schemas, of which the second is often the first with small changes."""
+    """Two schemas; the second is often the first with small changes."""
     old = draw(keywords(SCHEMAS))
     shared = draw(SCHEMAS)
     new = changed(draw, old) if draw(st.booleans()) else draw(keywords(SCHEMAS))
@@ -307,7 +307,7 @@ def pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 
 
 def changed(draw: st.DrawFn, schema: Any) -> Any:
-    """The schema without one of its keywords, or with another value for it, here or further in."""
+    """The schema with one keyword removed or changed, at the top or in a part."""
     if not isinstance(schema, dict) or not schema:
         return draw(SCHEMAS)
     word = draw(st.sampled_from(sorted(schema)))
@@ -332,7 +332,7 @@ def valid(schema: Any) -> list[Any] | None:
 
 @settings(max_examples=60, deadline=None)
 @given(pairs())
-def test_whatever_is_called_compatible_lets_no_value_fail(pair: tuple[Any, Any]) -> None:
+def test_no_value_becomes_invalid_by_a_compatible_change(pair: tuple[Any, Any]) -> None:
     old, new = pair
     before, after = valid(old), valid(new)
     if before is None or after is None:

@@ -1,4 +1,4 @@
-"""How long checks of events take, whoever wrote schema and event; and what is told of what is wrong."""
+"""The limits of work for checks of events, for any schema and event, and the errors that are reported."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ ALL = [
 
 
 @pytest.mark.parametrize(("schema", "data"), [pair[1:] for pair in ALL], ids=[pair[0] for pair in ALL])
-def test_of_a_large_event_one_error_is_told_and_none_is_missed(schema: Json, data: Json) -> None:
-    """To collect all of them would take seconds: `bench/hostile.py` measures how long this takes."""
+def test_one_error_of_a_large_event_is_reported_and_none_is_missed(schema: Json, data: Json) -> None:
+    """Collecting all errors would take seconds; `bench/hostile.py` measures the time."""
     errors = Check(schema, check_schema(schema)).errors(event(data))
     assert len(errors) <= 1
     if "dependentSchemas" not in schema and "unevaluated" not in str(schema):
@@ -101,29 +101,29 @@ def test_a_wrong_part_of_a_large_event_is_found() -> None:
     assert error.message == "the value is not valid under any of the schemas listed in the 'anyOf' keyword"
 
 
-def test_of_a_small_event_all_errors_are_told() -> None:
+def test_all_errors_of_a_small_event_are_reported() -> None:
     schema = items({"anyOf": kinds(3)})
     check = Check(schema, check_schema(schema))
     assert len(check.errors(event({"items": [{"k": n} for n in range(100)]}))) == 100
 
 
-def test_what_is_too_much_to_check_is_refused_in_words() -> None:
+def test_an_event_that_needs_too_much_work_is_refused_with_a_reason() -> None:
     schema = items({"anyOf": [{"const": i} for i in range(1000)]})
     (error,) = Check(schema, check_schema(schema)).errors(event({"items": filled(999)}))
-    assert error.message.startswith("it is too large to be checked with this schema")
+    assert error.message.startswith("the event is too large for this schema")
 
 
-def test_events_of_a_request_share_what_is_done_for_it() -> None:
+def test_events_of_a_request_share_one_limit_of_work() -> None:
     schema = items({"anyOf": [{"const": i} for i in range(300)]})
     check, effort = Check(schema, check_schema(schema)), Effort()
     good, wrong = event({"items": [1] * 20_000}), event({"items": [-1] * 20_000})
     group = [check.errors(good, effort) for _ in range(50)]
     assert group[0] == []
-    assert group[-1][0].message.startswith("it is too large")
+    assert group[-1][0].message.startswith("the event is too large")
     assert check.errors(wrong, Effort())[0].pointer == "/data/items/0"
 
 
-def test_the_first_error_is_one_of_those_that_there_are() -> None:
+def test_the_first_error_is_one_of_all_errors() -> None:
     chance = random.Random(3)
     words = ["type", "anyOf", "oneOf", "allOf", "properties", "items", "required", "not", "if", "prefixItems"]
 

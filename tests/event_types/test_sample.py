@@ -1,4 +1,4 @@
-"""Examples of schemas: valid, repeatable; and schemas of examples."""
+"""Examples of schemas are valid and repeatable; and schemas that are inferred from examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCHEMAS: list[Any] = [
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_an_example_is_valid_and_its_seed_makes_it_again(schema: Any) -> None:
+def test_an_example_is_valid_and_repeatable_by_seed(schema: Any) -> None:
     for seed in range(10):
         made = sample(schema, seed)
         Draft202012Validator(schema).validate(made)
@@ -49,7 +49,7 @@ def test_seeds_differ() -> None:
     assert len({sample(schema, seed)["n"] for seed in range(20)}) > 5
 
 
-def test_what_has_no_example_says_so() -> None:
+def test_a_schema_without_examples_is_reported() -> None:
     for schema in (
         False,
         {"type": "string", "not": {"type": "string"}},

@@ -1,4 +1,4 @@
-"""Whether something can be the schema of an event; and what is wrong with it, where, and in words that help."""
+"""The check whether a value can be the schema of an event: errors with places and helpful messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from stepwell.event_types.schema import json_pointer
 from stepwell.event_types.schema_checks import refusals
 
-TYPES = "type is one of null, boolean, integer, number, string, array, object, or a list of these, not"
+TYPES = "type must be one of null, boolean, integer, number, string, array, object, or a list of these, not"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(VALUES)
-def test_what_jsonschema_calls_no_schema_is_refused_and_at_its_places(schema: Any) -> None:
+def test_schemas_that_jsonschema_rejects_are_refused_at_the_same_places(schema: Any) -> None:
     if not isinstance(schema, dict | bool):
         return
     errors = list(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))

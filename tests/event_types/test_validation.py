@@ -1,4 +1,4 @@
-"""Schemas are checked so that no event is ever slow to be held against one, and events are told all that is wrong."""
+"""Schemas are checked so that every check of an event is fast, and all errors of events are found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recursive(**keywords: Any) -> Json:
         ({"type": "object", "properties": {"a": {"type": "string"}}}, None),
         (recursive(properties={"left": NODE, "right": NODE}), None),
         (recursive(additionalProperties=NODE), None),
-        # Any JSON: a value is a list or an object, so that both ways are never gone at once.
+        # Any JSON: a value is a list or an object, so only one of both paths counts.
         (recursive(anyOf=[{"type": "number"}, {"items": NODE}, {"additionalProperties": NODE}]), None),
         (recursive(allOf=[{"properties": {"c": NODE}}, {"properties": {"c": NODE}}]), 11),
         (recursive(anyOf=[{"items": NODE}, {"items": NODE}, {"items": NODE}]), 7),
@@ -38,23 +38,23 @@ def recursive(**keywords: Any) -> Json:
         ({"items": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}, 11),
     ],
 )
-def test_a_schema_says_how_deep_its_values_may_be(schema: Any, levels: int | None) -> None:
+def test_the_depth_of_values_is_derived_from_the_schema(schema: Any, levels: int | None) -> None:
     assert deepest(schema) == levels
     assert check_schema(schema).deepest == levels
 
 
-def test_references_that_unfold_to_too_much_are_refused() -> None:
+def test_references_that_expand_to_too_many_schemas_are_refused() -> None:
     doubling = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(20)}
     schema = {"$defs": {**doubling, "a20": {}}, "$ref": "#/$defs/a0"}
     with pytest.raises(TooManyWays):
         deepest(schema)
     assert MOST_WAYS < 2**20
-    with pytest.raises(BadSchema, match="unfold"):
+    with pytest.raises(BadSchema, match="expand"):
         check_schema(schema)
 
 
-def test_what_is_found_is_what_the_reference_implementation_finds() -> None:
-    """In number and place: words differ."""
+def test_errors_equal_those_of_the_reference_implementation() -> None:
+    """Compares the number and places of errors; messages differ."""
     schema = {
         "type": "object",
         "required": ["a", "b"],

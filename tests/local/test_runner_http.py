@@ -177,7 +177,7 @@ def test_missing_certificates_are_reported_and_not_needed_for_http(
     monkeypatch.setenv("SSL_CERT_FILE", "/gone.pem")
     assert run(call(server)).output == {}
     kind, _, message = run(job(None, Runtime("http", url=server.url.replace("http:", "https:")))).error
-    assert (kind, "SSL_CERT_FILE=/gone.pem is not there" in message) == ("start", True)
+    assert (kind, "SSL_CERT_FILE=/gone.pem does not exist" in message) == ("start", True)
     monkeypatch.delenv("SSL_CERT_FILE")
     kind, _, message = run(job(None, Runtime("http", url=server.url.replace("http:", "https:")))).error
     assert (kind, "should the address begin with http://?" in message) == ("http", True)

@@ -258,7 +258,7 @@ def test_a_blocked_server_ends_and_logs_why(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
-        assert b"does not end in order" in process.stderr.read()
+        assert b"shutdown not finished after" in process.stderr.read()
 
 
 @contextmanager

@@ -82,9 +82,9 @@ def test_a_file_without_a_version_is_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "place", "message"),
     [
-        ('{\n "type": "strng"\n}', "2:2", "type is one of null"),
-        ('{\n "properties": {\n  "a": {"$ref": "https://example.com/x.json"}}}', "3:9", "nothing is fetched"),
-        ('{"properties": {"a": {"$ref": "#/$defs/b"}}}', "1:23", "leads to no schema"),
+        ('{\n "type": "strng"\n}', "2:2", "type must be one of null"),
+        ('{\n "properties": {\n  "a": {"$ref": "https://example.com/x.json"}}}', "3:9", "is not fetched"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}}', "1:23", "does not refer to a schema"),
         ('{"$schema": "http://json-schema.org/draft-07/schema#"}', "1:2", "2020-12"),
         ('{"a": 1, "a": 2}', "1:10", "twice"),
         ('{"pattern": "(?=x)"}', "1:2", "linear time"),
@@ -92,7 +92,7 @@ def test_a_file_without_a_version_is_a_warning(tmp_path: Path) -> None:
         ('{"x-stepwell-event": "stepwell/x"}', "1:1", "reserved for the engine"),
         ('{"x-stepwell-event": "a/*"}', "1:1", "wildcard"),
         ('{"x-stepwell-v": 3}', "1:1", "not a version"),
-        ("[]", "1:1", "a schema is an object"),
+        ("[]", "1:1", "a schema must be an object"),
         ("", "1:1", "is empty"),
         ('{"$ref": "#"}', "1:1", "refers to itself"),
         ('{"a":' * 70 + "1" + "}" * 70, "1:326", "nested more than 64"),
@@ -128,10 +128,10 @@ def test_a_trigger_can_contain_its_type_or_name_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("definition", "place", "message"),
     [
-        ({"def": {"type": "strng"}}, "stepwell.json", "type is one of null"),
+        ({"def": {"type": "strng"}}, "stepwell.json", "type must be one of null"),
         ({"def": "file://./missing.json"}, "stepwell.json", "does not exist"),
-        ({"def": "file://./bad.json"}, "bad.json:1:2: ", "type is one of null"),
-        ({"def": {"$ref": "file:///etc/passwd"}}, "stepwell.json", "nothing is fetched"),
+        ({"def": "file://./bad.json"}, "bad.json:1:2: ", "type must be one of null"),
+        ({"def": {"$ref": "file:///etc/passwd"}}, "stepwell.json", "is not fetched"),
     ],
 )
 def test_an_invalid_type_in_a_trigger_is_refused_at_load(

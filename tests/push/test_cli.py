@@ -391,7 +391,7 @@ def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
 
 def test_a_rotation_prints_how_long_old_signatures_stay_valid(aws: Aws) -> None:
     ok("signing-keys", "rotate", "--env", "dev")
-    assert "of the older keys stay valid" in ok("signing-keys", "rotate", "--env", "dev")
+    assert "of older keys stay valid" in ok("signing-keys", "rotate", "--env", "dev")
     assert "All older keys are dropped" in ok("signing-keys", "rotate", "--drop-older", "--yes", "--env", "dev")
     assert len(data("signing-keys", "list", "--env", "dev")) == 1
 
@@ -403,5 +403,5 @@ def test_dropping_keys_asks_for_confirmation_and_describes_the_effect(aws: Aws, 
     result = run("signing-keys", *words, "--env", "dev", input="n\n")
     assert result.exit_code == 1
     assert "approval links" in result.stderr
-    assert "made again" in result.stderr
+    assert "started again" in result.stderr
     assert data("signing-keys", "list", "--env", "dev") == before

@@ -128,7 +128,7 @@ def test_a_list_can_be_limited_to_a_queue_and_a_number(letters: Letters) -> None
     assert "events: 1 shown" in text
     assert len(data("dead-letters", "list", "--queue", "outcomes", "--env", "dev")) == 12
     assert data("dead-letters", "list", "--queue", "events", "--env", "dev")[0]["about"] == {"event": "paid", "id": "1"}
-    assert "there is no queue typo; there are events and outcomes" in refused(
+    assert "there is no queue typo; the queues are events and outcomes" in refused(
         "dead-letters", "list", "--queue", "typo", "--env", "dev", code=2
     )
 
@@ -138,7 +138,7 @@ def test_chosen_dead_letters_are_sent_again_by_id(letters: Letters) -> None:
     assert data("dead-letters", "redrive", first, "--yes", "--env", "dev") == {"moved": {"events": 0, "outcomes": 1}}
     assert [json.loads(body)["run"] for body in letters.waiting("outcomes")] == ["one"]
     assert [item["id"] for item in data("dead-letters", "list", "--env", "dev")] == [second]
-    assert "there are no dead letters none" in refused("dead-letters", "redrive", "none", "--yes", "--env", "dev")
+    assert "not found: none" in refused("dead-letters", "redrive", "none", "--yes", "--env", "dev")
 
 
 def test_all_dead_letters_of_a_queue_are_moved_by_sqs(letters: Letters) -> None:

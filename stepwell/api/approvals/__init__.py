@@ -1,1 +1,1 @@
-"""Approvals over HTTP: the page, its form, and `/v1/approvals`."""
+"""Approvals over HTTP: the page with the form, and `/v1/approvals`."""

@@ -1,7 +1,8 @@
-"""Approvals over HTTP: `/v1/approvals` lists what is open, and the links lead to a page, and to `POST` for programs.
+"""Approvals over HTTP: `/v1/approvals` lists open approvals; a link leads to a page for people, and to `POST` for
+programs.
 
-One rule: to look decides nothing, since scanners of mails follow links; and the token of a link is all the authority
-there is, so that it needs no key.
+Opening a link decides nothing, because mail scanners follow links. The token of the link authorises the decision, so no
+API key is needed.
 """
 
 from __future__ import annotations
@@ -42,33 +43,33 @@ from stepwell.core.signing import KeysUnreadable, UnknownKey
 from stepwell.core.times import time_text
 from stepwell.reader import AttemptRow, Page, RunDetail
 
-_MOST_BYTES = 64 * 1024  # of a decision
+_MAX_BYTES = 64 * 1024  # of a decision
 
 DECISION: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "comment": {"type": ["string", "null"], "maxLength": MOST_COMMENT, "description": "why"},
-        "by": {"type": ["string", "null"], "maxLength": MOST_BY, "description": "who decides, in their own words"},
+        "comment": {"type": ["string", "null"], "maxLength": MOST_COMMENT, "description": "The reason."},
+        "by": {"type": ["string", "null"], "maxLength": MOST_BY, "description": "The name of the person who decides."},
     },
 }
 
 
 class Approvals(Protocol):
-    """What a platform knows of approvals; called from any thread."""
+    """The approvals of a platform. Methods are called from any thread."""
 
     def now(self) -> int: ...
 
     def links(self) -> Links: ...
 
     def read_asking(self, *, before: int | None, limit: int) -> Page[RunDetail]:
-        """Runs with open approvals, newest first, with what is asked and without logs."""
+        """Runs with open approvals, newest first, with the approval messages and without logs."""
 
     def read_asked(self, run_id: str) -> RunDetail | None:
-        """One run in the same way, as it is now."""
+        """The current state of one run, with the approval messages and without logs."""
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
-        """End an approval so; False if it was not open any more."""
+        """Ends an approval with this outcome. Returns False if it was no longer open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,17 @@ class ApprovalApi:
         ]
 
     def admit(self, request: Request) -> None:
-        """Who has a link may decide; nothing is read from anybody else. Raises Problem 404."""
+        """Checks the token of a link, before the body is read. Raises Problem 404."""
         self._read_link(request.path_params["token"])
 
     def decide_approval(self, request: Request) -> Any:
         body = read_object(request.state.body, DECISION)
         comment, by = (body.get(name) for name in DECISION["properties"])
-        approval_request, is_mine = self.decide(request.path_params["token"], comment, by)
-        if not is_mine:
+        approval_request, has_decided = self.decide(request.path_params["token"], comment, by)
+        if not has_decided:
             decision = {} if approval_request.output is None else {"decided": approval_request.output}
             raise Problem(
-                409 if approval_request.standing is Standing.DECIDED else 410, approval_request.in_words, **decision
+                409 if approval_request.standing is Standing.DECIDED else 410, approval_request.description, **decision
             )
         return {
             "run_id": approval_request.detail.run.id,
@@ -115,7 +116,7 @@ class ApprovalApi:
         }
 
     def find(self, token: str) -> ApprovalRequest:
-        """Raises Problem 404."""
+        """The approval of a link. Raises Problem 404."""
         link = self._read_link(token)
         detail = self.approvals.read_asked(link.run_id)
         if detail is None:
@@ -126,11 +127,11 @@ class ApprovalApi:
         return ApprovalRequest(link, detail, stands, output)
 
     def _read_link(self, token: str) -> Link:
-        """Raises Problem 404, 429, 503."""
+        """Reads and verifies a token. Raises Problem 404, 429 or 503."""
         try:
             link = self.approvals.links().read(token)
         except UnknownKey:
-            text = "the key that signed this link is not known here yet; try again in some seconds"
+            text = "the server does not have the key that signed this link yet; try again in a few seconds"
             raise Problem(429, text, {"retry-after": "5"}) from None
         except KeysUnreadable:
             raise keys_unreadable() from None
@@ -139,35 +140,37 @@ class ApprovalApi:
         return link
 
     def decide(self, token: str, comment: str | None, by: str | None) -> tuple[ApprovalRequest, bool]:
-        """How it stands then, and whether this decided it. Raises Problem 404, 503."""
+        """Decides on an approval. Returns the new state, and whether this call has decided it. Raises Problem 404 or
+        503."""
         approval_request = self.find(token)
         if approval_request.standing is not Standing.OPEN:
             return approval_request, False
         outcome = decided(approval_request.link.decision, comment, by, self.approvals.now())
-        is_mine = self.approvals.decide(approval_request.link, outcome)
-        return self.find(token), is_mine
+        has_decided = self.approvals.decide(approval_request.link, outcome)
+        return self.find(token), has_decided
 
 
 def _no_approval() -> Problem:
-    text = "the link was altered, or its run is not kept any more, or the key that signed it was dropped"
-    return Problem(404, f"there is no such approval: {text}")
+    reasons = "the link was changed, the run was deleted, or the key that signed the link was dropped"
+    return Problem(404, f"there is no such approval: {reasons}")
 
 
 def keys_unreadable() -> Problem:
-    """The answer while nobody can sign links, nor check them."""
+    """The error response while the keys that sign and verify links cannot be read."""
     return Problem(503, "the signing keys cannot be read now; try again", {"retry-after": "1"})
 
 
 APPROVAL_OPERATIONS = (
-    Operation("GET", "/v1/approvals", "list_approvals", "Approvals that are open, with their links, newest runs first",
+    Operation("GET", "/v1/approvals", "list_approvals", "List open approvals with their links, newest runs first",
               models.ApprovalList, PAGING),
-    Operation("POST", "/v1/approvals/{token}", "decide_approval", "Decide, as the token of a link says; needs no key",
+    Operation("POST", "/v1/approvals/{token}", "decide_approval",
+              "Approve or decline, depending on the token of a link; needs no API key",
               models.DecisionView, errors=(409, 410, 503), body=DECISION, needs_body=False, is_public=True),
 )  # fmt: skip
 
 
 def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Callable[[], Any]) -> dict[int, str]:
-    """What people are asked, or were, by step. `event`: the one that started the run, as JSON."""
+    """The messages of open and past approvals, by step index. `event` returns the run's event as JSON data."""
     steps = [i for i in plan.approval_steps if run.steps[i].attempt]
     if not steps:
         return {}
@@ -181,7 +184,7 @@ def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Cal
 
 
 def page_routes(approval_api: ApprovalApi) -> list[Route]:
-    """The page that a link leads to, and what its form sends."""
+    """The routes of the approval page and of the form on it."""
 
     def show(request: Request) -> Response:
         return _page(lambda: (approval_api.find(request.path_params["token"]), None))
@@ -189,7 +192,7 @@ def page_routes(approval_api: ApprovalApi) -> list[Route]:
     async def decide(request: Request) -> Response:
         try:
             await run_in_threadpool(approval_api.admit, request)
-            body = await body_of(request, _MOST_BYTES)
+            body = await body_of(request, _MAX_BYTES)
         except Problem as problem:
             return _refused(problem)
         return await run_in_threadpool(
@@ -203,7 +206,7 @@ def page_routes(approval_api: ApprovalApi) -> list[Route]:
 
 
 def _page(do: Callable[[], tuple[ApprovalRequest, bool | None]]) -> Response:
-    from stepwell.api.approvals.page import answer  # most requests are others
+    from stepwell.api.approvals.page import answer  # imported late: few requests need it
 
     try:
         return answer(*do())
@@ -218,11 +221,11 @@ def _refused(problem: Problem) -> Response:
 
 
 def _read_form(body: bytes) -> tuple[str | None, str | None]:
-    """What the page's form sends. Browsers make two characters of each end of a line. Raises Problem 400."""
+    """The comment and name in the page's form. Browsers send each end of a line as CR LF. Raises Problem 400."""
     try:
         form = parse_qs(body.decode(errors="replace"), max_num_fields=10)
     except ValueError:
-        raise Problem(400, "this is not what the page's form sends") from None
+        raise Problem(400, "the request is not a form of the approval page") from None
     fields = {name: form[name][0].replace("\r\n", "\n") if name in form else None for name in DECISION["properties"]}
     check_object(fields, DECISION)
     return fields["comment"], fields["by"]

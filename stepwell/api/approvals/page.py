@@ -1,6 +1,6 @@
-"""The page on which people decide on an approval: one HTML document that loads nothing and runs no script.
+"""The page on which people decide on an approval: one HTML document without scripts and external resources.
 
-One rule: whatever stands in it was written by somebody else, and is escaped.
+All values in it may come from untrusted senders, and are escaped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _HEADERS = {
     "content-security-policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'",
     "cache-control": "no-store",
-    # Not `no-referrer`: with it, browsers send the form with `Origin: null`, which a dev server refuses.
+    # Not `no-referrer`: with it, browsers send the form with `Origin: null`, which a development server refuses.
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -59,8 +59,8 @@ _BUTTON = {"approved": "Approve", "declined": "Decline"}
 _QUESTION = {"approved": "Do you approve?", "declined": "Do you decline?"}
 
 
-def answer(approval_request: ApprovalRequest, is_mine: bool | None) -> Response:
-    """`is_mine`: whether this request has decided it; None if it only looks."""
+def answer(approval_request: ApprovalRequest, has_decided: bool | None) -> Response:
+    """The page of an approval. `has_decided`: whether this request has decided it; None if it only reads the page."""
     if approval_request.standing is Standing.OPEN:
         return _document(
             200,
@@ -70,24 +70,25 @@ def answer(approval_request: ApprovalRequest, is_mine: bool | None) -> Response:
         )
     if approval_request.standing is Standing.DECIDED:
         decision = approval_request.output["decision"] if approval_request.output else ""
-        title = f"You {decision}" if is_mine else f"This was {decision or 'decided'} already"
-        title = title if is_mine is not None else f"This was {decision or 'decided'}"
+        title = f"You {decision}" if has_decided else f"This was {decision or 'decided'} already"
+        title = title if has_decided is not None else f"This was {decision or 'decided'}"
         return _document(
-            409 if is_mine is False else 200, title, decision, [_message(approval_request), _facts(approval_request)]
+            409 if has_decided is False else 200,
+            title,
+            decision,
+            [_message(approval_request), _facts(approval_request)],
         )
     title = (
-        "This link has expired"
-        if approval_request.standing is Standing.EXPIRED
-        else "There is nothing to decide any more"
+        "This link has expired" if approval_request.standing is Standing.EXPIRED else "This approval is no longer open"
     )
-    note = f'<p class="note">{_sentence(approval_request.in_words)}</p>'
+    note = f'<p class="note">{_sentence(approval_request.description)}</p>'
     return _document(410, title, "", [_message(approval_request), _facts(approval_request), note])
 
 
 def refusal(problem: Problem) -> Response:
-    """As for a link that leads nowhere."""
-    titles = {404: "This link leads nowhere", 503: "Please try again"}
-    title = titles.get(problem.status, "This cannot be sent")
+    """The page for a request that is refused, such as a link that is not valid."""
+    titles = {404: "This link is not valid", 503: "Please try again"}
+    title = titles.get(problem.status, "The request was refused")
     return _document(problem.status, title, "", [f"<p>{_sentence(problem.detail)}</p>"], dict(problem.headers))
 
 
@@ -100,14 +101,14 @@ def _facts(approval_request: ApprovalRequest) -> str:
     step = plan.steps[approval_request.link.step]
     facts = [
         ("Function", f"{escape(plan.function_id)}, step {escape(step.name)}"),
-        ("Asked are", escape(", ".join(step.runtime.approvers))),
+        ("Approvers", escape(", ".join(step.runtime.approvers))),
         (
             "Until",
             _time(time_text(approval_request.link.expires_at)) if approval_request.standing is Standing.OPEN else "",
         ),
         (
             "Decided by",
-            escape(output.get("by") or ("" if approval_request.output is None else "somebody with the link")),
+            escape(output.get("by") or ("" if approval_request.output is None else "someone with the link")),
         ),
         ("At", _time(output["decided_at"]) if output else ""),
         ("Comment", escape(output.get("comment") or "")),
@@ -133,7 +134,7 @@ def _form(approval_request: ApprovalRequest) -> str:
 <input id="by" name="by" maxlength="{MOST_BY}" autocomplete="name">
 <button class="{decision}">{_BUTTON[decision]}</button>
 </form>
-<p class="note">The first decision counts, and cannot be changed.</p>"""
+<p class="note">The first decision counts and cannot be changed.</p>"""
 
 
 def _document(status: int, title: str, kind: str, parts: list[str], headers: dict[str, str] | None = None) -> Response:

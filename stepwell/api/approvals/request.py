@@ -1,4 +1,4 @@
-"""An approval as the holder of a link sees it: what is asked, and how it stands."""
+"""The approval that a link refers to, and the state of the approval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepwell.reader import RunDetail
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """An approval that a link leads to. `output`: what was decided, if that is known."""
+    """The approval that a link refers to. `output` is the decision, if there is one and it is stored."""
 
     link: Link
     detail: RunDetail
@@ -25,21 +25,21 @@ class ApprovalRequest:
         return self.detail.plan.steps[self.link.step].id
 
     @property
-    def in_words(self) -> str:
-        """How it stands, if it is not open."""
-        what = f"step {self.step_id} of run {self.detail.run.id}"
+    def description(self) -> str:
+        """A sentence on the state of an approval that is not open."""
+        step = f"step {self.step_id} of run {self.detail.run.id}"
         if self.standing is Standing.DECIDED:
-            return f"{what} was decided already: {self._decision}"
+            return f"{step} was already decided: {self._decision}"
         if self.standing is Standing.EXPIRED:
-            return f"{what} was not decided by {time_text(self.link.expires_at)}, so this link has expired"
+            return f"{step} was not decided by {time_text(self.link.expires_at)}, so this link has expired"
         status = self.detail.run.status
-        why = "has gone on" if status is RunStatus.RUNNING else f"has {status.name.lower()}"
-        return f"{what} cannot be decided any more: the run {why.replace('has cancelled', 'was cancelled')}"
+        reason = "has continued" if status is RunStatus.RUNNING else f"has {status.name.lower()}"
+        return f"{step} can no longer be decided: the run {reason.replace('has cancelled', 'was cancelled')}"
 
     @property
     def _decision(self) -> str:
         if self.output is None:
-            return "what was decided is not kept"
+            return "the decision is no longer stored"
         by = f" by {self.output['by']}" if self.output["by"] else ""
         comment = f": {self.output['comment']}" if self.output["comment"] else ""
         return f"{self.output['decision']}{by} at {self.output['decided_at']}{comment}"

@@ -1,1 +1,1 @@
-"""What all requests share: bodies and their encodings, errors, slashes."""
+"""HTTP details that all endpoints share: bodies and content encodings, errors, trailing slashes."""

@@ -1,5 +1,4 @@
-"""The body of a request, as long as it is not too long, and of the shape that the API's document says; and switches in
-its query."""
+"""Reads request bodies within limits of size and memory, and checks them against their JSON Schema."""
 
 from __future__ import annotations
 
@@ -20,15 +19,18 @@ _MOST_INCOMPLETE_BYTES = 64 * 1024 * 1024
 
 
 class BodyMemory:
-    """Bounds what all incomplete bodies of this process hold in memory. The body that has taken longest gives way:
-    its sender is asked to try again, so whoever sends slowly cannot keep out those who do not."""
+    """Limits the memory of all incomplete bodies of this process.
+
+    Over the limit, the oldest incomplete body is dropped and the sender gets 503, so slow senders cannot block others.
+    """
 
     def __init__(self, most: int = _MOST_INCOMPLETE_BYTES) -> None:
         self._most, self.used = most, 0
-        self._sizes: dict[asyncio.Timeout, int] = {}  # the oldest first
+        self._sizes: dict[asyncio.Timeout, int] = {}  # oldest first
 
     async def collect(self, receive: Receive, first: bytes, most: int) -> bytes:
-        """The whole body, of which `first` has come already. Raises Problem 400, 413 or 503."""
+        """Reads the rest of a body and returns all of it; `first` has been read already. Raises Problem 400, 413 or
+        503."""
         try:
             async with asyncio.timeout(None) as holder:
                 try:
@@ -36,8 +38,8 @@ class BodyMemory:
                 finally:
                     self._free(holder)
         except TimeoutError:
-            why = "the server holds as many incomplete requests as it can; send it again later, or in smaller parts"
-            raise Problem(503, why, {"retry-after": "1"}) from None
+            message = "the server has too many incomplete requests; try again later, or send smaller requests"
+            raise Problem(503, message, {"retry-after": "1"}) from None
 
     async def _collect(self, holder: asyncio.Timeout, receive: Receive, first: bytes, most: int) -> bytes:
         pieces, size, has_more = [first], len(first), True
@@ -73,7 +75,11 @@ INCOMPLETE_BODIES = BodyMemory()
 
 
 async def read_body(receive: Receive, content_length: str | bytes | None, most: int = MAX_BODY_BYTES) -> bytes:
-    """Raises Problem 400 if the sender went away before the end, 413, and 503 if too many others send too slowly."""
+    """Reads a body of at most `most` bytes.
+
+    Raises Problem 400 if the sender disconnects, 413 if the body is too large, and 503 if too many bodies are
+    incomplete.
+    """
     if content_length is not None and int(content_length) > most:
         raise _too_large(most)
     message = await receive()
@@ -86,21 +92,24 @@ async def read_body(receive: Receive, content_length: str | bytes | None, most: 
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
-    """What was sent, decompressed. Raises as `read_body`, and Problem 415."""
+    """Reads and decompresses the body of a request. Raises the same as `read_body`, and Problem 415."""
     body = await read_body(request.receive, request.headers.get("content-length"), most)
     return decoded_body(request.headers, body, most)
 
 
 def _incomplete() -> Problem:
-    return Problem(400, "the request ended before its body did")
+    return Problem(400, "the request ended before the body was complete")
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(413, f"a request may have {most:,} bytes; send it in several")
+    return Problem(413, f"the request has more than {most:,} bytes; send several requests")
 
 
 def read_object(content: bytes, shape: dict[str, Any], levels: int = MAX_LEVELS) -> dict[str, Any]:
-    """A JSON object of this shape, a JSON Schema; nothing is `{}`. Raises Problem 400 with the place of every error."""
+    """Parses a JSON object and checks it against `shape`, a JSON Schema. An empty body is `{}`.
+
+    Raises Problem 400 with the place of every error.
+    """
     body = json_body(content, levels) if content.strip() else {}
     check_object(body, shape)
     assert isinstance(body, dict)
@@ -108,11 +117,11 @@ def read_object(content: bytes, shape: dict[str, Any], levels: int = MAX_LEVELS)
 
 
 def json_body(content: bytes, levels: int = MAX_LEVELS) -> Any:
-    """A JSON value. Raises Problem 400."""
+    """Parses a JSON value. Raises Problem 400, or 413 for too many values or levels."""
     try:
         return parse_json(content, levels)
     except TooMany as error:
-        raise Problem(413, f"the body is too much: {error}") from None
+        raise Problem(413, f"the body is too complex: {error}") from None
     except BadJson as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
 
@@ -120,26 +129,28 @@ def json_body(content: bytes, levels: int = MAX_LEVELS) -> Any:
 def check_integers(content: bytes) -> None:
     """Raises Problem 400 for integers that do not fit into 64 bits, with the place of each."""
     if pointers := large_integers(content):
-        raise wrong(*((pointer, "the number does not fit into 64 bits; send it as a text") for pointer in pointers))
+        raise wrong(
+            *((pointer, "the number does not fit into 64 bits; send it as a text in quotes") for pointer in pointers)
+        )
 
 
 def check_object(body: Any, shape: dict[str, Any]) -> None:
-    """Raises Problem 400 with the place of every error."""
-    from stepwell.event_types.validation import errors_of  # most requests have no body
+    """Checks a body against a JSON Schema. Raises Problem 400 with the place of every error."""
+    from stepwell.event_types.validation import errors_of  # imported late: most requests have no body
 
     if errors := errors_of(body, shape):
         raise wrong(*((error.pointer, error.message) for error in errors))
 
 
 def wrong(*errors: tuple[str, str], status: int = 400) -> Problem:
-    """Of pointers into the body, and messages."""
+    """The Problem for errors in a body, each a JSON pointer and a message."""
     detail = "; ".join(f"{pointer[1:] or 'the body'}: {message}" for pointer, message in errors)
     return Problem(status, detail, errors=[{"pointer": pointer, "message": message} for pointer, message in errors])
 
 
 def flag(request: Request, name: str) -> bool:
-    """A parameter of the query that is `true`, or `false` as if it were not there. Raises Problem 400."""
+    """A boolean query parameter: `true` or `false`; false if it is not given. Raises Problem 400."""
     text = request.query_params.get(name, "false")
     if text not in ("true", "false"):
-        raise Problem(400, f"{name}={text} is neither true nor false")
+        raise Problem(400, f"{name}={text} is not a boolean; write true or false")
     return text == "true"

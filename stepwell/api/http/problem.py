@@ -1,4 +1,4 @@
-"""What an error looks like: an RFC 9457 problem document, with `status`, `message` and `error` beside its own names."""
+"""Error responses: RFC 9457 problem documents, with the additional fields `message` and `error`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """A request that is refused. `headers` are those of the answer; `extra` members say more, such as `errors` with
-    the place of each."""
+    """An error response. `headers` are headers of the response, `extra` further fields such as `errors`."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail)

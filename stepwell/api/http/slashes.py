@@ -1,4 +1,4 @@
-"""A slash at the end of a path changes nothing: senders and proxies append one, and nobody is redirected for it."""
+"""Ignores a slash at the end of a path, which senders and proxies append, without a redirect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class WithoutSlash:
-    """ASGI middleware. A slash that was sent as `%2F` belongs to an id, and stays."""
+    """ASGI middleware that removes trailing slashes. A slash sent as `%2F` is part of an id, and is kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,1 +1,1 @@
-"""`POST /e`: from requests to events."""
+"""`POST /e`: turns requests into events."""

@@ -1,8 +1,8 @@
-"""CloudEvents 1.0 over HTTP, as events: structured, batched and binary requests.
+"""Translates CloudEvents 1.0 over HTTP to events: structured, batched and binary requests.
 
-https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and, beside it,
-formats/json-format.md. One rule: nothing of a CloudEvent is lost; what events have no field for stands in
-`data.cloudevent`.
+Attributes for which an event has no field are stored in `data.cloudevent`, so that nothing is lost.
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and, in the same
+repository, formats/json-format.md.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ Json = dict[str, Any]
 
 
 def translated(headers: Mapping[str, str], body: bytes) -> bytes:
-    """The request's events as `POST /e` takes them. Raises BadRequest, with the place in the CloudEvent."""
+    """The body of an equal `POST /e` request with plain events. Raises BadRequest with places in the CloudEvent."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in (_STRUCTURED, _BATCH):
         if media_type.startswith("application/cloudevents"):
-            raise _refused(0, "", f"{media_type} is not read here; send {_STRUCTURED} or {_BATCH}")
+            raise _refused(0, "", f"{media_type} is not supported; send {_STRUCTURED} or {_BATCH}")
         return orjson.dumps(_event(0, _binary(headers, body)))
     raw = _read(body, MAX_LEVELS + (media_type == _BATCH))
     if media_type == _STRUCTURED:
         return orjson.dumps(_event(0, raw))
     if not isinstance(raw, list):
-        raise _refused(0, "", "a batch is a JSON array of CloudEvents")
+        raise _refused(0, "", "a batch must be a JSON array of CloudEvents")
     check_count(raw)
     return orjson.dumps([_event(index, item) for index, item in enumerate(raw)])
 
 
 def _binary(headers: Mapping[str, str], body: bytes) -> Json:
-    """Attributes are headers, data is the body."""
+    """The CloudEvent of a binary request: the attributes are in headers, the data is the body."""
     found: Json = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith(_PREFIX)}
     media_type = headers.get("content-type", "")
     if media_type:
@@ -68,7 +68,7 @@ def _read(body: bytes, levels: int) -> Any:
     try:
         raw = parse_json(body, levels)
     except TooMany as error:
-        raise BadRequest(413, [EventError(0, "", f"the body is too much: {error}")]) from None
+        raise BadRequest(413, [EventError(0, "", f"the body is too complex: {error}")]) from None
     except BadJson as error:
         raise _refused(0, "", f"the body is not JSON: {error}") from None
     if errors := large_integers_of_events(body, raw):
@@ -78,18 +78,20 @@ def _read(body: bytes, levels: int) -> Any:
 
 def _event(index: int, raw: Any) -> Json:
     if not isinstance(raw, dict):
-        raise _refused(index, "", "a CloudEvent is a JSON object")
+        raise _refused(index, "", "a CloudEvent must be a JSON object")
     if raw.get("specversion") != "1.0":
-        raise _refused(index, "/specversion", 'CloudEvents of specversion "1.0" are read here')
+        raise _refused(index, "/specversion", 'the specversion of a CloudEvent must be "1.0"')
     for name in _REQUIRED:
         if not isinstance(raw.get(name), str) or not raw[name]:
-            raise _refused(index, f"/{name}", f"a CloudEvent needs {name}, a text that is not empty")
-    if (prefix := engine_prefix(raw["source"])) is not None:  # an event's id is source and id
+            raise _refused(index, f"/{name}", f"a CloudEvent needs {name}, a string that is not empty")
+    if (prefix := engine_prefix(raw["source"])) is not None:  # the event's id begins with the source
         raise _refused(index, "/source", engine_id_message(prefix))
     for name in raw.keys() - {"data", "data_base64"}:
         if not _ATTRIBUTE.fullmatch(name) or isinstance(raw[name], dict | list):
             raise _refused(
-                index, f"/{name[:100]}", "an attribute's name is of a-z and 0-9, and its value no list or object"
+                index,
+                f"/{name[:100]}",
+                "an attribute's name may only have a-z and 0-9, and the value must not be a list or object",
             )
     event: Json = {"name": raw["type"], "id": f"{raw['source']} {raw['id']}", "data": _data(index, raw)}
     if raw.get("time") is not None:
@@ -105,11 +107,11 @@ def _data(index: int, raw: Json) -> Json:
     data = raw.get("data")
     if raw.get("data_base64") is not None:
         if data is not None:
-            raise _refused(index, "/data_base64", "a CloudEvent has data or data_base64, not both")
+            raise _refused(index, "/data_base64", "a CloudEvent must not have both data and data_base64")
         try:
             base64.b64decode(raw["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
-            raise _refused(index, "/data_base64", "data_base64 is base64") from None
+            raise _refused(index, "/data_base64", "data_base64 must be base64") from None
         fields: Json = {"base64": raw["data_base64"]}
     elif data is None:
         fields = {}
@@ -126,7 +128,7 @@ def _ms(index: int, text: Any) -> int:
     except (TypeError, ValueError):
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _refused(index, "/time", "time is of RFC 3339, such as 2026-11-23T10:00:00Z")
+        raise _refused(index, "/time", "time must be an RFC 3339 time, such as 2026-11-23T10:00:00Z")
     return round(moment.timestamp() * 1000)
 
 

@@ -1,4 +1,4 @@
-"""The headers that let pages of any site send events: keys of scope `send` are made to sit in browsers."""
+"""CORS headers that let web pages of any site send events. Keys with the scope `send` may be public."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ CORS: Mapping[str, str] = {
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~ \t,-]{1,2000}")  # tokens (RFC 9110, 5.6.2) with commas between them
 
 
-def preflight(asked: str | None) -> Mapping[str, str]:
-    """The answer to a page that asks whether it may send these headers. It may send any: a header gives no right that
-    the key does not give."""
-    if asked is None or not _NAMES.fullmatch(asked):
+def preflight(wanted: str | None) -> Mapping[str, str]:
+    """The response headers of a preflight request. `wanted` are the headers that the page wants to send.
+
+    All headers are allowed, because a header cannot give more rights than the key.
+    """
+    if wanted is None or not _NAMES.fullmatch(wanted):
         return CORS
-    return {**CORS, "access-control-allow-headers": asked, "vary": "access-control-request-headers"}
+    return {**CORS, "access-control-allow-headers": wanted, "vary": "access-control-request-headers"}

@@ -1,4 +1,4 @@
-"""Ids of events whose senders gave them none."""
+"""Ids for events that are sent without one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import time
 from collections import deque
 
 _BYTES = 10
-_AT_ONCE = 256  # the system is asked once for as many ids: each time costs as much as several ids
+_AT_ONCE = 256  # random bytes are read for many ids at once, because a call of os.urandom is slow
 
 _random: deque[str] = deque()  # in hex digits
 
 
 def new_event_id() -> str:
-    """32 hex digits: the time in ms, so that ids are ordered, and 80 bits of the system's randomness, since who could
-    guess an id could take it first."""
+    """A new id of 32 hex digits: the time in ms, so that ids are ordered, and 80 random bits.
+
+    The random bits come from the system, so that nobody can guess an id and use it first.
+    """
     try:
         secret = _random.popleft()
     except IndexError:
@@ -25,8 +27,8 @@ def new_event_id() -> str:
 
 
 def forget() -> None:
-    """Ask the system anew for the next id."""
+    """Drops the random bytes that were read in advance."""
     _random.clear()
 
 
-os.register_at_fork(after_in_child=forget)  # no two processes may have the same
+os.register_at_fork(after_in_child=forget)  # otherwise a child process would create the same ids

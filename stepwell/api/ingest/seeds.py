@@ -1,7 +1,7 @@
-"""Ids of events from a seed that their sender chose, so that a request that is sent again makes no second events.
+"""Derives event ids from a seed in the request, so that a repeated request does not create the events twice.
 
 Clients of Inngest's event API send `x-inngest-event-id-seed: <milliseconds>,<base64 of 10 bytes>` with every request,
-and the same again when they retry. One rule: a header that is not of that form is as good as none, as it is there.
+and the same value when they retry. As in Inngest, a header of any other form is ignored.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ _BITS = 80
 
 
 def seeded_ids(header: str | None) -> Iterator[str] | None:
-    """The ids of a request's events, one after the other: 32 hex digits that begin with the seed's time, as others do
-    with theirs. None without a seed."""
+    """Yields the ids of a request's events: 32 hex digits that begin with the seed's time. None without a seed."""
     match = _SEED.fullmatch(header.strip()) if header else None
     if match is None or int(match[1]) >= 1 << 48:
         return None

@@ -1,7 +1,7 @@
-"""Large bodies are read one at a time: in small pieces on the event loop's thread, or else in a thread.
+"""Parses large bodies one at a time: in slices on the event loop's thread, or in another thread.
 
-A thread beside the loop is no good place for what is not written in C: the loop gives the interpreter's lock away at
-every call of SQLite, and then waits for it. Many threads at once kept it waiting for a tenth of a second.
+Python code in another thread delays the event loop: the loop releases the interpreter's lock at every call of SQLite,
+and must wait to get it back. With many such threads, the loop waited for 0.1 s.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_SLICE_S = 0.003  # how long the loop's thread may be kept
+_SLICE_S = 0.003  # the longest time for which a slice may block the event loop
 
 
 class Turns:
-    """`slice_s`: seconds after which others have their turn."""
+    """Runs one piece of work at a time. `slice_s`: seconds after which other tasks of the event loop run."""
 
     def __init__(self, slice_s: float = _SLICE_S) -> None:
         self._slice_s = slice_s
         self._turn = asyncio.Lock()
 
     async def in_pieces(self, pieces: Generator[None, None, T]) -> T:
-        """What the generator returns. Others have their turn at its yields."""
+        """Runs a generator and returns the result. Other tasks may run at each `yield`."""
         async with self._turn:
             slice_ends = time.perf_counter() + self._slice_s
             while True:
@@ -38,6 +38,6 @@ class Turns:
                     slice_ends = time.perf_counter() + self._slice_s
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """What `work` returns; it must not wait for the network."""
+        """Runs `work` in a thread and returns the result. `work` must not wait for the network."""
         async with self._turn:
             return await asyncio.to_thread(work)

@@ -1,1 +1,1 @@
-"""`/v1`: the application, and its operations by what they are about."""
+"""`/v1`: the ASGI application, and one module for each group of operations."""

@@ -1,4 +1,4 @@
-"""The ASGI application of `/v1`. One table of operations makes the routes and the OpenAPI document."""
+"""The ASGI application of `/v1`. The routes and the OpenAPI document are made from the same table of operations."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from stepwell.reader import Reader
 
 
 class ReadsUsers(Reader, Users, Protocol):
-    """What reads of events, runs and users ask for."""
+    """Reads events, runs, functions and users."""
 
 
 class Controls(Control, Lifecycle, Protocol):
-    """What the API can do to runs, and to the versions of functions."""
+    """Changes runs, and the versions of functions."""
 
 
 def create_app(
@@ -54,8 +54,8 @@ def create_app(
     keys: Keys,
     broken: Callable[[], Sequence[Broken]] = tuple,
 ) -> Starlette:
-    """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the page of approvals. `broken`: what is not in
-    service, as `/healthz` says."""
+    """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the approval page. `broken` returns the broken
+    definitions for `/healthz`."""
     approval_api = ApprovalApi(approvals)
     v1 = [
         *_history(reader, control, approvals.links),
@@ -66,28 +66,28 @@ def create_app(
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
     ]
 
-    async def healthz(request: Request) -> Response:  # however many threads are busy
+    async def healthz(request: Request) -> Response:  # async, so that it answers even if all threads are busy
         found, key = broken(), bearer(request.headers.get("authorization"))
         return json_answer(health(found, may_know_why=bool(found) and keys.scope_of(key) is KeyScope.MANAGE))
 
-    described = Lazy(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
+    api_document = Lazy(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
 
     async def openapi(request: Request) -> Response:
-        return Response(described.made or await run_in_threadpool(described), media_type="application/json")
+        return Response(api_document.made or await run_in_threadpool(api_document), media_type="application/json")
 
-    others = [Route("/healthz", healthz), Route("/openapi.json", openapi), *page_routes(approval_api)]
-    return _application([*others, *_routes(v1, keys)])
+    routes = [Route("/healthz", healthz), Route("/openapi.json", openapi), *page_routes(approval_api)]
+    return _application([*routes, *_routes(v1, keys)])
 
 
 def create_reads_app(reader: ReadsUsers, links: Callable[[], Links], keys: Keys) -> Starlette:
-    """The application of the reads of events, functions, runs and users alone."""
-    no_control = cast(Control, None)  # reads ask nothing of it
+    """The ASGI application that only reads: events, functions, runs and users."""
+    no_control = cast(Control, None)  # not used by GET operations
     v1 = [*_history(reader, no_control, links), (UserEndpoints(reader), USER_OPERATIONS)]
     return _application(_routes([(item, [o for o in all_of if o.method == "GET"]) for item, all_of in v1], keys))
 
 
 def _history(reader: Reader, control: Control, links: Callable[[], Links]) -> list[tuple[Any, tuple[Operation, ...]]]:
-    """What exists and what happened: functions, events and runs."""
+    """The operations on events, functions and runs."""
     return [
         (EventsApi(reader, links), EVENT_OPERATIONS),
         (FunctionsApi(reader, control), FUNCTION_OPERATIONS),
@@ -105,13 +105,13 @@ def _routes(v1: Iterable[tuple[Any, Iterable[Operation]]], keys: Keys) -> list[R
 
 def _application(routes: Sequence[Route]) -> Starlette:
     app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
-    app.router.redirect_slashes = False  # it would redirect to whatever host the client names
+    app.router.redirect_slashes = False  # a redirect would use the Host header of the client
     app.add_middleware(WithoutSlash)
     return app
 
 
 class Lazy:
-    """What is made when it is first asked for, by one thread."""
+    """A value that is made at the first call, by one thread."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:
         self._make, self._lock = make, threading.Lock()
@@ -125,5 +125,5 @@ class Lazy:
 
 
 def _pattern(path: str) -> str:
-    """Senders choose the ids of events, and types have the names of events: these may have slashes."""
+    """The route's path. Ids of events and names of types may contain slashes."""
     return re.sub("/(events|types)/{id}", r"/\1/{id:path}", path)

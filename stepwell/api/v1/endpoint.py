@@ -1,6 +1,6 @@
-"""Makes an endpoint of an operation: who may call it, how its body is read, and how it is answered.
+"""Builds the endpoint of an operation: checks the API key, reads the body, calls the handler, encodes the answer.
 
-Endpoints are plain functions that run in threads, so that a slow read never holds up the engine.
+Handlers are plain functions that run in threads, so that a slow read does not block the engine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from stepwell.api.http.problem import CONTENT_TYPE, Problem
 from stepwell.api.openapi import Operation
 from stepwell.core.signing import KeysUnreadable
 
-_MOST_FILE_BYTES = 256 * 1024 * 1024
+_MAX_FILE_BYTES = 256 * 1024 * 1024
 _READERS = ThreadPoolExecutor(2, "reader")
 
 
 def endpoint(api: Any, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
-    """What answers requests for the operation, by the method of `api` that handles it."""
+    """The endpoint of an operation, which calls the method of `api` that is named by `operation.handler`."""
     handle = getattr(api, operation.handler)
 
     def admit(request: Request) -> None:
@@ -44,7 +44,7 @@ def endpoint(api: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
         return answer(request)
 
     async def read(request: Request) -> Response:
-        """Reads wait for nobody, so that a few threads do: more would only keep the engine from running."""
+        """Runs a read in one of a few threads. More threads would only slow down the engine, as reads do not wait."""
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(_READERS, context.run, admit_and_answer, request)
 
@@ -68,7 +68,7 @@ def endpoint(api: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
 
 
 def _admit(api: Any, operation: Operation, keys: Keys, request: Request) -> None:
-    """Refuses what can be refused without the body, before any of it is read. Raises Problem."""
+    """Checks the API key and the query, before the body is read. Raises Problem."""
     if operation.is_public:
         api.admit(request)
     else:
@@ -77,20 +77,20 @@ def _admit(api: Any, operation: Operation, keys: Keys, request: Request) -> None
 
 
 async def _receive(request: Request, file: IO[bytes]) -> None:
-    """Raises Problem 413, ClientDisconnect."""
-    if int(request.headers.get("content-length", 0)) > _MOST_FILE_BYTES:
+    """Writes the request body to a file. Raises Problem 413 or ClientDisconnect."""
+    if int(request.headers.get("content-length", 0)) > _MAX_FILE_BYTES:
         raise _too_large()
     size = 0
     async for piece in request.stream():
         size += len(piece)
-        if size > _MOST_FILE_BYTES:
+        if size > _MAX_FILE_BYTES:
             raise _too_large()
         file.write(piece)
     file.seek(0)
 
 
 def _too_large() -> Problem:
-    return Problem(413, f"a file may have {_MOST_FILE_BYTES // 1024**2} MB")
+    return Problem(413, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MB")
 
 
 def json_answer(data: Any, status: int = 200) -> Response:
@@ -101,7 +101,7 @@ def _refuse_unknown(request: Request, operation: Operation) -> None:
     known = [parameter.name for parameter in operation.query]
     for name in request.query_params:
         if name not in known:
-            hint = f"known are {', '.join(known)}" if known else "there are none here"
+            hint = f"use {', '.join(known)}" if known else "this path has no parameters"
             raise Problem(400, f"the parameter {name!r} is unknown; {hint}")
 
 
@@ -115,23 +115,23 @@ def _refuse(request: Request, problem: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
+    detail = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not allowed here"}
     problem = Problem(error.status_code, detail.get(error.status_code, error.detail))
     return Response(problem.body(), problem.status, headers=error.headers, media_type=CONTENT_TYPE)
 
 
-def _nobody_listens(request: Request, gone: Exception) -> Response:
-    return _refuse(request, Problem(400, "the request ended before its body did"))
+def _disconnected(request: Request, error: Exception) -> Response:
+    return _refuse(request, Problem(400, "the request ended before the body was complete"))
 
 
 def _server_error(request: Request, error: Exception) -> Response:
-    return _refuse(request, Problem(500, "the server could not do this; its log says why"))
+    return _refuse(request, Problem(500, "internal server error; the server's log has the cause"))
 
 
 EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Response]] = {
     Problem: _refuse,
     KeysUnreadable: lambda request, _: _refuse(request, keys_unreadable()),
     HTTPException: _http_error,
-    ClientDisconnect: _nobody_listens,
+    ClientDisconnect: _disconnected,
     Exception: _server_error,
 }

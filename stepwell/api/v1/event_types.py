@@ -33,23 +33,27 @@ class TypeRegistry(Protocol):
     """The event types that the API reads and changes. Methods are called from any thread."""
 
     def read_types(self) -> list[TypeDetail]:
-        """All, by name."""
+        """All types, ordered by name."""
 
     def read_type(self, name: str) -> TypeDetail | None: ...
 
     def read_schema(self, name: str, version: str) -> Any: ...
 
     def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        """All or none. `dry_run`: only say what it would do. Raises TypeRefused."""
+        """Registers all versions or none, and returns the changes. With `dry_run`, nothing is stored. Raises
+        TypeRefused."""
 
     def choose_default(self, name: str, version: str | None) -> None:
-        """Choose the version for events without `v`; None: always the newest. Raises KeyError, UnknownVersion."""
+        """Sets the version for events without `v`; None: always the newest. Raises KeyError or UnknownVersion."""
 
     def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """`carried_by`: live functions whose triggers carry it. Raises KeyError, UnknownVersion, TypeRefused."""
+        """Removes a version. `carried_by` are the live functions whose triggers contain it.
+
+        Raises KeyError, UnknownVersion or TypeRefused.
+        """
 
     def set_policy(self, name: str, policy: Policy) -> bool:
-        """False if there is no such type."""
+        """Sets the policy of a type. Returns False if there is no such type."""
 
     def unknown_types(self) -> Policy:
         """The policy for events whose names have no type."""
@@ -63,14 +67,19 @@ _REGISTRATION = {
     "required": ["name", "version", "schema"],
     "additionalProperties": False,
     "properties": {
-        "name": {"type": "string", "description": "of the events", "examples": ["order/placed"]},
-        "version": {"type": "string", "maxLength": 128, "description": "v of the events", "examples": ["2026-11-23.1"]},
-        "schema": {"type": ["object", "boolean"], "description": "JSON Schema 2020-12"},
+        "name": {"type": "string", "description": "The events' name.", "examples": ["order/placed"]},
+        "version": {
+            "type": "string",
+            "maxLength": 128,
+            "description": "The `v` of the events.",
+            "examples": ["2026-11-23.1"],
+        },
+        "schema": {"type": ["object", "boolean"], "description": "A JSON Schema 2020-12."},
         "policy": _POLICY,
         "may_break": {
             "type": "boolean",
             "default": True,
-            "description": "whether it may become the default though it refuses events that the default accepts",
+            "description": "Whether the version may become the default if it rejects events that are valid now.",
         },
     },
 }
@@ -88,7 +97,7 @@ _TYPE_CHANGE = {
         "policy": _POLICY,
         "default": {
             "type": ["string", "null"],
-            "description": "the version that counts for events without v, also when newer ones come; null: the newest",
+            "description": "The version for events without `v`, also if newer ones are registered; null: the newest.",
         },
     },
 }
@@ -96,24 +105,23 @@ _SETTINGS = {
     "type": "object",
     "required": ["unknown_types"],
     "additionalProperties": False,
-    "properties": {"unknown_types": {**_POLICY, "description": "for events whose names have no type"}},
+    "properties": {"unknown_types": {**_POLICY, "description": "The policy for events whose name has no type."}},
 }
 
 OPERATIONS = (
-    Operation("GET", "/v1/types", "list_types", "The types of events", TypeList),
+    Operation("GET", "/v1/types", "list_types", "List event types", TypeList),
     Operation("POST", "/v1/types", "register_type", "Register a version of a type", TypeChangeView, errors=(409,),
               body=_REGISTRATION),
     Operation("PUT", "/v1/types", "register_types", "Register versions of types, all or none", TypeChangeList,
-              (Parameter("dry_run", "only say what it would do", {"type": "boolean", "default": False}),),
+              (Parameter("dry_run", "Return the changes without storing them", {"type": "boolean", "default": False}),),
               errors=(409,), body=_REGISTRATIONS),
-    Operation("GET", "/v1/types/{id}", "get_type", "A type, by the name of its events", TypeView,
-              (Parameter("version", "whose schema to show; default: the one that counts for events without v"),)),
-    Operation("PATCH", "/v1/types/{id}", "change_type",
-              "Change what becomes of wrong events of a type, or which version counts for events without v", TypeView,
+    Operation("GET", "/v1/types/{id}", "get_type", "Get a type, by the name of the events", TypeView,
+              (Parameter("version", "The version of the schema to return; default: the default version"),)),
+    Operation("PATCH", "/v1/types/{id}", "change_type", "Change the policy or the default version of a type", TypeView,
               body=_TYPE_CHANGE),
     Operation("DELETE", "/v1/types/{id}", "remove_version", "Remove a version of a type", RemovedVersionView,
-              (Parameter("version", "the version"),), errors=(409,)),
-    Operation("GET", "/v1/settings", "get_settings", "The server's settings", SettingsView),
+              (Parameter("version", "The version to remove"),), errors=(409,)),
+    Operation("GET", "/v1/settings", "get_settings", "Get the server's settings", SettingsView),
     Operation("PUT", "/v1/settings", "put_settings", "Change the server's settings", SettingsView, body=_SETTINGS),
 )  # fmt: skip
 
@@ -149,7 +157,7 @@ class TypesApi:
         return {"data": self._register(types, places, dry_run=flag(request, "dry_run")), "next": None}
 
     def _register(self, bodies: Sequence[Mapping[str, Any]], places: Sequence[str], dry_run: bool) -> list[Any]:
-        """`places`: pointers to where the bodies stand in the request."""
+        """Registers types. `places` are the JSON pointers of the bodies in the request."""
         types = [_registration(body) for body in bodies]
         try:
             changes = self.registry.register_types(types, dry_run=dry_run)
@@ -179,7 +187,7 @@ class TypesApi:
     def remove_version(self, request: Request) -> Any:
         version = request.query_params.get("version")
         if version is None:
-            raise Problem(400, "name the version that is to be removed: ?version=")
+            raise Problem(400, "the version to remove is missing; add ?version=")
         type_detail = self._found(request)
         live = (orjson.loads(function.definition) for function in self.read_functions() if function.version is not None)
         carriers = [definition["id"] for definition in live if _carries(definition, type_detail.name, version)]
@@ -213,6 +221,6 @@ def _registration(body: Mapping[str, Any]) -> TypeVersion:
 
 
 def _carries(definition: Mapping[str, Any], name: str, version: str) -> bool:
-    """Whether a trigger of a function carries this version of a type."""
+    """Whether a trigger of a function contains this version of a type."""
     own = [t["definition"]["def"] for t in definition["triggers"] if t.get("event") == name and "definition" in t]
     return any(version_of(schema) == version for schema in own)

@@ -1,4 +1,4 @@
-"""`/v1/events`: the events that were accepted, and the runs that each has started."""
+"""`/v1/events`: accepted events, and the runs that they started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from stepwell.api.openapi import Operation, Parameter
-from stepwell.api.paging import PAGING, USER, alone, found, page, paging
+from stepwell.api.paging import PAGING, USER, exclusive_parameter, found, page, paging
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.v1.runs import run_list
 from stepwell.api.views import models
@@ -20,14 +20,14 @@ from stepwell.reader import EventDetail, Page, Reader
 
 @dataclass(frozen=True, slots=True)
 class EventsApi:
-    """`links`: those by which people decide on approvals, which some events hold."""
+    """`links` signs the approval links that some events contain."""
 
     reader: Reader
     links: Callable[[], Links]
 
     def list_events(self, request: Request) -> Any:
         query = request.query_params
-        if (event_id := alone(request, "id")) is not None:
+        if (event_id := exclusive_parameter(request, "id")) is not None:
             event = self.reader.read_event(event_id)
             return page(Page([] if event is None else [event], None), self._event_view)
         events = self.reader.read_events(
@@ -49,9 +49,11 @@ class EventsApi:
 
 
 OPERATIONS = (
-    Operation("GET", "/v1/events", "list_events", "Events, newest first", models.EventList,
-              (Parameter("id", "the event with this id"), Parameter("name", "only events of this name"), USER,
+    Operation("GET", "/v1/events", "list_events", "List events, newest first", models.EventList,
+              (Parameter("id", "The id of the event"), Parameter("name", "The name of the events"), USER,
                *BETWEEN, *PAGING)),
-    Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, PAGING),
-    Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
+    Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "List the runs that an event started", models.RunList,
+              PAGING),
+    Operation("GET", "/v1/events/{id}", "get_event", "Get an event, and the functions that it did not start",
+              models.EventView),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`/v1/functions`: the live functions, and events that are replayed on one of them."""
+"""`/v1/functions`: live functions, and replays of events on one function."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class FunctionsApi:
     control: Control
 
     def list_functions(self, request: Request) -> Any:
-        functions, wanted = self.reader.read_functions(), paging(request)
-        start = wanted["before"] or 0
-        end = start + wanted["limit"]
+        functions, bounds = self.reader.read_functions(), paging(request)
+        start = bounds["before"] or 0
+        end = start + bounds["limit"]
         return page(Page(functions[start:end], end if end < len(functions) else None), function_view)
 
     def get_function(self, request: Request) -> Any:
@@ -34,23 +34,23 @@ class FunctionsApi:
 
     def replay_events(self, request: Request) -> Any:
         function_id = request.path_params["id"]
-        asked = read_replay(request.state.body)
+        replay_request = read_replay(request.state.body)
         function = found(self.reader.read_function(function_id), "function", function_id)
-        version = asked.version or function.version
+        version = replay_request.version or function.version
         if function.routing.is_paused:
-            raise Problem(409, f"function {function_id} is paused; `stepwell resume {function_id}` lets it run again")
+            raise Problem(409, f"function {function_id} is paused; `stepwell resume {function_id}` resumes it")
         if version is None:
             raise Problem(409, f"function {function_id} is not live; name a version, or make one live")
-        done = self.control.replay(function_id, version, asked.events, asked.replay)
-        if done is None:
+        replayed = self.control.replay(function_id, version, replay_request.events, replay_request.replay)
+        if replayed is None:
             known = ", ".join(str(version.number) for version in function.versions)
             raise Problem(409, f"function {function_id} has no version {version}; it has {known}")
-        return replay_view(asked.replay, function_id, version, done)
+        return replay_view(replay_request.replay, function_id, version, replayed)
 
 
 OPERATIONS = (
-    Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList, PAGING),
-    Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
-    Operation("POST", "/v1/functions/{id}/replay", "replay_events", "Run stored events again, on this one function",
+    Operation("GET", "/v1/functions", "list_functions", "List live functions", models.FunctionList, PAGING),
+    Operation("GET", "/v1/functions/{id}", "get_function", "Get a function with all versions", models.FunctionView),
+    Operation("POST", "/v1/functions/{id}/replay", "replay_events", "Run stored events again, on this function only",
               models.ReplayView, errors=(409, 503), body=REPLAY),
 )  # fmt: skip

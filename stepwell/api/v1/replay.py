@@ -1,6 +1,7 @@
-"""`POST /v1/functions/{id}/replay`: what may be asked, and what is answered.
+"""`POST /v1/functions/{id}/replay`: the request and the response.
 
-One rule: a request is bounded, and may be repeated: what its replay has started already does not start again.
+A request has at most MAX_EVENTS events. It can be repeated: an event that the replay has already started does not start
+again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stepwell.core.json_input import MAX_LEVELS
 from stepwell.platform import Replayed
 
 MAX_EVENTS = 100
-_MORE_LEVELS = 10  # that events are below the top of the body, and that whoever made them added to what was sent
+_MORE_LEVELS = 10  # nesting of the events in the body, and of what the server has added to an event
 _ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 REPLAY: dict[str, Any] = {
@@ -26,13 +27,22 @@ REPLAY: dict[str, Any] = {
     "required": ["replay", "events"],
     "additionalProperties": False,
     "properties": {
-        "replay": {"type": "string", "pattern": f"^{_ID}$", "description": "marks the runs; repeated, nothing doubles"},
-        "version": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1, "description": "default: live"},
+        "replay": {
+            "type": "string",
+            "pattern": f"^{_ID}$",
+            "description": "The id of the replay; runs are marked with it.",
+        },
+        "version": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": 2**31 - 1,
+            "description": "The version to run; default: the live one.",
+        },
         "events": {
             "type": "array",
             "minItems": 1,
             "maxItems": MAX_EVENTS,
-            "description": "stored events by id, or whole ones of another server",
+            "description": "Ids of stored events, or whole events of another server.",
             "items": {
                 "type": "object",
                 "minProperties": 1,
@@ -49,14 +59,14 @@ REPLAY: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplayRequest:
     replay: str
     version: int | None
-    events: Sequence[str | Event]  # ids of stored ones, and whole ones
+    events: Sequence[str | Event]  # ids of stored events, or whole events
 
 
-def read_replay(body: bytes) -> Asked:
-    """Raises Problem 400 with the place of every error, or 413 for an event that is too large."""
+def read_replay(body: bytes) -> ReplayRequest:
+    """Parses a request. Raises Problem 400 with the place of every error, or 413 for an event that is too large."""
     raw = read_object(body, REPLAY, MAX_LEVELS + _MORE_LEVELS)
     check_integers(body)
     places = [i for i, item in enumerate(raw["events"]) if "event" in item]
@@ -68,7 +78,7 @@ def read_replay(body: bytes) -> Asked:
         ) from None
     rest = iter(whole)
     events = [next(rest) if "event" in event else event["id"] for event in raw["events"]]
-    return Asked(raw["replay"], raw.get("version"), events)
+    return ReplayRequest(raw["replay"], raw.get("version"), events)
 
 
 def replay_view(replay: str, function_id: str, version: int, done: Sequence[Replayed]) -> ReplayView:

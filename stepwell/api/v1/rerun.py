@@ -1,4 +1,4 @@
-"""`POST /v1/runs/{id}/rerun`: from the start, without a body, or from a step, with edited outputs of kept steps."""
+"""`POST /v1/runs/{id}/rerun`: parses the request. Without a body, the run starts from the beginning."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ RERUN: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "from_step": {"type": ["string", "null"], "description": "go on from this step; what ended before it is kept"},
+        "from_step": {
+            "type": ["string", "null"],
+            "description": "The step to start from; results of earlier steps are kept.",
+        },
         "outputs": {
             "type": ["object", "null"],
-            "description": "outputs by step, instead of those that are kept",
+            "description": "Other outputs for kept steps, by step id.",
             "additionalProperties": True,
         },
     },
@@ -25,7 +28,8 @@ RERUN: dict[str, Any] = {
 
 
 def read_rerun(body: bytes) -> Restart | None:
-    """None: from the start. Raises Problem 400 with the place of what is wrong."""
+    """The step to restart from, with changed outputs; None: from the start. Raises Problem 400 with the place of every
+    error."""
     if not body:
         return None
     raw = read_object(body, RERUN)
@@ -33,17 +37,17 @@ def read_rerun(body: bytes) -> Restart | None:
     step, outputs = raw.get("from_step"), raw.get("outputs")
     if step is None:
         if outputs:
-            raise wrong(("/outputs", "outputs are kept, or edited, only with from_step; add it"))
+            raise wrong(("/outputs", "outputs can only be changed together with from_step; add it"))
         return None
     return Restart(step, {item: _output(item, value) for item, value in (outputs or {}).items()})
 
 
 def _output(step: str, value: Any) -> bytes:
-    """As if the step had said it."""
+    """Checks and encodes an output in the same way as one that a step returns."""
     try:
         report = read_json(orjson.dumps(value))
     except TypeError:
-        raise wrong((f"/outputs/{step[:64]}", "the output is nested more than 254 deep")) from None
+        raise wrong((f"/outputs/{step[:64]}", "the output has more than 254 levels of nesting")) from None
     if report.output is None:
         raise wrong((f"/outputs/{step[:64]}", report.problem.message if report.problem else "no output"))
     return report.output

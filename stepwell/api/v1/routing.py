@@ -1,6 +1,6 @@
-"""`/v1/functions/{id}/versions`, `routing` and what changes it: promote, roll back, pause, resume, delete.
+"""`/v1/functions/{id}/versions`, `routing`, and the operations promote, rollback, pause, resume and delete.
 
-One rule: what a change comes to is decided in `core.routing.versions`; a platform only keeps it.
+The rules of each change are in `core.routing.versions`; a platform only stores the result.
 """
 
 from __future__ import annotations
@@ -33,47 +33,49 @@ from stepwell.reader import FunctionDetail, Reader
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """`is_new`: whether it made a version."""
+    """A pushed function. `is_new`: the push has made a new version."""
 
     function_id: str
     version: int
     is_new: bool
 
 
-_COUNTED = 1000  # of the newest runs
+_MAX_SAMPLES = 1000  # the newest runs, for failure rates and durations
 
 
 class Lifecycle(Protocol):
     """Changes the versions of functions. Methods are called from any thread."""
 
     def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
-        """The newest runs that events started, the newest first; no reruns and no replays."""
+        """The newest runs that were started by events, newest first, without reruns and replays."""
 
     def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
-        """Change how new runs choose their version, with all that follows. Raises KeyError, NotPossible."""
+        """Changes which versions new runs use, and carries out the consequences. Raises KeyError or NotPossible."""
 
     def cancel_runs(self, function_id: str) -> None:
-        """Cancel the open runs of a function, at once or soon."""
+        """Cancels the open runs of a function, at once or soon after."""
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:
-        """Release a function that was sent. Raises Problem, NotPossible."""
+        """Stores and releases the function in a zip archive. Raises Problem or NotPossible."""
 
 
 _NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _WEIGHT = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 _PROMOTE = {
     "type": "object",
-    "properties": {"weight": {**_WEIGHT, "description": "another share for the canary; without it, it goes live"}},
+    "properties": {
+        "weight": {**_WEIGHT, "description": "The canary's new share of runs; without it, the canary goes live."}
+    },
     "additionalProperties": False,
 }
 _ROLL_BACK = {
     "type": "object",
-    "properties": {"to": {**_NUMBER, "description": "the version; default: the one before"}},
+    "properties": {"to": {**_NUMBER, "description": "The version to make live; default: the previous one."}},
     "additionalProperties": False,
 }
 _PAUSE = {
     "type": "object",
-    "properties": {"drop": {"type": "boolean", "description": "drop events instead of keeping them"}},
+    "properties": {"drop": {"type": "boolean", "description": "Discard events instead of keeping them."}},
     "additionalProperties": False,
 }
 _ROUTING = {
@@ -86,8 +88,14 @@ _ROUTING = {
             "properties": {
                 "version": _NUMBER,
                 "weight": {**_WEIGHT, "exclusiveMaximum": 1},
-                "sticky": {"type": ["string", "null"], "description": "CEL: equal values get equal versions"},
-                "guard": {"type": "boolean", "description": "raise the weight, or roll back, by what runs show"},
+                "sticky": {
+                    "type": ["string", "null"],
+                    "description": "A CEL expression; events with equal values use the same version.",
+                },
+                "guard": {
+                    "type": "boolean",
+                    "description": "Raise the weight, or roll back, according to the results of runs.",
+                },
             },
             "additionalProperties": False,
         }
@@ -96,32 +104,32 @@ _ROUTING = {
 }
 _OF = "/v1/functions/{id}"
 
-_ARCHIVE = {"type": "string", "format": "binary", "description": "a zip of the function's folder"}
+_ARCHIVE = {"type": "string", "format": "binary", "description": "A zip archive of the function's folder."}
 _RELEASE = (
-    Parameter("canary", "give the version this share of new runs, instead of all", {**_WEIGHT, "exclusiveMaximum": 1}),
-    Parameter("sticky", "CEL over event, user and data: equal values get equal versions"),
-    Parameter("guard", "raise the canary's share, or roll back, by what runs show", {"type": "boolean"}),
-    Parameter("author", "who pushes"),
-    Parameter("message", "what is new"),
+    Parameter("canary", "The version's share of new runs; default: all", {**_WEIGHT, "exclusiveMaximum": 1}),
+    Parameter("sticky", "A CEL expression over event, user and data; events with equal values use the same version"),
+    Parameter("guard", "Raise the canary's share, or roll back, according to the results of runs", {"type": "boolean"}),
+    Parameter("author", "The name of the author"),
+    Parameter("message", "A description of the change"),
 )
 
 OPERATIONS = (
-    Operation("POST", "/v1/functions", "push", "Make a version of a function and release it (on one machine)",
+    Operation("POST", "/v1/functions", "push", "Push a version of a function (not on AWS)",
               PushedView, _RELEASE, status=201, errors=(400, 409, 413), body=_ARCHIVE, media_type="application/zip"),
-    Operation("GET", f"{_OF}/versions", "list_versions", "The versions of a function, the newest first", VersionList),
-    Operation("GET", f"{_OF}/routing", "get_routing", "Which version new runs use", RoutingView),
-    Operation("PUT", f"{_OF}/routing", "put_canary", "Give a version that is there a share of the new runs",
+    Operation("GET", f"{_OF}/versions", "list_versions", "List the versions of a function, newest first", VersionList),
+    Operation("GET", f"{_OF}/routing", "get_routing", "Get the versions that new runs use", RoutingView),
+    Operation("PUT", f"{_OF}/routing", "put_canary", "Make an existing version the canary, with a share of new runs",
               RoutingView, errors=(409,), body=_ROUTING),
-    Operation("POST", f"{_OF}/promote", "promote", "Make the canary live, or change its weight", RoutingView,
+    Operation("POST", f"{_OF}/promote", "promote", "Make the canary live, or change the canary's weight", RoutingView,
               errors=(409,), body=_PROMOTE),
-    Operation("POST", f"{_OF}/rollback", "roll_back", "Take the canary away, or make an earlier version live",
+    Operation("POST", f"{_OF}/rollback", "roll_back", "Remove the canary, or make an earlier version live",
               RolledBackView, errors=(409,), body=_ROLL_BACK),
-    Operation("POST", f"{_OF}/pause", "pause", "Start no runs; events are kept until the function is resumed",
+    Operation("POST", f"{_OF}/pause", "pause", "Pause a function; events are kept until it is resumed",
               RoutingView, errors=(409,), body=_PAUSE),
-    Operation("POST", f"{_OF}/resume", "resume", "Start runs again, first those of events that were kept",
+    Operation("POST", f"{_OF}/resume", "resume", "Resume a function; kept events start their runs first",
               RoutingView, errors=(409,)),
-    Operation("DELETE", _OF, "delete", "Start no runs any more, and forget events that were kept", RoutingView,
-              (Parameter("cancel", "whether open runs are cancelled", {"type": "boolean", "default": False}),)),
+    Operation("DELETE", _OF, "delete", "Delete a function, and discard events that were kept", RoutingView,
+              (Parameter("cancel", "Cancel open runs", {"type": "boolean", "default": False}),)),
 )  # fmt: skip
 
 
@@ -133,9 +141,9 @@ class RoutingApi:
 
     def list_versions(self, request: Request) -> VersionList:
         function = self._function(request)
-        samples = self.lifecycle.read_samples(function.id, _COUNTED)
-        shown = [version_view(version, function.routing, samples) for version in reversed(function.versions)]
-        return {"data": shown, "next": None}
+        samples = self.lifecycle.read_samples(function.id, _MAX_SAMPLES)
+        views = [version_view(version, function.routing, samples) for version in reversed(function.versions)]
+        return {"data": views, "next": None}
 
     def get_routing(self, request: Request) -> RoutingView:
         function = self._function(request)
@@ -179,7 +187,7 @@ class RoutingApi:
         return self._change(request, lambda old, versions, now: version_rules.promoted(old, weight, now))
 
     def roll_back(self, request: Request) -> RolledBackView:
-        from stepwell.event_types.impact import event_names  # with what checks expressions
+        from stepwell.event_types.impact import event_names  # imported late: it imports the expression checker
 
         to = read_object(request.state.body, _ROLL_BACK).get("to")
         before = self._function(request)
@@ -224,7 +232,7 @@ def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
     except ValueError:
-        raise Problem(400, f"canary={text} is no number between 0 and 1, as 0.1") from None
+        raise Problem(400, f"canary={text} is not a number between 0 and 1, such as 0.1") from None
 
 
 def _unknown(function_id: str) -> Problem:

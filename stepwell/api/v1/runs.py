@@ -1,4 +1,4 @@
-"""`/v1/runs`: what was executed, cancel and rerun."""
+"""`/v1/runs`: lists, shows, cancels and reruns runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from stepwell.api.http.problem import Problem
 from stepwell.api.openapi import Operation, Parameter
-from stepwell.api.paging import PAGING, USER, alone, found, page, paging
+from stepwell.api.paging import PAGING, USER, exclusive_parameter, found, page, paging
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.v1.rerun import RERUN, read_rerun
 from stepwell.api.views import models
@@ -25,22 +25,28 @@ from stepwell.reader import Reader, RunQuery
 
 
 class Control(Protocol):
-    """What the API can do to runs; called from any thread."""
+    """Changes runs. Methods are called from any thread."""
 
     def cancel(self, run_id: str) -> None: ...
 
     def rerun(self, run_id: str, restart: Restart | None) -> str | None:
-        """From the start, or from a step. The new run's id; None if the function is not live. Raises CannotResume."""
+        """Starts a new run of the same event, from the start or from a step.
+
+        Returns the new run's id; None if the function is not live. Raises CannotResume.
+        """
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> Sequence[Replayed] | None:
-        """Run stored events, or others that are stored for this, on one version; None if there is no such version."""
+        """Runs events on one version of a function; returns None if there is no such version.
+
+        `events` are ids of stored events, or events of another server, which are stored first.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class RunsApi:
-    """`links`: those by which people decide on approvals."""
+    """`links` signs approval links."""
 
     reader: Reader
     control: Control
@@ -51,8 +57,8 @@ class RunsApi:
         status = query.get("status")
         statuses = {s.name.lower(): s for s in RunStatus}
         if status is not None and status not in statuses:
-            raise Problem(400, f"status={status} is unknown; it is one of {', '.join(statuses)}")
-        if (event_id := alone(request, "event", "limit", "after")) is not None:
+            raise Problem(400, f"status={status} is not a status; use one of {', '.join(statuses)}")
+        if (event_id := exclusive_parameter(request, "event", "limit", "after")) is not None:
             return run_list(self.reader, event=event_id, **paging(request))
         return run_list(
             self.reader,
@@ -75,7 +81,7 @@ class RunsApi:
             self.control.cancel(run_id)
             status = self._run(run_id)["status"]
         if status != "cancelled":
-            raise Problem(409, f"run {run_id} has {status}; only a running one can be cancelled")
+            raise Problem(409, f"run {run_id} has {status}; only a running run can be cancelled")
         return self._run(run_id)
 
     def rerun_run(self, request: Request) -> Any:
@@ -90,7 +96,7 @@ class RunsApi:
         except CannotResume as reason:
             raise Problem(409, str(reason)) from None
         if new_id is None:
-            raise Problem(409, f"function {run['function_id']} is not live any more, so its runs cannot run again")
+            raise Problem(409, f"function {run['function_id']} is no longer live; push it to rerun a run")
         return self._run(new_id)
 
     def _run(self, run_id: str) -> models.RunView:
@@ -102,15 +108,15 @@ def run_list(reader: Reader, **query: Unpack[RunQuery]) -> Any:
     return page(reader.read_run_texts(run_text, **query), orjson.Fragment)
 
 
-_STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower() for s in RunStatus]})
+_STATUS = Parameter("status", "The current status of the runs", {"enum": [s.name.lower() for s in RunStatus]})
 
 OPERATIONS = (
-    Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
-              (Parameter("event", "only runs of the event with this id"),
-               Parameter("function", "only runs of this function"), _STATUS, USER,
-               Parameter("replay", "only runs of this replay"), *BETWEEN, *PAGING)),
-    Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
+    Operation("GET", "/v1/runs", "list_runs", "List runs, newest first (without logs)", models.RunList,
+              (Parameter("event", "The id of the runs' event"),
+               Parameter("function", "The id of the runs' function"), _STATUS, USER,
+               Parameter("replay", "The id of the replay that started the runs"), *BETWEEN, *PAGING)),
+    Operation("GET", "/v1/runs/{id}", "get_run", "Get a run with steps, attempts and logs", models.RunView),
     Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409, 503)),
-    Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the same event again on the live version",
+    Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the event of a run again, on the live version",
               models.RunView, status=201, errors=(409, 503), body=RERUN, needs_body=False),
 )  # fmt: skip

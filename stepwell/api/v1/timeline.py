@@ -1,4 +1,4 @@
-"""The timeline of a user: its entries, their order, and the cursors by which it is read on."""
+"""The timeline of a user: entries, their order, and cursors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stepwell.core.times import time_text
 
 _EVENT, _RUN, _STEP = range(3)
 
-Mark = tuple[int, int, int, int, int]  # when (ms), kind of entry, position, step, attempt: the order of a timeline
+Mark = tuple[int, int, int, int, int]  # time (ms), kind of entry, position, step, attempt: the order of a timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a person's timeline. `mark` is its time and its place in the order."""
+    """An entry of a user's timeline. `mark` orders the entries."""
 
     mark: Mark
     shown: models.TimelineEntry
@@ -44,7 +44,7 @@ class UserRun:
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """An attempt, which has ended, of a step of such a run. `plan`: that of the run; `error`: as JSON."""
+    """An ended attempt of a step in a user's run. `plan` is the plan of the run, `error` is JSON."""
 
     run_id: str
     function: str
@@ -57,13 +57,13 @@ class EndedAttempt:
 
 
 def event_entry(event_id: str, name: str, at: int, position: int) -> Entry:
-    """`at`: when the event was accepted (ms)."""
+    """The entry of an event. `at` is the time at which it was accepted (ms)."""
     shown: models.TimelineEvent = {"type": "event", "at": time_text(at), "event_id": event_id, "name": name}
     return Entry((at, _EVENT, position, 0, 0), shown)
 
 
 def run_entry(at: int, position: int, run: UserRun) -> Entry:
-    """`at`: when the run was made (ms)."""
+    """The entry of a run. `at` is the time at which it was created (ms)."""
     shown: models.TimelineRun = {
         "type": "run",
         "at": time_text(at),
@@ -80,7 +80,7 @@ def run_entry(at: int, position: int, run: UserRun) -> Entry:
 
 
 def step_entry(position: int, ended: EndedAttempt) -> Entry:
-    """`position`: that of the run."""
+    """The entry of an ended attempt. `position` is the position of the run."""
     value = None if ended.error is None else orjson.loads(ended.error)
     shown: models.TimelineStep = {
         "type": "step",
@@ -96,12 +96,12 @@ def step_entry(position: int, ended: EndedAttempt) -> Entry:
 
 
 def cursor_of(mark: Mark) -> str:
-    """The cursor behind an entry."""
+    """The cursor after the entry with this mark."""
     return base64.urlsafe_b64encode(".".join(map(str, mark)).encode()).decode().rstrip("=")
 
 
 def mark_of(cursor: str) -> Mark:
-    """The mark of the entry that a cursor stands behind. Raises Problem."""
+    """The mark of the entry before a cursor. Raises Problem 400."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
         numbers = text.split(".")

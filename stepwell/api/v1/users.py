@@ -1,7 +1,7 @@
 """`/v1/users`: the users of events, their timelines, and their erasure.
 
-One rule: a user is asked for by any of its ids, and shown under its canonical one. Ids stand in the query: what is
-between sender and server decodes paths, and would make one id of another. Paths take only ids of plain characters.
+A user is found by any id, and shown under the canonical id. Ids are passed in the query, because proxies may decode a
+path and change the id. In paths, only ids of plain characters are accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from stepwell.api.http.problem import Problem
 from stepwell.api.openapi import Operation, Parameter
-from stepwell.api.paging import PAGING, alone, found, limit_of, page, paging
+from stepwell.api.paging import PAGING, exclusive_parameter, found, limit_of, page, paging
 from stepwell.api.v1.timeline import Entry, Mark, cursor_of, mark_of
 from stepwell.api.views import user_models as models
 from stepwell.core.events.users import KINDS, Person
@@ -27,7 +27,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+:.-]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A person, with the times (ms) at which its first and last stored events were accepted."""
+    """A user, with the times (ms) at which the first and the last stored event were accepted."""
 
     person: Person
     first: int
@@ -36,7 +36,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased, counted by kind. `is_done` is false if something is left: erase again to go on."""
+    """The counts of erased items by kind. If `is_done` is false, data is left: erase again to continue."""
 
     counts: models.ErasedCounts
     is_done: bool
@@ -49,15 +49,15 @@ class Users(Protocol):
         """Users with more than one id or with traits, newest first."""
 
     def find(self, text: str) -> Person | None:
-        """The user with this id, of the first of `KINDS` that has it, also if an event has given nothing but the id."""
+        """The user with this id, also if only the id is known. Kinds of ids are searched in the order of `KINDS`."""
 
     def seen(self, person: Person) -> Seen: ...
 
     def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
-        """What happened to a person before a mark, newest first."""
+        """The entries of a user's timeline before a mark, newest first."""
 
     def erase(self, person: Person) -> Erased:
-        """Erase all data of a person, or as much as there is time for."""
+        """Erases all data of a user, or as much as is possible in the time of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class UserEndpoints:
     users: Users
 
     def list_users(self, request: Request) -> Any:
-        if (text := alone(request, "id")) is None:
+        if (text := exclusive_parameter(request, "id")) is None:
             return page(self.users.read_users(**paging(request)), user_view)
         person = self.users.find(text)
         return {"data": [] if person is None else [self._detail(person)], "next": None}
@@ -93,23 +93,23 @@ class UserEndpoints:
     def _person(self, request: Request) -> Person:
         text = request.query_params.get("id", request.path_params.get("id"))
         if text is None:
-            raise Problem(400, "whose? name any id of the user with id=")
+            raise Problem(400, "the user is missing; pass any id of the user with ?id=")
         if "id" in request.path_params and not _PLAIN.fullmatch(text):
-            raise Problem(400, "an id with such characters may not arrive as it was sent; use the query: ?id=")
+            raise Problem(400, "an id with these characters is not allowed in a path; pass it in the query: ?id=")
         person: Person = found(self.users.find(text), "user", text)
         return person
 
 
-_ID = Parameter("id", "any id of the user: external_id, id, email or phone")
+_ID = Parameter("id", "Any id of the user: external_id, id, email or phone")
 
 USER_OPERATIONS = (
     Operation("GET", "/v1/users", "list_users",
-              "Users of whom more is known than one id, newest first; with id, the one user whom it means",
+              "List users with several ids or with traits, newest first; with `id`, only that user",
               models.UserList, (_ID, *PAGING)),
     Operation("GET", "/v1/users/timeline", "get_timeline",
-              "A user's events and runs, and the ends of their steps, newest first", models.Timeline, (_ID, *PAGING),
+              "List a user's events, runs and ended attempts, newest first", models.Timeline, (_ID, *PAGING),
               errors=(404,)),
-    Operation("DELETE", "/v1/users", "erase_user", "Erase what is kept of a user; again until it is done",
+    Operation("DELETE", "/v1/users", "erase_user", "Erase the data of a user; repeat until `done` is true",
               models.ErasedView, (_ID,), errors=(404, 503)),
     Operation("GET", "/v1/users/{id}/timeline", "get_timeline", "", models.Timeline, PAGING, is_alias=True),
     Operation("GET", "/v1/users/{id}", "get_user", "", models.UserDetail, is_alias=True),

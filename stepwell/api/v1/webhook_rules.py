@@ -1,4 +1,4 @@
-"""`/v1/webhooks`: the rules by which requests of any sender become events."""
+"""`/v1/webhooks`: the rules that turn requests of any sender into events."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Rule = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeptRule:
-    """A rule as it is kept, and when it was last changed (ms)."""
+    """A stored rule, and the time (ms) of the last change."""
 
     rule: Rule
     changed_at: int
 
 
 class Webhooks(Protocol):
-    """What the API reads and changes of webhooks; called from any thread."""
+    """Reads and changes webhook rules. Methods are called from any thread."""
 
     def read_webhooks(self) -> list[KeptRule]:
-        """All, by name."""
+        """All rules, ordered by name."""
 
     def read_webhook(self, name: str) -> KeptRule | None: ...
 
     def put_webhook(self, rule: Rule) -> bool:
-        """Keep a rule that `core.webhooks.definition` has read; False if it is kept already."""
+        """Stores a rule that `core.webhooks.definition` has parsed. Returns False if it is stored already."""
 
     def remove_webhook(self, name: str) -> bool:
-        """False if there is none."""
+        """Removes a rule. Returns False if there is none."""
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ class Webhooks(Protocol):
 
 class VerifyView(TypedDict):
     type: str
-    secret: NotRequired[str]  # its name
+    secret: NotRequired[str]  # the name of the secret
     header: NotRequired[str]
     algorithm: NotRequired[str]
     encoding: NotRequired[str]
@@ -64,7 +64,7 @@ class VerifyView(TypedDict):
 
 class TokenView(TypedDict):
     query: str
-    secret: str  # its name
+    secret: str  # the name of the secret
 
 
 _Conditional = TypedDict("_Conditional", {"if": NotRequired[str]})
@@ -77,7 +77,7 @@ class ChallengeView(_Conditional):
 
 
 class WebhookView(_Conditional):
-    """A rule, as schemas/webhook.schema.json describes it."""
+    """A webhook rule. schemas/webhook.schema.json describes the fields."""
 
     name: str
     event: str
@@ -96,26 +96,34 @@ class WebhookList(TypedDict):
     next: None
 
 
-_CEL = {"type": ["string", "null"], "description": "CEL over body, headers and query"}
+_CEL = {"type": ["string", "null"], "description": "A CEL expression over body, headers and query."}
 _RULE = {
     "type": "object",
     "required": ["event"],
     "additionalProperties": False,
     "properties": {
-        "name": {"type": "string", "description": "that of the path, if it is given"},
+        "name": {"type": "string", "description": "If given, the same name as in the path."},
         "event": {"type": "string", "examples": ["github/{{ headers['x-github-event'] }}"]},
         **dict.fromkeys(("id", "data", "user", "ts", "if"), _CEL),
-        "body": {"type": ["string", "null"], "description": "json, form or text, whatever the content type says"},
-        "challenge": {"type": ["object", "null"], "description": "answer, if, sign, token: as in the rule's schema"},
-        "verify": {"type": ["object", "null"], "description": "type, secret, ...: as in the rule's schema"},
+        "body": {"type": ["string", "null"], "description": "json, form or text; overrides the content type."},
+        "challenge": {
+            "type": ["object", "null"],
+            "description": "answer, if, sign, token: see the JSON Schema of webhook rules.",
+        },
+        "verify": {
+            "type": ["object", "null"],
+            "description": "type, secret, ...: see the JSON Schema of webhook rules.",
+        },
     },
 }
 
 OPERATIONS = (
-    Operation("GET", "/v1/webhooks", "list_webhooks", "The webhooks", WebhookList),
-    Operation("GET", "/v1/webhooks/{id}", "get_webhook", "A webhook, by its name", WebhookView),
-    Operation("PUT", "/v1/webhooks/{id}", "put_webhook", "Make or change a webhook", WebhookView, body=_RULE),
-    Operation("DELETE", "/v1/webhooks/{id}", "remove_webhook", "Remove a webhook; its last rule", WebhookView),
+    Operation("GET", "/v1/webhooks", "list_webhooks", "List webhooks", WebhookList),
+    Operation("GET", "/v1/webhooks/{id}", "get_webhook", "Get a webhook by name", WebhookView),
+    Operation("PUT", "/v1/webhooks/{id}", "put_webhook", "Create or update a webhook", WebhookView, body=_RULE),
+    Operation(
+        "DELETE", "/v1/webhooks/{id}", "remove_webhook", "Remove a webhook, and get the removed rule", WebhookView
+    ),
 )
 
 
@@ -148,8 +156,8 @@ class WebhooksApi:
 
 
 def read_rule(body: bytes, name: str) -> Rule:
-    """The rule in a request. Raises Problem 400 with all that is wrong."""
-    from stepwell.core.definition.definition import DefinitionError  # only who makes a rule waits for pydantic
+    """Parses the rule in a request. Raises Problem 400 with all errors."""
+    from stepwell.core.definition.definition import DefinitionError  # imported late: it imports pydantic
     from stepwell.core.webhooks.definition import parse_webhook
 
     try:

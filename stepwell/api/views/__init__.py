@@ -1,1 +1,1 @@
-"""What the API shows: models, and how runs, functions and types become them."""
+"""The API's response models, and the functions that build them from runs, functions and types."""

@@ -1,4 +1,4 @@
-"""What the API shows of event types, and of what changes them."""
+"""The API's views of event types and of changes to them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ class TypeVersionView(TypedDict):
 
 
 class TypeView(TypedDict):
-    """`version`: the newest, or in the view of one type the one that `schema` is of. `default`: the version that counts
-    for events without `v`; `is_chosen`: whether somebody chose it, so that it stays when newer ones come."""
+    """An event type.
+
+    `version` is the version of `schema`; in lists, the newest version. `default` is the version for events without `v`.
+    If `is_chosen` is true, the default was set explicitly, and stays when newer versions are registered.
+    """
 
     name: str
     policy: PolicyName
@@ -44,7 +47,7 @@ class SchemaProblemView(TypedDict):
 
 
 class AffectedView(TypedDict):
-    """A place in a live function's definition that the type's new version is no longer right for."""
+    """A place in the definition of a live function that does not fit the new version of a type."""
 
     function_id: str
     pointer: str
@@ -52,9 +55,11 @@ class AffectedView(TypedDict):
 
 
 class TypeChangeView(TypedDict):
-    """What a registration did. `breaking`: how the version differs from `compared_with`, so that events which were
-    right are no longer; `affected`: what live functions ask of such events that no longer fits. `default`: the version
-    that counts for events without `v` from now on."""
+    """The result of a registration.
+
+    `breaking` are the differences from the version `compared_with` that make valid events invalid. `affected` are the
+    places in live functions that no longer fit. `default` is the version for events without `v` from now on.
+    """
 
     name: str
     version: str
@@ -72,7 +77,7 @@ class TypeChangeList(TypedDict):
 
 
 class RemovedVersionView(TypedDict):
-    """`default`: the version that counts for events without `v` now; null if the type is gone with its last version."""
+    """A removed version. `default` is the version for events without `v` now; null if no version is left."""
 
     name: str
     removed: str
@@ -84,7 +89,7 @@ class SettingsView(TypedDict):
 
 
 def change_view(change: TypeChange, schema: Any, functions: Iterable[Mapping[str, Any]]) -> TypeChangeView:
-    """What a registration did, with what it means for the definitions of live functions."""
+    """The view of a registration, with the places in the definitions of live functions that it affects."""
     view: TypeChangeView = {
         "name": change.name,
         "version": change.version,
@@ -97,7 +102,7 @@ def change_view(change: TypeChange, schema: Any, functions: Iterable[Mapping[str
     }
     if change.what == "unchanged" or change.before is None:
         return view
-    from stepwell.event_types.impact import affected, breaking  # with what checks expressions
+    from stepwell.event_types.impact import affected, breaking  # imported late: it imports the expression checker
 
     for problem in breaking(change.before, schema):
         view["breaking"].append({"pointer": json_pointer(problem.pointer), "message": problem.message})

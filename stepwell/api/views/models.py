@@ -1,4 +1,4 @@
-"""The shapes that the API answers with; the OpenAPI document is generated from them."""
+"""The API's response models. The OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ Time = str  # RFC 3339
 
 
 class NotStarted(TypedDict):
-    """A function whose trigger names the event, and whose expression was not true, or whose `idempotency` has a run of
-    this value already (`run_id`). `problem`: why it had no value, or is no reason to start."""
+    """A function that the event did not start, although a trigger names the event.
+
+    The trigger's `expression` was not true, or a run with the same value of `idempotency` exists (`run_id`). `problem`
+    is the error of the expression, or the reason why the function did not start.
+    """
 
     function_id: str
     expression: str
@@ -27,7 +30,7 @@ class NotStarted(TypedDict):
 
 
 class InvalidView(TypedDict):
-    """Something in an event that is not as its type says: the place in it, and what is wrong there."""
+    """A place in an event that does not match the schema, and the error."""
 
     pointer: str
     message: str
@@ -43,12 +46,12 @@ class EventView(TypedDict):
     accepted_at: Time
     not_started: list[NotStarted]
     replay: str | None
-    invalid: list[InvalidView]  # the first 20 things
+    invalid: list[InvalidView]  # the first 20 errors
     erased: bool
 
 
 class FailedEdgeView(TypedDict):
-    """The edge whose `if` had no value: entry `index` of the `after` list of `step`."""
+    """The edge whose `if` could not be evaluated: entry `index` of the `after` list of `step`."""
 
     step: str
     after: str  # a step, or $trigger
@@ -57,8 +60,11 @@ class FailedEdgeView(TypedDict):
 
 
 class ErrorView(TypedDict):
-    """Why an attempt, a step or a run failed. Of a run: `step` is the one that failed; or, if `kind` is
-    `condition_failed`, the one that `edge` leads to, which was not decided since its `if` has no value."""
+    """The reason why an attempt, a step or a run failed.
+
+    For a run, `step` is the step that failed. If `kind` is `condition_failed`, it is the step after `edge`, whose `if`
+    could not be evaluated.
+    """
 
     kind: str
     message: str
@@ -79,7 +85,7 @@ class AttemptView(TypedDict):
 
 
 class EdgeView(TypedDict):
-    """One entry of `after`: how it stands, what it waits for and until when, why an expression had no value."""
+    """One entry of `after`: the status, the event that it waits for and until when, and the error of an expression."""
 
     step: str
     status: EdgeStatusName
@@ -91,7 +97,7 @@ class EdgeView(TypedDict):
 
 
 class CancelView(TypedDict):
-    """A rule of `cancel`: how its wait stands, until when it holds, which event it was, why it was no match."""
+    """A rule of `cancel`: the state and end of the wait, the event that matched, and why another did not match."""
 
     event: str
     state: NotRequired[PauseStateName]
@@ -101,7 +107,7 @@ class CancelView(TypedDict):
 
 
 class ApprovalView(TypedDict):
-    """What people are asked, while they may decide."""
+    """An open approval of a step, with the links to decide on it."""
 
     message: str
     approvers: list[str]
@@ -111,7 +117,7 @@ class ApprovalView(TypedDict):
 
 
 class StepView(TypedDict):
-    """`kept`: it did not run here, but ended so in the run that this one goes on from."""
+    """A step of a run. `kept`: the step did not run here; the result is that of the run that was rerun from a step."""
 
     status: StepStatusName
     kept: NotRequired[bool]
@@ -137,9 +143,9 @@ class RunView(TypedDict):
     error: ErrorView | None
     rerun_of: str | None
     replay: str | None
-    cancelled_by: str | None  # the event that did
+    cancelled_by: str | None  # the id of the event that cancelled the run
     cancel: list[CancelView]
-    problem: NotRequired[str]  # why `idempotency` had no value
+    problem: NotRequired[str]  # the error of the expression `idempotency`
     steps: dict[str, StepView]
 
 
@@ -153,7 +159,7 @@ class OpenApproval(ApprovalView):
 
 
 class ApprovalList(TypedDict):
-    """A page has those of at most `limit` runs."""
+    """A page of open approvals. `limit` counts runs; a run may have several approvals."""
 
     data: list[OpenApproval]
     next: str | None
@@ -177,8 +183,11 @@ class VersionView(TypedDict):
 
 
 class FunctionView(TypedDict):
-    """`waits_by_name`: how many open waits are compared with each event of their name, since their `match` has no
-    equality to find them by; null where they are not counted (on AWS)."""
+    """A function with all versions.
+
+    `waits_by_name` is the number of open waits whose `match` has no equality; each event of their name is compared with
+    all of them. It is null on AWS, where they are not counted.
+    """
 
     id: str
     name: str
@@ -206,7 +215,7 @@ class FunctionList(TypedDict):
 
 
 class ReplayedView(TypedDict):
-    """`already`: this replay has run this event before, as this run. `unknown event`: there is none of this id."""
+    """A replayed event. `already`: the replay has started this run before. `unknown event`: no event has this id."""
 
     event_id: str
     status: Literal["started", "already", "unknown event"]
@@ -227,11 +236,11 @@ class Accepted(TypedDict):
 
 class BrokenDefinition(TypedDict):
     definition: str
-    message: NotRequired[str]  # with a key that may manage
+    message: NotRequired[str]  # only for requests with a key of the scope manage
 
 
 class Health(TypedDict):
-    """`degraded`: these definitions are not in service, or in an older version only."""
+    """The health of the server. `degraded`: `definitions` are not in service, or only in an older version."""
 
     status: Literal["ok", "degraded"]
     version: str
@@ -239,7 +248,7 @@ class Health(TypedDict):
 
 
 class ProblemView(TypedDict):
-    """RFC 9457."""
+    """A problem document (RFC 9457). `message` equals `detail`; `error` is the title in snake case."""
 
     type: str
     title: str

@@ -1,4 +1,4 @@
-"""What the API shows of a function's versions and of its routing."""
+"""The API's views of a function's versions and routing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepwell.reader import VersionDetail
 
 
 class CanaryView(TypedDict):
-    """A second version that gets a share of the new runs. `since`: when it got this weight."""
+    """A second version that gets a share of the new runs. `since` is the time at which the weight was set."""
 
     version: int
     weight: float
@@ -34,8 +34,10 @@ class RoutingView(TypedDict):
 
 
 class BroughtTypeView(TypedDict):
-    """A type whose default came after the version that is live again, so that it may be too new for it. `before`: the
-    version that was the newest then."""
+    """A type whose default version is newer than the function's version that is live again, and may not fit it.
+
+    `before` is the version of the type that was the newest at that time.
+    """
 
     name: str
     version: str
@@ -43,14 +45,18 @@ class BroughtTypeView(TypedDict):
 
 
 class RolledBackView(RoutingView):
-    """`types`: of the events that the function starts on or waits for. A rollback does not change them."""
+    """The routing after a rollback. `types` are newer types of events that the function uses; they are not rolled
+    back."""
 
     types: list[BroughtTypeView]
 
 
 class VersionStatsView(TypedDict):
-    """Of the newest 1,000 runs of the function: how many are of this version, which part of those that ended failed,
-    and how long the completed ones took. `weight`: which part of new runs uses this version."""
+    """A version, with statistics of the newest 1,000 runs of the function.
+
+    `runs` is the number of runs of this version, `failure_rate` the share of ended runs that failed, `p50_ms` and
+    `p95_ms` are durations of completed runs. `weight` is the version's share of new runs.
+    """
 
     version: int
     weight: float
@@ -123,8 +129,7 @@ def _weight(number: int, routing: Routing) -> float:
 
 
 def brought_type_view(type_detail: TypeDetail | None, made_at: int) -> BroughtTypeView | None:
-    """The type, if its default was registered after a function's version was made: with the next one, as `push` does
-    it."""
+    """The type, if the default version was registered after `made_at`; otherwise None."""
     if type_detail is None or dict(type_detail.versions)[type_detail.default] <= made_at:
         return None
     earlier = [version for version, registered_at in type_detail.versions if registered_at <= made_at]

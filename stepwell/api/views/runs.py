@@ -1,4 +1,4 @@
-"""What the API shows: a run, an event, a function, as JSON data. Times are RFC 3339 in UTC."""
+"""Builds the API's views of runs, events and functions. Times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from stepwell.core.run.stored_links import whole_data
 from stepwell.core.times import time_text
 from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
-# As the API names them. A long run has thousands, and an enum's `name` is a slow thing to ask for.
-_STEP_NAMES = {statu: cast(StepStatusName, statu.name.lower()) for statu in StepStatus}
-_EDGE_NAMES = {statu: cast(EdgeStatusName, statu.name.lower()) for statu in EdgeStatus}
+# The API's names of statuses. A long run has thousands of steps, and reading the `name` of an enum is slow.
+_STEP_NAMES = {status: cast(StepStatusName, status.name.lower()) for status in StepStatus}
+_EDGE_NAMES = {status: cast(EdgeStatusName, status.name.lower()) for status in EdgeStatus}
 
 
 def _time(ms: int | None) -> str | None:
@@ -43,8 +43,7 @@ def _time(ms: int | None) -> str | None:
 
 
 def event_view(detail: EventDetail, links: Callable[[], Links] | None = None) -> EventView:
-    """An event as it was sent, when it was accepted, and the functions that it named but did not start. `links`: of a
-    platform that stores none of approvals as they were sent."""
+    """The view of an event. `links` restores approval links in the data, on a platform that does not store them."""
     event = detail.event
     return {
         "name": event.name,
@@ -84,15 +83,17 @@ def function_view(detail: FunctionDetail) -> FunctionView:
 
 
 def run_text(detail: RunDetail) -> bytes:
-    """The JSON text of a run as lists show it."""
+    """A run as JSON text, as in lists: without links."""
     return orjson.dumps(run_view(detail, read=orjson.Fragment))
 
 
 def run_view(
     detail: RunDetail, links: Callable[[], Links] | None = None, *, read: Callable[[bytes], Any] = orjson.loads
 ) -> RunView:
-    """`links`: of approvals, for those who may decide. `read`: what stands for the JSON text of an output or an error;
-    `orjson.Fragment` puts the text into a document as it is."""
+    """The view of a run. With `links`, open approvals have their links.
+
+    `read` converts the JSON text of outputs and errors; `orjson.Fragment` inserts the text unchanged.
+    """
     run, plan = detail.run, detail.plan
     rows: dict[int, list[AttemptRow]] = defaultdict(list)
     for row in detail.attempts:
@@ -125,12 +126,12 @@ def run_view(
         steps[plan.steps[step].id]["approval"] = approval
     for kind, _, text in run.problems:
         if kind == "idempotency":
-            view["problem"] = f"idempotency: {text}; so this run is not de-duplicated"
+            view["problem"] = f"idempotency: {text}; the run is not de-duplicated"
     return view
 
 
 def open_approvals(detail: RunDetail, links: Callable[[], Links]) -> dict[int, ApprovalView]:
-    """The approvals on which people may decide, by step; of a run whose messages are known."""
+    """The open approvals of a run, by step index. `detail` must have been read with the approval messages."""
     run, plan = detail.run, detail.plan
     views: dict[int, ApprovalView] = {}
     for i, message in detail.asked.items():
@@ -170,7 +171,7 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow], read: Callable
 
 
 def _step_status(detail: RunDetail, i: int) -> StepStatusName:
-    """As the API names it: a pending step with a paused edge is `waiting`."""
+    """The API's status of a step: a pending step with a paused edge is `waiting`."""
     state = detail.run.steps[i]
     edges = detail.plan.steps[i].edges if state.status is StepStatus.PENDING else ()
     if any(detail.run.edges[e] is EdgeStatus.PAUSED for e in edges):
@@ -204,7 +205,7 @@ def _open_attempt_view(state: StepState, logs: str) -> AttemptView:
 
 
 def _edge_view(detail: RunDetail, e: int) -> EdgeView:
-    """How one edge stands: what it waits for and until when, which event satisfied it, why it is dead."""
+    """The view of an edge: status, the event that it waits for and until when, and the event that satisfied it."""
     run, plan = detail.run, detail.plan
     edge = plan.edges[e]
     view: EdgeView = {
@@ -220,7 +221,7 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
     if value.event is not None:
         view["event"] = value.event
         view["event_id"] = pause.event_id if e in pause.edges else None
-    if e not in pause.edges:  # it shares the pause with others, and never came to it
+    if e not in pause.edges:  # the edge shares the pause with others, but never entered it
         return view
     if pause.status in OPEN_PAUSES:
         view["until"] = time_text(pause.due_at)
@@ -233,7 +234,7 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
 
 
 def _cancel_view(detail: RunDetail, p: int) -> CancelView:
-    """How one rule of `cancel` stands."""
+    """The view of a rule of `cancel`."""
     value, pause = detail.plan.pauses[p], detail.run.pauses[p]
     view: CancelView = {"event": value.event or "", "event_id": pause.event_id}
     if pause.status is not PauseStatus.IDLE:
@@ -247,7 +248,7 @@ def _cancel_view(detail: RunDetail, p: int) -> CancelView:
 
 
 def _pause_problem(detail: RunDetail, p: int) -> str | None:
-    """Why no event, or not the newest one, could satisfy a wait."""
+    """The error of a wait, or the reason why the newest event did not satisfy it."""
     problems = {index: text for kind, index, text in detail.run.problems if kind == "pause"}
     return problems.get(p) or detail.mismatches.get(p)
 

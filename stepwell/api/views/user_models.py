@@ -1,4 +1,4 @@
-"""The shapes of what the API answers about users: who they are, what happened to them, what was erased."""
+"""The API's response models for users: ids and traits, timelines, erasure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from stepwell.api.views.models import AttemptStatusName, RunStatusName, Time
 
 
 class TraitView(TypedDict):
-    """The latest value, and when the event that told it was accepted."""
+    """The latest value of a trait, and the time at which the event with it was accepted."""
 
     value: Any
     at: Time
 
 
 class UserName(TypedDict):
-    """`id`: the canonical one; `ids`: all, by external_id, id, email and phone."""
+    """`id` is the canonical id; `ids` are all ids by kind: external_id, id, email and phone."""
 
     id: str
     ids: dict[str, list[str]]
 
 
 class UserView(UserName):
-    """`known_since`: when the first event that told more than one id of it was accepted."""
+    """A user. `known_since` is the time of the first event with several ids, or with traits, of the user."""
 
     traits: dict[str, TraitView]
     known_since: Time
@@ -48,7 +48,7 @@ class TimelineEvent(TypedDict):
 
 
 class TimelineRun(TypedDict):
-    """`at`: when the run was made; `status`: as it is now."""
+    """A run in a timeline. `at` is the time at which it was created; `status` is the current status."""
 
     type: Literal["run"]
     at: Time
@@ -68,7 +68,7 @@ class TimelineError(TypedDict):
 
 
 class TimelineStep(TypedDict):
-    """`at`: when the attempt ended."""
+    """An attempt in a timeline. `at` is the time at which it ended."""
 
     type: Literal["step"]
     at: Time
@@ -89,7 +89,8 @@ class Timeline(TypedDict):
 
 
 class ErasedCounts(TypedDict):
-    """`runs_cancelled`: those that had not ended. `attempts`: whose outputs, errors or logs were erased."""
+    """Counts of an erasure. `runs_cancelled` are open runs that were cancelled; `attempts` are attempts whose output,
+    error or log was erased."""
 
     events: int
     runs: int
@@ -98,7 +99,7 @@ class ErasedCounts(TypedDict):
 
 
 class ErasedView(UserName):
-    """What one request has erased. `done`: nothing is left; if it is false, ask again to go on."""
+    """The result of one erasure request. If `done` is false, data is left; repeat the request."""
 
     erased: ErasedCounts
     done: bool

@@ -1,1 +1,1 @@
-"""`POST /webhooks/{name}`: from any sender's request to an event."""
+"""`POST /webhooks/{name}`: turns requests of any sender into events."""

@@ -1,7 +1,7 @@
-"""The body of a webhook's request as JSON data: of JSON, a form, or text.
+"""Parses the body of a webhook request to JSON data: JSON, a form, or text.
 
-One rule: what is read as what follows from the rule, the content type and the text, in this order; and JSON that cannot
-be kept as it is makes an error, never a text.
+The format is decided by the webhook's rule, else by the content type, else by the content. JSON that cannot be stored
+exactly is an error; it is never treated as text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stepwell.core import exact_json
 from stepwell.core.cel.json_fields import json_of_text, read_json
 from stepwell.core.webhooks.form import MOST_FIELDS, form_fields
 
-_LONGEST_HEAD = 8192  # bytes of the headers of a part
+_MAX_PART_HEAD = 8192  # bytes of the headers of a part
 _CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8-sig"),
     **dict.fromkeys(("iso-8859-1", "latin-1", "latin1"), "latin-1"),
@@ -30,14 +30,14 @@ _PARAMETER = re.compile(rb";\s*(name|filename)=\"((?:[^\"\\]|\\.)*)\"", re.IGNOR
 
 
 def is_form(content_type: str, reading: str = "") -> bool:
-    """Whether a body is read as a form."""
+    """Whether a body is parsed as a form. `reading` is the format in the webhook's rule, if any."""
     kind = _media_type(content_type)
     return reading == "form" or (not reading and kind in (_FORM, _MULTIPART))
 
 
 def read_body(content_type: str, body: bytes, reading: str = "") -> Any:
-    """The body as JSON data. `reading`: what it is by the rule (json, form, text), whatever the content type says.
-    Raises ValueError."""
+    """The body as JSON data. `reading` is the format in the webhook's rule (json, form, text); it overrides the content
+    type. Raises ValueError."""
     kind = _media_type(content_type)
     if not body:
         return {} if is_form(content_type, reading) else None
@@ -48,23 +48,23 @@ def read_body(content_type: str, body: bytes, reading: str = "") -> Any:
     text = _text(content_type, body)
     if reading == "text":
         return text
-    says_json = _IS_JSON.fullmatch(kind) is not None
-    if reading == "json" or says_json or not kind:
+    is_json_type = _IS_JSON.fullmatch(kind) is not None
+    if reading == "json" or is_json_type or not kind:
         try:
             return read_json(text)
         except exact_json.Unusable as error:
-            raise ValueError(f"the body's JSON cannot be kept: {error}") from None
+            raise ValueError(f"the JSON body cannot be stored exactly: {error}") from None
         except ValueError as error:
-            if reading == "json" or says_json:
-                whose = "its content type" if says_json else "the rule"
-                raise ValueError(f"the body is not JSON, as {whose} says: {error}") from None
+            if reading == "json" or is_json_type:
+                source = "the content type" if is_json_type else "the rule"
+                raise ValueError(f"the body is not JSON, but {source} requires it: {error}") from None
             return text
     value = json_of_text(text)
     return text if value is None else value
 
 
 def fields_of(text: str, errors: str) -> dict[str, Any]:
-    """Of a form or a query, by name: a text, or a list of texts if it is there more than once."""
+    """The fields of a form or a query by name; a repeated field becomes a list."""
     found: dict[str, Any] = {}
     for name, value in form_fields(text, errors):
         _add(found, name, value)
@@ -86,9 +86,9 @@ def _media_type(content_type: str) -> str:
 
 def _text(content_type: str, body: bytes) -> str:
     named = _CHARSET.search(content_type)
-    charset = _CHARSETS.get(named[1].lower()) if named else "utf-8-sig"  # without its byte order mark
+    charset = _CHARSETS.get(named[1].lower()) if named else "utf-8-sig"  # drops a byte order mark
     if charset is None:
-        raise ValueError("the body's charset is not read here; send it in UTF-8")
+        raise ValueError("the charset of the body is not supported; use UTF-8")
     if (
         charset == "utf-16"
         and named
@@ -99,12 +99,11 @@ def _text(content_type: str, body: bytes) -> str:
     try:
         return body.decode(charset)
     except UnicodeDecodeError:
-        raise ValueError(f"the body is not in {named[1] if named else 'UTF-8'}") from None
+        raise ValueError(f"the body is not {named[1] if named else 'UTF-8'}") from None
 
 
 def _parts(content_type: str, body: bytes) -> dict[str, Any]:
-    """The fields of a form as RFC 7578 has them. A file is told by its name, type and size: what it holds is no text
-    for an event."""
+    """The fields of a multipart form (RFC 7578). Of a file, only name, type and size are kept, not the content."""
     named = _BOUNDARY.search(content_type)
     if named is None:
         raise ValueError("the content type of the form names no boundary")
@@ -115,7 +114,7 @@ def _parts(content_type: str, body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for piece in pieces[1:-1]:
         head, _, content = piece.partition(b"\r\n\r\n")
-        if len(head) > _LONGEST_HEAD:
+        if len(head) > _MAX_PART_HEAD:
             raise ValueError("a part of the form has headers that are too long")
         disposition = _DISPOSITION.search(head)
         parameters = dict(_PARAMETER.findall(disposition[1])) if disposition else {}

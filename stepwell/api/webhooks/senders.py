@@ -1,6 +1,7 @@
-"""Who sent a request to a webhook: whether it is signed as its rule says.
+"""Verifies the signature of webhook requests.
 
-One rule: nothing of an unsigned body is read but where its certificate is, and no answer or log has a secret's value.
+Before the signature is verified, only the certificate's URL is read from the body. No response and no log line contains
+the value of a secret.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stepwell.webhooks")
 
-_AGAIN = {"retry-after": "30"}
+_RETRY_AFTER = {"retry-after": "30"}
 
 
 class NeedsCertificate(Exception):
-    """The request can be checked once this has been fetched."""
+    """The certificate at this URL must be fetched before the request can be verified."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -34,7 +35,10 @@ class NeedsCertificate(Exception):
 
 
 def check_sender(hooks: Hooks, rule: Rule, delivery: Delivery, now: int, key: PublicKey | None) -> None:
-    """Raises Problem 401 or 503, NeedsCertificate."""
+    """Verifies that a request is signed as the rule requires. `key` is a fetched key of SNS.
+
+    Raises Problem 401 or 503, and NeedsCertificate.
+    """
     verify = rule.verify
     if verify is None:
         return
@@ -47,7 +51,7 @@ def check_sender(hooks: Hooks, rule: Rule, delivery: Delivery, now: int, key: Pu
         log.info("webhook %s refused a request: %s", rule.name, error)
         raise Problem(401, f"webhook {rule.name}: {error}") from None
     except BadSecret as error:
-        raise unusable(rule, verify.secret, error) from None
+        raise unusable_secret(rule, verify.secret, error) from None
 
 
 def _check_with_secret(hooks: Hooks, verify: Verify, signed: Signed, now: int) -> None:
@@ -55,7 +59,7 @@ def _check_with_secret(hooks: Hooks, verify: Verify, signed: Signed, now: int) -
     try:
         check_signature(verify, secret, signed, now)
     except BadSignature:
-        newer = hooks.secret(verify.secret, again=True)  # was it changed a moment ago?
+        newer = hooks.secret(verify.secret, again=True)  # the cached secret may be outdated
         if newer == secret:
             raise
         check_signature(verify, newer, signed, now)
@@ -65,7 +69,7 @@ def _check_sns(hooks: Hooks, verify: Verify, delivery: Delivery, now: int, key: 
     try:
         message = read_body("application/json", delivery.body)
     except ValueError as error:
-        raise BadSignature(f"the body is no message of SNS: {error}") from None
+        raise BadSignature(f"the body is not a message of SNS: {error}") from None
     url = sns.certificate_url(message)
     key = key or hooks.certificates.key(url)
     if key is None:
@@ -74,7 +78,8 @@ def _check_sns(hooks: Hooks, verify: Verify, delivery: Delivery, now: int, key: 
 
 
 def confirmation_url(rule: Rule, message: Any) -> str | None:
-    """Where the subscription is confirmed that a checked request asks for. Raises Problem 401."""
+    """The URL that confirms the subscription, if a verified message of SNS requests a confirmation. Raises Problem
+    401."""
     if rule.verify is None or rule.verify.type != "sns":
         return None
     try:
@@ -91,8 +96,8 @@ def _signed(hooks: Hooks, rule: Rule, verify: Verify, delivery: Delivery) -> Sig
     return Signed(delivery.headers, delivery.body, url, delivery.method)
 
 
-def unusable(rule: Rule, secret: str, error: BadSecret) -> Problem:
-    """The server's own fault; its log says what is wrong with the secret."""
+def unusable_secret(rule: Rule, secret: str, error: BadSecret) -> Problem:
+    """The 503 response if the server's secret is missing or wrong. The reason is only logged."""
     log.error("webhook %s cannot check signatures with the secret %s: %s", rule.name, secret, error)
-    message = f"webhook {rule.name} cannot check signatures now, its server's log says why; send it again later"
-    return Problem(503, message, _AGAIN)
+    message = f"webhook {rule.name} cannot check signatures now; the server's log has the reason; try again later"
+    return Problem(503, message, _RETRY_AFTER)

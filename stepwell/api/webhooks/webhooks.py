@@ -1,7 +1,7 @@
-"""`POST /webhooks/{name}`: from any sender's request to an event, by a stored rule.
+"""`POST /webhooks/{name}`: turns requests of any sender into events, by a stored rule.
 
-One rule: whoever is to know a secret shows it first; nothing of an unsigned body is read, and no answer or log has a
-secret's value. Plain functions, and loaded when the first such request comes.
+The signature is verified before anything else of the body is read, and no response or log line contains a secret. This
+module is imported at the first webhook request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stepwell.api.ingest.event_ids import new_event_id
 from stepwell.api.ingest.ingest import MADE_LEVELS, accepted
 from stepwell.api.webhooks.body import fields_of, is_form, read_body
 from stepwell.api.webhooks.certificates import Certificates
-from stepwell.api.webhooks.senders import NeedsCertificate, check_sender, confirmation_url, unusable
+from stepwell.api.webhooks.senders import NeedsCertificate, check_sender, confirmation_url, unusable_secret
 from stepwell.core.cel.json_fields import with_json_fields
 from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.events.envelope import MAX_EVENT_BYTES
@@ -40,16 +40,16 @@ _PLAIN = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
 class Hooks(Protocol):
-    """What a platform knows of webhooks."""
+    """The webhook rules and secrets of a platform."""
 
     def rule(self, name: str) -> Rule | None: ...
 
     def secret(self, name: str, *, again: bool = False) -> str | None:
-        """The value of a secret, if it is set; what is remembered of it may be old, but not much if asked `again`."""
+        """The value of a secret, or None. The value may be cached; with `again`, it is read again."""
 
     @property
     def public_url(self) -> str:
-        """Where senders reach the API."""
+        """The address of the API for senders."""
 
     @property
     def certificates(self) -> Certificates: ...
@@ -57,8 +57,10 @@ class Hooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request to a webhook. Names of headers are in small letters, and `query` is as it was sent. `base_url`: where
-    the API is that it was sent to, if that is known of the request."""
+    """A request to a webhook. Header names are in lower case, `query` is the raw query string.
+
+    `base_url` is the address of the API that the request was sent to, if known.
+    """
 
     name: str
     headers: Mapping[str, str]
@@ -70,7 +72,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a sender is answered with status 200."""
+    """A response with status 200."""
 
     body: bytes
     content_type: str = "application/json"
@@ -79,8 +81,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a request became: an event, or nothing if its rule ignores it; or an answer alone. `confirm`: where the
-    subscription is confirmed that it asks for, once the event is accepted."""
+    """The result of a request: an event, nothing if the rule ignores the request, or only a reply.
+
+    `confirm` is the URL that confirms a subscription; call it when the event is accepted.
+    """
 
     event: Event | None = None
     reply: Reply | None = None
@@ -88,10 +92,10 @@ class Received:
 
 
 def rule_of(hooks: Hooks, name: str) -> Rule:
-    """Raises Problem 404."""
+    """The rule of a webhook. Raises Problem 404."""
     rule = hooks.rule(name)
     if rule is None:
-        raise Problem(404, f"there is no webhook {name[:100]!r} here; `stepwell webhooks push` makes one")
+        raise Problem(404, f"there is no webhook {name[:100]!r}; `stepwell webhooks push` creates one")
     return rule
 
 
@@ -101,7 +105,7 @@ async def receive_async(
     now: int,
     in_thread: Callable[[Callable[[], Received]], Awaitable[Received]] | None = None,
 ) -> Received:
-    """The same as `receive`, without waiting for the network on this thread. `in_thread`: what reads a large one."""
+    """Does the same as `receive`, without blocking this thread. `in_thread` runs the parsing of a large body."""
 
     async def read(key: PublicKey | None) -> Received:
         if in_thread is None:
@@ -116,8 +120,10 @@ async def receive_async(
 
 
 def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
-    """What a request becomes by its rule. `now`: ms since the epoch. Raises Problem 400, 401, 403, 404, 413, 422 or
-    503."""
+    """Verifies a request and applies the webhook's rule. `now` is in ms since the epoch.
+
+    Raises Problem 400, 401, 403, 404, 413, 422 or 503.
+    """
     try:
         return _receive(hooks, delivery, now)
     except NeedsCertificate as needed:
@@ -126,14 +132,16 @@ def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
 
 
 async def confirm_async(hooks: Hooks, received: Received) -> None:
-    """The same as `confirm`, without waiting for the network on this thread."""
+    """Does the same as `confirm`, without blocking this thread."""
     if received.confirm is not None:
         await asyncio.to_thread(hooks.certificates.confirm, received.confirm)
 
 
 def confirm(hooks: Hooks, received: Received) -> None:
-    """Confirm the subscription that a request asked for, whose event is accepted. Raises Problem 503: then its sender
-    comes again, and the event is none anew."""
+    """Confirms the subscription that a request asked for, after the event is accepted.
+
+    Raises Problem 503: then the sender repeats the request, which does not create a second event.
+    """
     if received.confirm is not None:
         hooks.certificates.confirm(received.confirm)
 
@@ -141,18 +149,21 @@ def confirm(hooks: Hooks, received: Received) -> None:
 def made_event(
     rule: dict[str, Any], delivery: Delivery, hooks: Hooks | None = None, now: int = 0
 ) -> dict[str, Any] | Reply | None:
-    """What an event's sender would have to send to `/e`, by a rule and a request; None if the rule ignores it, and the
-    answer if that is all that it is. Without `hooks`, signatures and tokens are not looked at. Raises Problem."""
+    """Applies a rule to a request, for a test of the rule.
+
+    Returns the event in the form of `POST /e`, None if the rule ignores the request, or the reply to a challenge.
+    Without `hooks`, signatures and tokens are not checked. Raises Problem.
+    """
     if hooks is not None:
         received = receive(hooks, delivery, now)
         event, reply = received.event, received.reply
     else:
-        value = Rule.of(rule)
-        sent = _sent(value, delivery)
-        challenge, reply = value.challenge, None
+        parsed = Rule.of(rule)
+        sent = _parsed(parsed, delivery)
+        challenge, reply = parsed.challenge, None
         if challenge is not None and challenge.is_asked(sent.bindings()):
-            reply = _answer(value, challenge, sent, lambda _: "<the signature>")
-        event = _made(value, sent, now) if reply is None and delivery.method == "POST" else None
+            reply = _answer(parsed, challenge, sent, lambda _: "<the signature>")
+        event = _event_by_rule(parsed, sent, now) if reply is None and delivery.method == "POST" else None
     if reply is not None or delivery.method != "POST":
         return reply or Reply(accepted([]))
     if event is None:
@@ -164,29 +175,29 @@ def made_event(
 
 
 def _receive(hooks: Hooks, delivery: Delivery, now: int, key: PublicKey | None = None) -> Received:
-    """`key`: of the certificate that was fetched for this request."""
+    """`key` is the key of a certificate that was fetched for this request."""
     rule = rule_of(hooks, delivery.name)
     if delivery.method == "HEAD":
         return Received(reply=Reply(b""))
     if len(delivery.body) > MAX_BODY_BYTES:
-        raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes")
-    if delivery.body:  # what is signed is what was compressed then
+        raise Problem(413, f"the request has more than {MAX_BODY_BYTES:,} bytes")
+    if delivery.body:  # senders sign the uncompressed body
         delivery = replace(delivery, body=decoded_body(delivery.headers, delivery.body, MAX_BODY_BYTES))
     if delivery.method == "POST":
         check_sender(hooks, rule, delivery, now, key)
-    sent = _sent(rule, delivery)
+    sent = _parsed(rule, delivery)
     reply = _challenge(hooks, rule, sent, is_signed=delivery.method == "POST" and rule.verify is not None)
     if reply is not None or delivery.method == "GET":
         return Received(reply=reply or Reply(accepted([])))
     confirm = confirmation_url(rule, sent.body)
-    return Received(_made(rule, sent, now), confirm=confirm)
+    return Received(_event_by_rule(rule, sent, now), confirm=confirm)
 
 
 # --- challenges ------------------------------------------------------------------------------------------------------
 
 
 def _challenge(hooks: Hooks, rule: Rule, sent: Sent, *, is_signed: bool) -> Reply | None:
-    """What a challenge is answered; None if the request is none. Only who signed a request gets a signature."""
+    """The reply to a challenge; None if the request is not one. Only signed requests get a signature."""
 
     def sign(text: str) -> str:
         assert rule.verify is not None
@@ -207,11 +218,11 @@ def _check_token(hooks: Hooks, rule: Rule, token: Token, sent: Sent) -> None:
         secret = hooks.secret(token.secret)
         if secret is None:
             raise BadSecret("it is not set")
-        asked = sent.query.get(token.query)
-        if not same_secret(asked if isinstance(asked, str) else "", secret):
-            raise Problem(403, f"webhook {rule.name}: the field {token.query} of the query is not the token")
+        sent_token = sent.query.get(token.query)
+        if not same_secret(sent_token if isinstance(sent_token, str) else "", secret):
+            raise Problem(403, f"webhook {rule.name}: the query parameter {token.query} is not the token")
     except BadSecret as error:
-        raise unusable(rule, token.secret, error) from None
+        raise unusable_secret(rule, token.secret, error) from None
 
 
 def _answer(rule: Rule, challenge: Challenge, sent: Sent, sign: Callable[[str], str]) -> Reply:
@@ -224,10 +235,10 @@ def _answer(rule: Rule, challenge: Challenge, sent: Sent, sign: Callable[[str], 
     return Reply(answer.encode("utf-8", "replace"), "text/plain; charset=utf-8", _PLAIN)
 
 
-# --- what the rule makes of it ---------------------------------------------------------------------------------------
+# --- the rule --------------------------------------------------------------------------------------------------------
 
 
-def _sent(rule: Rule, delivery: Delivery) -> Sent:
+def _parsed(rule: Rule, delivery: Delivery) -> Sent:
     kind = delivery.headers.get("content-type", "")
     try:
         content = read_body(kind, delivery.body, rule.reading)
@@ -240,17 +251,17 @@ def _sent(rule: Rule, delivery: Delivery) -> Sent:
     return Sent(content, delivery.headers, _query(delivery.query), _delivery(rule, delivery.headers, content))
 
 
-def _made(rule: Rule, sent: Sent, now: int) -> Event | None:
+def _event_by_rule(rule: Rule, sent: Sent, now: int) -> Event | None:
     try:
         fields = rule.event_of(sent)
         return None if fields is None else _event(fields, now)
     except RuleError as error:
-        log.warning("webhook %s made no event of a request: %s", rule.name, error)
+        log.warning("webhook %s refused a request, the rule failed: %s", rule.name, error)
         raise _refused(rule, error) from None
 
 
 def _delivery(rule: Rule, headers: Mapping[str, str], content: Any) -> str | None:
-    """What the sender calls this delivery."""
+    """The sender's id of the delivery, or None."""
     name = delivery_field(rule.verify)
     if name and isinstance(content, dict):
         found = content.get(name)
@@ -260,13 +271,13 @@ def _delivery(rule: Rule, headers: Mapping[str, str], content: Any) -> str | Non
 
 
 def _event(fields: dict[str, Any], now: int) -> Event:
-    """As one that is sent to `/e`."""
+    """Makes an event from the rule's fields, with the same checks as `POST /e`."""
     try:
         (event,) = parse_events(_json(fields), now, new_event_id, engine_ids=(EngineId.WEBHOOK,), levels=MADE_LEVELS)
     except BadRequest as bad:
         error = bad.errors[0]
         if bad.status == 413:
-            message = f"the event would have more than {MAX_EVENT_BYTES:,} bytes; let the rule's `data` take less"
+            message = f"the event would have more than {MAX_EVENT_BYTES:,} bytes; select less in the rule's `data`"
             raise Problem(413, message) from None
         raise RuleError(error.pointer.split("/")[1] if error.pointer else "data", "", error.message) from None
     return event
@@ -275,16 +286,16 @@ def _event(fields: dict[str, Any], now: int) -> Event:
 def _json(fields: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(fields)
-    except TypeError as error:  # nested too deeply, or a number of more than 64 bits
+    except TypeError as error:  # nested too deeply, or a number with more than 64 bits
         raise RuleError("data", "", f"cannot be written as JSON: {error}") from None
 
 
 def _refused(rule: Rule, error: RuleError | BadChallenge) -> Problem:
     field = "event" if error.field == "name" else error.field
     expression = error.expression or rule.expressions.get(field, "")
-    shown = f" `{expression}`" if expression else ""
-    about = {"pointer": f"/{field}", "expression": expression, "message": error.why}
-    return Problem(422, f"webhook {rule.name}: {field}{shown}: {error.why}", errors=[about])
+    expression_text = f" `{expression}`" if expression else ""
+    details = {"pointer": f"/{field}", "expression": expression, "message": error.why}
+    return Problem(422, f"webhook {rule.name}: {field}{expression_text}: {error.why}", errors=[details])
 
 
 def _query(text: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Ingest:
 
     def _events(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Sequence[Event]:
         if request["requestContext"]["http"]["method"] != "POST":
-            raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
+            raise Problem(405, "send events with POST", {"allow": "POST, OPTIONS"})
         path_key = request["rawPath"].removeprefix("/e").strip("/")
         require_sender(self._keys, path_key or None, headers.get("authorization"))
         try:
@@ -113,7 +113,7 @@ class Ingest:
 
         method: str = request["requestContext"]["http"]["method"]
         if method not in webhooks.ALLOWED:
-            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(webhooks.ALLOWED)})
+            raise Problem(405, "send webhook requests with POST", {"allow": ", ".join(webhooks.ALLOWED)})
         name, query = request["rawPath"].removeprefix(WEBHOOKS).rstrip("/"), request.get("rawQueryString", "")
         hooks = self._hooks()
         webhooks.rule_of(hooks, name)

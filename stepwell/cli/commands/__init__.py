@@ -1,1 +1,1 @@
-"""The commands that ask a server or an environment in AWS, and those for a project's files: one module each."""
+"""Commands that call a server or an environment in AWS, and commands for a project's files: one module each."""

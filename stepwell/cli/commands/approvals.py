@@ -1,6 +1,6 @@
-"""`stepwell approvals`, `approve` and `decline`: what waits for people, and their decision.
+"""`stepwell approvals`, `approve` and `decline`: lists open approvals, and decides on them.
 
-One rule: a decision is made with the link that everybody gets, so that the server is asked for it first.
+A decision is sent with the token of the approval link, which the command reads from the run first.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from stepwell.cli.ui.tables import approval_table, short
 from stepwell.terminal import styled
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
-StepArgument = Annotated[str | None, typer.Argument(help="The step, if the run asks several things.")]
-CommentOption = Annotated[str | None, typer.Option("--comment", "-c", help="Why.")]
-ByOption = Annotated[str | None, typer.Option(help="Who decides; default: your name on this machine.")]
+StepArgument = Annotated[str | None, typer.Argument(help="The step; needed if several steps wait for a decision.")]
+CommentOption = Annotated[str | None, typer.Option("--comment", "-c", help="The reason.")]
+ByOption = Annotated[str | None, typer.Option(help="The name of the person who decides; default: your user name.")]
 
 
 def approvals(
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of approvals to list.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the approvals that are open, those of the newest runs first.
+    """List open approvals, those of the newest runs first.
 
     Example: stepwell approvals
     """
@@ -37,7 +37,7 @@ def approvals(
     elif found:
         console.print(approval_table(found))
     else:
-        console.print("nothing waits for people")
+        console.print("no open approvals")
 
 
 def approve(
@@ -48,7 +48,7 @@ def approve(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Approve what a run asks. The first decision counts.
+    """Approve a step that waits for a decision. The first decision counts.
 
     Example: stepwell approve 7w2kq4m1 --comment "as agreed"
     """
@@ -63,9 +63,9 @@ def decline(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decline what a run asks. The first decision counts.
+    """Decline a step that waits for a decision. The first decision counts.
 
-    Example: stepwell decline 7w2kq4m1 --comment "too dear"
+    Example: stepwell decline 7w2kq4m1 --comment "too expensive"
     """
     _decide("decline_url", run, step, comment, by, env, as_json)
 
@@ -75,8 +75,8 @@ def _decide(
 ) -> None:
     client = Client(env)
     steps = client.get(f"/v1/runs/{in_path(run_id)}")["steps"]
-    token = _asked(run_id, steps, step)[link].rpartition("/")[2]
-    answer = client.post(f"/v1/approvals/{in_path(token)}", {"comment": comment, "by": by or own_name()})
+    token = _open_approval(run_id, steps, step)[link].rpartition("/")[2]
+    answer = client.post(f"/v1/approvals/{in_path(token)}", {"comment": comment, "by": by or user_name()})
     if as_json:
         print_json(answer)
     else:
@@ -84,27 +84,28 @@ def _decide(
         console.print(styled((answer["decision"], style), f" {answer['step_id']} of run {run_id}"))
 
 
-def _asked(run_id: str, steps: dict[str, Any], step: str | None) -> dict[str, Any]:
-    """The open approval that is meant."""
-    found = {its_id: item["approval"] for its_id, item in steps.items() if "approval" in item}
+def _open_approval(run_id: str, steps: dict[str, Any], step: str | None) -> dict[str, Any]:
+    """The open approval of a step; of the only step that has one if `step` is None. Ends the command if there is
+    none."""
+    found = {step_id: item["approval"] for step_id, item in steps.items() if "approval" in item}
     if step is not None and step not in steps:
-        fail(f"run {run_id} has no step {step!r}; its steps are {', '.join(steps)}")
+        fail(f"run {run_id} has no step {step!r}; the steps are {', '.join(steps)}")
     if step is None and len(found) > 1:
-        fail(f"run {run_id} asks several things; name the step: {', '.join(found)}")
+        fail(f"several steps of run {run_id} wait for a decision; name one: {', '.join(found)}")
     step = step or next(iter(found), None)
     if step is None:
-        fail(f"run {run_id} asks nobody; `stepwell runs show {run_id}` shows how it stands")
+        fail(f"no step of run {run_id} waits for a decision; see `stepwell runs show {run_id}`")
     if step not in found:
         value = steps[step]
         output = f": {short(value['output'], 300)}" if value["status"] == "completed" else ""
-        fail(f"step {step} of run {run_id} waits for nobody, it is {value['status']}{output}")
+        fail(f"step {step} of run {run_id} does not wait for a decision; it is {value['status']}{output}")
     approval: dict[str, Any] = found[step]
     return approval
 
 
-def own_name() -> str | None:
-    """Of whoever runs this, on this machine."""
+def user_name() -> str | None:
+    """The name of the user who runs the command; None if the user has no name."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, as in some containers
+    except (OSError, KeyError):  # some containers run as a user without a name
         return None

@@ -1,4 +1,4 @@
-"""`stepwell cancel`: cancel a run."""
+"""`stepwell cancel`: cancels a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def command(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel a run: what has not ended is cancelled, running programs are killed.
+    """Cancel a run: steps that have not ended are cancelled, and running programs are killed.
 
     Example: stepwell cancel 7w2kq4m1
     """

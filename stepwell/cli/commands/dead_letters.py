@@ -1,4 +1,4 @@
-"""`stepwell dead-letters`: messages that an environment in AWS gave up: list them, send them to their queue again."""
+"""`stepwell dead-letters`: lists the dead letters of an environment in AWS, and sends them to their queue again."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from stepwell.aws.queues.dead_letters import DeadLetter, Progress
 
 app = typer.Typer(
-    help="Messages that an environment in AWS gave up: list them, send them to their queue again.",
+    help="List dead letters, the messages that could not be processed, and send them to their queue again.",
     no_args_is_help=True,
 )
-_IN_LOG = {"events": "in the log of route", "outcomes": "in the log of advance"}
+_REASON_IN_LOG = {"events": "see the log of route", "outcomes": "see the log of advance"}
 
 
-def _known(queue: str | None) -> str | None:
+def _check_queue(queue: str | None) -> str | None:
     if queue is not None and queue not in QUEUES:
-        raise typer.BadParameter(f"there is no queue {queue}; there are {' and '.join(QUEUES)}")
+        raise typer.BadParameter(f"there is no queue {queue}; the queues are {' and '.join(QUEUES)}")
     return queue
 
 
 QueueOption = Annotated[
     str | None,
-    typer.Option("--queue", callback=_known, metavar="|".join(QUEUES), help="Only those of this queue."),
+    typer.Option("--queue", callback=_check_queue, metavar="|".join(QUEUES), help="The queue; default: both."),
 ]
 
 
 @app.command("list")
 def list_letters(
     queue: QueueOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many of each queue.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The number of messages to list of each queue.")] = 50,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters: what each is about, how old it is, how often it was tried.
+    """List dead letters with their subject, age, number of tries and reason.
 
     Example: stepwell dead-letters list --env production
     """
@@ -60,19 +60,19 @@ def list_letters(
         return
     _show(letters)
     for name, most in waiting.items():
-        seen = sum(letter.queue == name for letter in letters)
-        console.print(f"{name}: {seen} shown" + (f" of about {most}" if most > seen else ""))
+        listed = sum(letter.queue == name for letter in letters)
+        console.print(f"{name}: {listed} shown" + (f" of about {most}" if most > listed else ""))
 
 
 @app.command()
 def redrive(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; none: all of them.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; default: all.")] = None,
     queue: QueueOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead letters to their queue again. What fails once more comes back here after fifty tries.
+    """Send dead letters to their queue again. A message that still fails becomes a dead letter again after fifty tries.
 
     Example: stepwell dead-letters redrive --queue outcomes --env production
     """
@@ -83,19 +83,19 @@ def redrive(
         sqs, resources = client("sqs"), resources_of(env)
         found = dead_letters.queues(sqs, resources, queue)
         waiting = {dead_letter_queue: dead_letters.count(sqs, dead_letter_queue) for dead_letter_queue in found}
-        what = (
+        amount = (
             f"{len(ids)} dead letters"
             if ids
             else _counted({dead_letter_queue.queue: most for dead_letter_queue, most in waiting.items()})
         )
-        if not yes and not confirm(f"Send {what} to their queues again?", err=True):
+        if not yes and not confirm(f"Send {amount} to their queues again?", err=True):
             raise typer.Exit(1)
         try:
             if ids:
                 moved = _redrive_some(sqs, found, ids)
             else:
                 moved = {
-                    dead_letter_queue.queue: dead_letters.redrive_all(sqs, dead_letter_queue, _tell)
+                    dead_letter_queue.queue: dead_letters.redrive_all(sqs, dead_letter_queue, _print_progress)
                     for dead_letter_queue in found
                     if waiting[dead_letter_queue]
                 }
@@ -114,8 +114,8 @@ def _redrive_some(sqs: Any, among: Any, ids: list[str]) -> dict[str, int]:
     missing = set(ids) - {letter.id for letter in done}
     if missing:
         fail(
-            f"moved {len(done)}; there are no dead letters {', '.join(sorted(missing))}, or somebody looks at them now:"
-            " try again in a minute"
+            f"moved {len(done)}; not found: {', '.join(sorted(missing))}. Messages that another command has just read"
+            " are hidden for a short time; try again in a minute"
         )
     return {item.queue: sum(letter.queue == item.queue for letter in done) for item in among}
 
@@ -125,7 +125,7 @@ def _counted(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number} of {name}" for name, number in numbers.items()) or "nothing: there are no dead letters"
 
 
-def _tell(progress: Progress) -> None:
+def _print_progress(progress: Progress) -> None:
     if stderr.is_terminal:
         of = "" if progress.total is None else f" of {progress.total}"
         stderr.print(f"[dim]{shown(progress.queue)}: {shown(progress.moved)}{shown(of)} moved[/]")
@@ -136,7 +136,7 @@ def _show(letters: list[DeadLetter]) -> None:
     now = time.time_ns() // 1_000_000
     for letter in letters:
         about = " ".join(f"{name} {value}" for name, value in letter.about.items())
-        age, reason = _age(now - letter.sent_at), letter.reason or _IN_LOG[letter.queue]
+        age, reason = _age(now - letter.sent_at), letter.reason or _REASON_IN_LOG[letter.queue]
         texts = (letter.queue, age, str(letter.receives), letter.kind, about, reason, letter.id)
         table.add_row(*map(shown, texts))
     if letters:

@@ -1,7 +1,4 @@
-"""`stepwell events`: what was sent.
-
-The command has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell events`: lists events, and shows one."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ app = typer.Typer(invoke_without_command=True)
 @app.callback()
 def command(
     context: typer.Context,
-    name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only events of this user.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of the events.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user of the events: external_id, id, email or phone.")] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of events to list.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +51,7 @@ def show(
     Example: stepwell events show 0199a3c2f1d04b7e
     """
     client = Client(env)
-    found = client.one("/v1/events", "event", event)
+    found = client.get_by_id("/v1/events", "event", event)
     runs = client.get("/v1/runs", event=event)["data"]
     if as_json:
         print_json({**found, "runs": runs})

@@ -1,4 +1,4 @@
-"""`stepwell functions`: what is live, and taking away what is not."""
+"""`stepwell functions`: lists, shows, retires, deletes and prunes functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def command(context: typer.Context, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List the functions that are live, with their versions and triggers.
+    """List live functions with their versions and triggers.
 
     Example: stepwell functions --json
     """
@@ -30,7 +30,7 @@ def command(context: typer.Context, env: EnvOption = None, as_json: JsonOption =
     elif functions:
         console.print(function_table(functions))
     else:
-        console.print("no functions are live; `stepwell init` makes one")
+        console.print("no functions are live; `stepwell init` creates one")
 
 
 @app.command()
@@ -39,7 +39,7 @@ def show(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a function: its versions, what starts it, and its steps as they are defined.
+    """Show a function: versions, triggers, and the definition of each step.
 
     Example: stepwell functions show welcome
     """
@@ -56,8 +56,8 @@ def retire(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take functions of an environment out of service: no event starts them any more. Their open runs go on, and a push
-    makes them live again.
+    """Retire functions of an environment in AWS: events do not start them any more. Open runs continue. A push makes
+    the functions live again.
 
     Example: stepwell functions retire welcome --env production
     """
@@ -69,7 +69,7 @@ def retire(
         registry = Registry(resources)
         live = {row.id for row in registry.functions() if row.live is not None or row.pending}
         for unknown in sorted(set(functions) - live):
-            fail(f"{unknown} is not live in {env}; `stepwell functions --env {env}` lists those that are")
+            fail(f"{unknown} is not live in {env}; `stepwell functions --env {env}` lists live functions")
         Releases(resources, registry).retire(functions)
     if as_json:
         print_json({"env": env, "functions": functions})
@@ -81,12 +81,12 @@ def retire(
 @app.command()
 def delete(
     function: Annotated[str, typer.Argument(help="The function's id.")],
-    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel its open runs.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the function's open runs.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a function: no event starts it any more, and events that were kept for it are forgotten. Its open runs go
-    on, and what ran stays to be seen. A push brings it back, with the next number.
+    """Delete a function: events do not start it any more, and events kept during a pause are discarded. Open runs
+    continue, and past runs stay visible. A push brings the function back, with the next version number.
 
     Example: stepwell functions delete welcome --cancel
     """
@@ -104,16 +104,15 @@ def prune(
         bool,
         typer.Option(
             "--all",
-            help="Also what is younger than an hour, and logs that have not expired: before `cdk destroy`. Nobody may "
-            "push meanwhile.",
+            help="Remove also resources younger than an hour and logs that have not expired; for use before "
+            "`cdk destroy`. Do not push at the same time.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed; change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove from an environment what pushes made, or stacks left, and no live or running version needs: Lambdas,
-    roles, task definitions, images, code, values of `.env` files, replaced layers, and log groups once their logs have
-    expired.
+    """Remove resources that no live version and no open run needs from an environment in AWS: Lambdas, roles, task
+    definitions, images, code, values of `.env` files, replaced layers, and log groups whose logs have expired.
 
     Example: stepwell functions prune --env production --dry-run
     """
@@ -125,14 +124,13 @@ def prune(
         now = time.time_ns() // 1_000_000
         pruning = Prune(resources_of(env), Account(), now, grace_ms=grace_ms, and_logs=everything)
         unneeded = pruning.plan()
-        for what in unneeded:
+        for resource in unneeded:
             if not dry_run:
-                pruning.apply(what)
+                pruning.apply(resource)
             if not as_json:
-                console.print(
-                    f"{'would remove' if dry_run else 'removed'} {shown(what.kind)} {shown(what.name)}", soft_wrap=True
-                )
+                done = "would remove" if dry_run else "removed"
+                console.print(f"{done} {shown(resource.kind)} {shown(resource.name)}", soft_wrap=True)
     if as_json:
-        print_json({"env": env, "dry_run": dry_run, "actions": [what.as_json() for what in unneeded]})
+        print_json({"env": env, "dry_run": dry_run, "actions": [resource.as_json() for resource in unneeded]})
     elif not unneeded:
-        console.print("there is nothing to remove")
+        console.print("nothing to remove")

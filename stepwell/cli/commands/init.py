@@ -1,7 +1,7 @@
-"""`stepwell init`: make a new function from a template.
+"""`stepwell init`: creates a function from a template.
 
-One rule: nothing that is there already is overwritten. A template is a function in a folder, valid as it stands; its
-id, name and trigger are replaced, its other files are copied.
+A template is a folder with a valid function. The id, name and trigger are replaced, the other files are copied.
+Existing files are never overwritten.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stepwell.terminal import shown
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _DEFINITION = "stepwell.json"
-_SCHEMA = "./.stepwell/function.schema.json"  # in a folder that is no part of a step's code
+_SCHEMA = "./.stepwell/function.schema.json"  # in a folder that is not part of a step's code
 _DEFAULT_NAME = "hello"
 _DEFAULT_EVENT = "user/signed.up"
 
@@ -41,17 +41,23 @@ class Template(StrEnum):
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="The function's name; its id is made from it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The function's name; the id is derived from it.")] = None,
     template: Annotated[
         Template | None,
-        typer.Option("--template", "-t", help="A program in sh, python or node, a Lambda handler, or a container."),
+        typer.Option(
+            "--template", "-t", help="The kind of step: a program in sh, python or node, a Lambda handler, a container."
+        ),
     ] = None,
-    event: Annotated[str | None, typer.Option("--event", "-e", help="The event that starts it.")] = None,
-    path: Annotated[Path | None, typer.Option("--path", help="Its folder; default: its id.")] = None,
+    event: Annotated[
+        str | None, typer.Option("--event", "-e", help="The name of the event that starts the function.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option("--path", help="The folder to create; default: the function's id.")] = (
+        None
+    ),
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Write the definition in YAML.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new function in a folder of its own, ready to run. On a terminal, it asks for what is not given.
+    """Create a function in a new folder, ready to run. On a terminal, the command asks for missing values.
 
     Example: stepwell init send-welcome --template python --event user/signed.up
     """
@@ -69,29 +75,29 @@ def command(
         print_json({"id": definition["id"], "folder": str(folder), "files": list(map(str, files)), "next": commands})
         return
     for file in files:
-        console.print(f"[green]made[/]  {shown(str(file))}", soft_wrap=True)
+        console.print(f"[green]created[/]  {shown(str(file))}", soft_wrap=True)
     console.print("\nNext:")
     for line in commands:
         console.print(f"  {one_line(line)}", markup=False, soft_wrap=True)
 
 
-def _ask(what: str, default: str, choices: list[Template] | None = None) -> str:
-    """What somebody at a terminal answers; the default where nobody can."""
+def _ask(label: str, default: str, choices: list[Template] | None = None) -> str:
+    """Asks for a value if stdin is a terminal; returns the default otherwise."""
     if not sys.stdin.isatty():
         return default
-    question = f"{what} ({', '.join(choices)})" if choices else what
+    question = f"{label} ({', '.join(choices)})" if choices else label
     while True:
         answer = ask(question, default)
         if choices is None or answer in choices:
             return answer
-        stderr.print(f"{answer!r} is none of these", markup=False)
+        stderr.print(f"{answer!r} is not one of these", markup=False)
 
 
 def _definition(template: Template, name: str, event: str) -> dict[str, Any]:
-    """The template's definition with this name and trigger. Ends the command if that makes it a wrong one."""
+    """The template's definition with this name and trigger. Ends the command if the result is not valid."""
     function_id = _id(name)
     if not function_id:
-        fail(f"no id can be made from the name {name!r}: use letters or digits, as in send-welcome", 2)
+        fail(f"the name {name!r} has no letters or digits to make an id from; use a name like send-welcome", 2)
     given = orjson.loads((_TEMPLATES / template / _DEFINITION).read_bytes())
     names = {"id": function_id} if name == function_id else {"name": name, "id": function_id}
     definition: dict[str, Any] = {**names, "triggers": [{"event": event}], "steps": given["steps"]}
@@ -103,13 +109,14 @@ def _definition(template: Template, name: str, event: str) -> dict[str, Any]:
 
 
 def _id(name: str) -> str:
-    """`Send a Mél!` -> `send-a-mel`: what is no letter or digit is a hyphen."""
+    """`Send a Mél!` -> `send-a-mel`: everything except letters and digits becomes a hyphen."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].rstrip("-")
 
 
 def _write(template: Template, definition: dict[str, Any], folder: Path, as_yaml: bool) -> list[Path]:
-    """The files made, the definition first. Ends the command if one of them, or another definition, is there."""
+    """Writes the function's files and returns their paths, the definition first. Ends the command if one of them, or
+    another definition, exists."""
     source = _TEMPLATES / template
     code = [
         path.relative_to(source)
@@ -118,7 +125,7 @@ def _write(template: Template, definition: dict[str, Any], folder: Path, as_yaml
     ]
     for name in (*map(Path, NAMES), *code):
         if (folder / name).exists():
-            fail(f"{folder / name} is there already, and is not overwritten; choose another name or --path")
+            fail(f"{folder / name} already exists; choose another name or --path")
     main = folder / ("stepwell.yaml" if as_yaml else _DEFINITION)
     folder.mkdir(parents=True, exist_ok=True)
     for name in code:
@@ -127,12 +134,14 @@ def _write(template: Template, definition: dict[str, Any], folder: Path, as_yaml
     files = [folder / name for name in code]
     if not (folder / _SCHEMA).exists():
         files.append(write_schema(SchemaKind.FUNCTION, folder / _SCHEMA))
-    main.write_text(_text(definition, as_yaml), "utf-8")  # last: whoever watches the folder finds it whole
+    main.write_text(
+        _text(definition, as_yaml), "utf-8"
+    )  # last, so that a server that watches the folder never loads half a function
     return [main, *files]
 
 
 def _text(definition: dict[str, Any], as_yaml: bool) -> str:
-    """The definition as it is written, with the schema by which editors complete it."""
+    """The definition as JSON or YAML, with a reference to the schema for editors."""
     if as_yaml:
         import yaml
 

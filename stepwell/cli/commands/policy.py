@@ -1,4 +1,4 @@
-"""`stepwell policy`: what somebody needs to be allowed in AWS."""
+"""`stepwell policy`: prints the IAM policy that commands need."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stepwell.cli.ui.output import fail, print_json
 def command(
     commands: Annotated[
         list[str] | None,
-        typer.Argument(help="What will be run: push, secrets, keys, functions; default: push.", show_default=False),
+        typer.Argument(help="Commands: push, secrets, keys, functions; default: push.", show_default=False),
     ] = None,
     step_lambdas: Annotated[
         list[str] | None,
-        typer.Option("--step-lambda", metavar="ARN", help="A Lambda of yours that steps name by its ARN."),
+        typer.Option("--step-lambda", metavar="ARN", help="An existing Lambda that steps call by ARN. Repeatable."),
     ] = None,
     env: EnvOption = None,
 ) -> None:
-    """Print the IAM policy that somebody needs to run commands on an environment in AWS, and no more: attach it to the
-    role or user that runs them. Commands that are not listed use the HTTP API, with an API key; to find it, they need
-    ssm:GetParameter, which every policy here has.
+    """Print the smallest IAM policy with which commands can use an environment in AWS. Attach it to the role or user
+    that runs them. All other commands call the HTTP API with an API key, and need only ssm:GetParameter to find the
+    address; every policy printed here includes it.
 
     Example: stepwell policy push --env production > push-policy.json
     """
@@ -36,5 +36,5 @@ def command(
         except UnknownCommand as error:
             fail(str(error), 2)
     if not environment.boundary:
-        fail("this environment has no boundary for the roles of steps; run `cdk deploy` again with this version")
+        fail("this environment has no permissions boundary for step roles; run `cdk deploy` again with this version")
     print_json(document)

@@ -1,4 +1,4 @@
-"""`stepwell rerun`: run a run's event again."""
+"""`stepwell rerun`: runs the event of a run again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from stepwell.terminal import shown
 def command(
     run: Annotated[str, typer.Argument(help="The run's id.")],
     from_step: Annotated[
-        str | None, typer.Option("--from-step", help="Go on from this step, and keep what ended before it.")
+        str | None, typer.Option("--from-step", help="The step to start from; results of earlier steps are kept.")
     ] = None,
     outputs: Annotated[
         str | None,
-        typer.Option("--with", help="Outputs of kept steps instead of their own, by step: JSON, @file, or -."),
+        typer.Option("--with", help="Other outputs for kept steps, by step id: JSON, @file, or - for stdin."),
     ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the same event again, on the version that is live now; from the start, or from a step.
+    """Run the event of a run again, on the live version, from the start or from a step.
 
     Example: stepwell rerun 7w2kq4m1 --from-step step-2 --with '{"step-1": {"total": 12}}'
     """
     if outputs is not None and from_step is None:
-        fail("--with edits what is kept, so it needs --from-step; add it", 2)
+        fail("--with changes outputs of kept steps, so it needs --from-step; add it", 2)
     body = None if from_step is None else {"from_step": from_step}
     if body is not None and outputs is not None:
         body = {**body, "outputs": json_argument(outputs, "--with")}

@@ -1,4 +1,4 @@
-"""`stepwell schema`: the JSON Schemas by which editors complete and check definitions, and rules of webhooks."""
+"""`stepwell schema`: prints the JSON Schemas with which editors complete and check definitions and webhook rules."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class SchemaKind(StrEnum):
 
 
 def command(
-    kind: Annotated[SchemaKind, typer.Argument(help="Of definitions of functions, or of rules of webhooks.")] = (
+    kind: Annotated[SchemaKind, typer.Argument(help="The kind of file that the schema describes.")] = (
         SchemaKind.FUNCTION
     ),
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it to this file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; default: stdout.")] = None,
 ) -> None:
-    """Print the JSON Schema by which editors complete and check definitions. `init` writes it beside the ones it makes,
-    and names it there: as `$schema` in JSON, as `# yaml-language-server: $schema=...` in YAML.
+    """Print the JSON Schema with which editors complete and check definitions. `stepwell init` writes it next to a new
+    definition, and refers to it: as `$schema` in JSON, as `# yaml-language-server: $schema=...` in YAML.
 
     Example: stepwell schema --out .stepwell/function.schema.json
     """
@@ -39,7 +39,7 @@ def command(
 
 
 def write_schema(kind: SchemaKind, file: Path) -> Path:
-    """The file that was written. Raises OSError."""
+    """Writes a schema and returns the file's path. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(_text(kind), "utf-8")
     return file

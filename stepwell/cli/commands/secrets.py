@@ -1,4 +1,4 @@
-"""`stepwell secrets`: values that steps get and that no version holds."""
+"""`stepwell secrets`: secret values of steps, which are stored outside of versions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from stepwell.cli.ui.output import JsonOption, ask, console, fail, print_json
 from stepwell.core.definition.field_validators import variable
 from stepwell.terminal import shown
 
-app = typer.Typer(help="Secrets of an environment in AWS: set, list, remove.", no_args_is_help=True)
+app = typer.Typer(help="Set, list and remove the secrets of an environment in AWS.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="The secret's name, as steps list it in `secrets`.")]
+NameArgument = Annotated[str, typer.Argument(help="The secret's name, as in `secrets` of a step.")]
 
 
 @app.command("set")
 def set_(
     name: NameArgument,
     value: Annotated[
-        str | None, typer.Option(help="The value; better give it on stdin, where no list of commands keeps it.")
+        str | None, typer.Option(help="The value; stdin is safer, because shells and process lists show options.")
     ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set a secret. Steps that run have the old value until they end; the next ones get the new one.
+    """Set a secret. Running attempts keep the old value; later attempts get the new one.
 
     Example: stepwell secrets set STRIPE_KEY --env production < stripe-key.txt
     """
@@ -46,12 +46,12 @@ def set_(
     if as_json:
         print_json({"name": name, "renewed": renewed})
     else:
-        console.print(f"[green]set[/] {shown(name)} [dim]{len(renewed)} Lambdas start anew with it[/]")
+        console.print(f"[green]set[/] {shown(name)} [dim]{len(renewed)} Lambdas restart with the new value[/]")
 
 
 @app.command("list")
 def list_secrets(env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List secrets: their names, never the values.
+    """List the names of secrets. Values are never shown.
 
     Example: stepwell secrets list --env production
     """
@@ -60,19 +60,21 @@ def list_secrets(env: EnvOption = None, as_json: JsonOption = False) -> None:
         from stepwell.aws.deploy.account import Account
 
         secrets = values.list_secrets(Account().ssm, resources_of(env).env)
-    found = [{"name": one.name, "version": one.version, "changed_at": _time(one.changed_at)} for one in secrets]
+    rows = [
+        {"name": secret.name, "version": secret.version, "changed_at": _time(secret.changed_at)} for secret in secrets
+    ]
     if as_json:
-        print_json(found)
+        print_json(rows)
         return
     table = Table("secret", "version", "set", box=None, header_style="dim")
-    for one in found:
-        table.add_row(*(shown(one[name]) for name in ("name", "version", "changed_at")))
+    for row in rows:
+        table.add_row(*(shown(row[name]) for name in ("name", "version", "changed_at")))
     console.print(table)
 
 
 @app.command()
 def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Remove a secret. Steps that need it cannot start any more.
+    """Remove a secret. Steps that need it can no longer start.
 
     Example: stepwell secrets remove STRIPE_KEY --env production
     """
@@ -82,7 +84,7 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
 
         removed = remove_secret(Account().ssm, resources_of(env).env, name)
     if not removed:
-        fail(f"there is no secret {name}; `stepwell secrets list` shows them")
+        fail(f"there is no secret {name}; `stepwell secrets list` lists the names")
     if as_json:
         print_json({"name": name, "removed": True})
     else:
@@ -90,12 +92,12 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
 
 
 def _value(given: str | None) -> str:
-    """The option's, else what is typed in or piped in, without the newline at its end."""
+    """The value of the option, else of stdin without the last newline. Ends the command if it is empty."""
     if given is None and sys.stdin.isatty():
         given = ask("Value", hide=True)
     value = given if given is not None else sys.stdin.read().removesuffix("\n")
     if not value:
-        fail("the value is empty; give it on stdin, or with --value", 2)
+        fail("the value is empty; pass it on stdin, or with --value", 2)
     return value
 
 

@@ -1,4 +1,4 @@
-"""`stepwell send`: send an event."""
+"""`stepwell send`: sends an event."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from stepwell.terminal import shown
 
 def command(
     name: Annotated[str, typer.Argument(help="The event's name, such as user/signed.up.")],
-    data: Annotated[str, typer.Option("--data", "-d", help="JSON, @file, or - for stdin.")] = "{}",
-    user: Annotated[str, typer.Option("--user", "-u", help="JSON, @file, or - for stdin.")] = "{}",
-    id: Annotated[str | None, typer.Option("--id", help="An event with an id is accepted once.")] = None,
+    data: Annotated[str, typer.Option("--data", "-d", help="The event's data: JSON, @file, or - for stdin.")] = "{}",
+    user: Annotated[str, typer.Option("--user", "-u", help="The event's user: JSON, @file, or - for stdin.")] = "{}",
+    id: Annotated[
+        str | None, typer.Option("--id", help="The event's id; an event with the same id is accepted only once.")
+    ] = None,
     v: Annotated[str | None, typer.Option("--v", help="The version of the event's type.")] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""`stepwell user ID`: one user, and what happened to it; `stepwell user erase ID`."""
+"""`stepwell user ID` shows a user and the user's history; `stepwell user erase ID` erases the user's data."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from stepwell.terminal import shown, styled
 
 
 class _ShowIsDefault(TyperGroup):
-    """What is no command is a user's id."""
+    """A group in which an argument that is not a subcommand is a user's id: `user ID` is `user show ID`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
 
 
-app = typer.Typer(cls=_ShowIsDefault, no_args_is_help=True, help="Show a user, or erase what is kept of one.")
-UserArgument = Annotated[str, typer.Argument(help="Any of the user's ids.")]
+app = typer.Typer(cls=_ShowIsDefault, no_args_is_help=True, help="Show a user, or erase the user's data.")
+UserArgument = Annotated[str, typer.Argument(help="Any id of the user.")]
 
 
 @app.command()
 def show(
     user: UserArgument,
-    limit: Annotated[int, typer.Option(min=1, help="How much of the timeline.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of timeline entries.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a user's ids and traits, and the newest of what happened to it. `stepwell user ID` is short for it.
+    """Show the ids, the traits and the newest events, runs and steps of a user. Short form: `stepwell user ID`.
 
     Example: stepwell user show ada@example.com
     """
     client = Client(env)
-    found = client.one("/v1/users", "user", user)
+    found = client.get_by_id("/v1/users", "user", user)
     entries = list(client.pages("/v1/users/timeline", limit, id=user))
     if as_json:
         print_json({**found, "timeline": entries})
@@ -57,19 +57,19 @@ def show(
 @app.command()
 def erase(
     user: UserArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase what is kept of a user: open runs are cancelled; data, outputs, errors, logs, ids and traits go. Events and
-    runs stay as that they were, without what they said.
+    """Erase a user: open runs are cancelled, and data, outputs, errors, logs, ids and traits are deleted. Events and
+    runs stay in the lists, without content.
 
     Example: stepwell user erase ada@example.com --yes
     """
     client = Client(env)
-    found = client.one("/v1/users", "user", user)
+    found = client.get_by_id("/v1/users", "user", user)
     ids = ", ".join(item for some in found["ids"].values() for item in some)
-    if not yes and not confirm(f"Erase all that is kept of {ids}? This cannot be undone", err=True):
+    if not yes and not confirm(f"Erase all data of {ids}? This cannot be undone", err=True):
         fail("nothing was erased")
     answer = client.delete("/v1/users", id=user)
     counts = dict(answer["erased"])
@@ -92,6 +92,6 @@ def _line(entry: dict[str, Any]) -> Text:
     if entry["type"] == "run":
         text = f"{function} v{entry['function_version']}"
         return styled(at, "run    ", (text, "bold"), "  ", status(entry["status"]), (f"  {entry['run_id']}", "dim"))
-    which = f"{function} {entry['step']}" + (f" #{entry['attempt']}" if entry["attempt"] > 1 else "")
+    step = f"{function} {entry['step']}" + (f" #{entry['attempt']}" if entry["attempt"] > 1 else "")
     error = f"  {entry['error']['kind']}: {entry['error']['message']}" if entry["error"] else ""
-    return styled(at, "step   ", which, "  ", status(entry["status"]), (error, "red"))
+    return styled(at, "step   ", step, "  ", status(entry["status"]), (error, "red"))

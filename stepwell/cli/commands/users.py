@@ -1,4 +1,4 @@
-"""`stepwell users`: whom events speak of."""
+"""`stepwell users`: lists the users of events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stepwell.terminal import shown
 
 
 def command(
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of users to list.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List users of whom more is known than one id, newest first.
+    """List users with several ids or with traits, newest first.
 
     Example: stepwell users --limit 5
     """
@@ -28,7 +28,7 @@ def command(
         print_json(users)
         return
     if not users:
-        console.print("no users; an event with a `user` of several ids, or with traits, tells of one")
+        console.print("no users; an event creates one if its `user` has several ids, or traits")
         return
     table = Table("user", "known since", "other ids", "traits", box=None, header_style="dim", pad_edge=False)
     for user in users:

@@ -1,4 +1,4 @@
-"""`stepwell validate`: check definitions and rules of webhooks without running anything."""
+"""`stepwell validate`: checks definitions and webhook rules without running anything."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stepwell.terminal import shown
 
 
 def command(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders to search for them.")] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Hold expressions against the types of their events.")
+        bool, typer.Option("--check/--no-check", help="Check expressions against the types of their events.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every definition at or below the paths, fields, steps, edges, expressions, code, and the types and rules in
-    schemas and webhooks folders. Exit code 1 if one is wrong.
+    """Check every definition at or below the paths: fields, steps, edges, expressions and code. The event types in
+    schemas folders and the rules in webhooks folders are checked too. The exit code is 1 if something is wrong.
 
     Example: stepwell validate functions/
     """
@@ -46,18 +46,18 @@ def command(
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         wrong = {problem.file for problem in problems}
-        _print_right([function for function in loaded if function.file not in wrong], webhooks.webhooks)
+        _print_valid([function for function in loaded if function.file not in wrong], webhooks.webhooks)
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:
             stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
         if is_empty and not problems:
-            stderr.print("no definitions found; `stepwell init` makes one")
+            stderr.print("no definitions found; `stepwell init` creates one")
     if problems or is_empty:
         raise typer.Exit(1)
 
 
-def _print_right(functions: Iterable[LoadedFunction], webhooks: Iterable[WebhookFile]) -> None:
+def _print_valid(functions: Iterable[LoadedFunction], webhooks: Iterable[WebhookFile]) -> None:
     for function in functions:
         console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
     for webhook in webhooks:

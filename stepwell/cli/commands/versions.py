@@ -1,4 +1,4 @@
-"""`stepwell versions`, `promote`, `rollback`, `pause` and `resume`: which version of a function its new runs use."""
+"""`stepwell versions`, `promote`, `rollback`, `pause` and `resume`: control the version that new runs use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FunctionArgument = Annotated[str, typer.Argument(help="The function's id.")]
 
 
 def versions(function: FunctionArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List the versions of a function, the newest first: which part of new runs uses each, and how its runs do (of the
-    newest 1,000).
+    """List the versions of a function, newest first: the share of new runs, and failure rate and duration of the newest
+    1,000 runs.
 
     Example: stepwell versions welcome
     """
@@ -31,11 +31,14 @@ def versions(function: FunctionArgument, env: EnvOption = None, as_json: JsonOpt
 
 def promote(
     function: FunctionArgument,
-    weight: Annotated[str | None, typer.Option(help="Only give the canary this share, such as 50%.")] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="The canary's share of new runs, such as 50%; default: all.")
+    ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the canary live: all new runs use it. Open runs keep their version.
+    """Make the canary live, so that all new runs use it, or change the canary's share of new runs. Open runs keep their
+    version.
 
     Example: stepwell promote welcome --weight 50%
     """
@@ -45,12 +48,12 @@ def promote(
 
 def rollback(
     function: FunctionArgument,
-    to: Annotated[int | None, typer.Option(min=1, help="The version; default: the one that was live before.")] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="The version to make live; default: the previous one.")] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the canary away, or make the version live that was so before. Open runs keep their version. Types of events
-    stay as they are; those that came with what is rolled back are named.
+    """Remove the canary; without a canary, make the previous version live. Open runs keep their version. Event types
+    are not rolled back; the command prints the ones that are newer than the version that is live now.
 
     Example: stepwell rollback welcome --to 3
     """
@@ -59,17 +62,17 @@ def rollback(
         where = f" --env {env}" if env else ""
         for item in routing["types"]:
             command = f"stepwell types default {shlex.quote(item['name'])} {shlex.quote(item['before'])}{where}"
-            came = f"{item['name']} {item['version']} came later than v{routing['live']}"
-            warn(f"{came}, and still counts for events without `v`; to go back to {item['before']}: {command}")
+            newer = f"type {item['name']} {item['version']} is newer than v{routing['live']}"
+            warn(f"{newer}, and still the default for events without `v`; to go back to {item['before']}: {command}")
 
 
 def pause(
     function: FunctionArgument,
-    drop: Annotated[bool, typer.Option("--drop", help="Drop events instead of keeping them.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Discard events instead of keeping them.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start no runs of a function: events that would start it are kept until `resume`. Open runs go on.
+    """Pause a function: events that would start it are kept until `stepwell resume`. Open runs continue.
 
     Example: stepwell pause welcome
     """
@@ -77,15 +80,15 @@ def pause(
 
 
 def resume(function: FunctionArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Start runs again: first those of events that were kept, in the order in which they came.
+    """Resume a paused function. Events that were kept during the pause start their runs first, in order of arrival.
 
     Example: stepwell resume welcome
     """
     _change(function, "resume", {}, env, as_json)
 
 
-def _change(function: str, how: str, body: dict[str, Any], env: str | None, as_json: bool) -> Any:
-    routing = Client(env).post(f"/v1/functions/{in_path(function)}/{how}", body)
+def _change(function: str, action: str, body: dict[str, Any], env: str | None, as_json: bool) -> Any:
+    routing = Client(env).post(f"/v1/functions/{in_path(function)}/{action}", body)
     if as_json:
         print_json(routing)
     else:

@@ -1,4 +1,4 @@
-"""What `stepwell webhooks test --check` knows of a webhook: its rule, and secrets of the shell's environment."""
+"""The rule and the secrets that `stepwell webhooks test --check` uses. Secrets come from environment variables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`stepwell webhooks`: the rules by which requests of any sender become events.
-
-`test` has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell webhooks`: manages the rules that turn requests of any sender into events."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from stepwell.terminal import shown
 if TYPE_CHECKING:
     from stepwell.api.webhooks.webhooks import Reply
 
-app = typer.Typer(no_args_is_help=True, help="Webhooks: requests of any sender that become events.")
+app = typer.Typer(no_args_is_help=True, help="Manage webhooks, which turn requests of any sender into events.")
 
 
 class Method(StrEnum):
@@ -52,12 +49,12 @@ def list_webhooks(env: EnvOption = None, as_json: JsonOption = False) -> None:
     for webhook in webhooks:
         signed = shown(webhook["verify"]["type"]) if "verify" in webhook else "[yellow]no[/]"
         table.add_row(shown(webhook["name"]), shown(webhook["event"]), signed, local_time(webhook["changed_at"]))
-    console.print(table if webhooks else "there are no webhooks; `stepwell webhooks push` makes those in webhooks/")
+    console.print(table if webhooks else "no webhooks; `stepwell webhooks push` creates those in webhooks/ folders")
 
 
 @app.command()
 def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Show a webhook: its address, and its rule.
+    """Show the address and the rule of a webhook.
 
     Example: stepwell webhooks show github
     """
@@ -74,12 +71,13 @@ def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False)
 @app.command()
 def push(
     paths: Annotated[
-        list[Path] | None, typer.Argument(exists=True, help="Rules, or where to look for webhooks folders.")
+        list[Path] | None,
+        typer.Argument(exists=True, help="Files of rules, or folders to search for webhooks folders."),
     ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make or change the webhooks whose rules are files, or stand in `webhooks` folders at or below the paths.
+    """Create or update webhooks from files of rules, and from the `webhooks` folders at or below the paths.
 
     Example: stepwell webhooks push functions/
     """
@@ -97,7 +95,7 @@ def push(
     if problems:
         fail("\n".join(map(str, problems)))
     if not webhooks:
-        fail("no webhooks found; put a rule into webhooks/github.json")
+        fail("no webhooks found; write a rule to a file such as webhooks/github.json")
     for warning in (warning for webhook in webhooks for warning in webhook.warnings):
         warn(str(warning))
     done = put_webhooks(ServerWebhooks(Client(env)), webhooks, dry_run=False)
@@ -111,7 +109,7 @@ def push(
 
 @app.command()
 def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Remove a webhook: its sender is answered 404 then. Events that it made stay.
+    """Remove a webhook: requests to it are answered with 404. Events that it created stay.
 
     Example: stepwell webhooks remove github
     """
@@ -127,18 +125,19 @@ def try_rule(
     name: Annotated[str, typer.Argument(help="The webhook's name, or the file of a rule.")],
     body: Annotated[str | None, typer.Option(help="The file with the request's body; - for stdin.")] = None,
     header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", metavar="NAME:VALUE", help="A header of the request.")
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="NAME:VALUE", help="A header of the request. Repeatable."),
     ] = None,
-    query: Annotated[str, typer.Option(help="The query of the request, as in a=1&b=2.")] = "",
-    method: Annotated[Method, typer.Option(help="GET, for what is asked before anything is sent.")] = Method.POST,
+    query: Annotated[str, typer.Option(help="The query of the request, such as a=1&b=2.")] = "",
+    method: Annotated[Method, typer.Option(help="The method of the request; GET for some challenges.")] = Method.POST,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the signature too, with secrets of this shell's environment.")
+        bool, typer.Option("--check", help="Check the signature too, with secrets from environment variables.")
     ] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which event a rule makes of a request, or what it answers a challenge, without sending it. Exit code 1 if
-    the rule makes none.
+    """Show the event that a rule creates from a request, or the answer to a challenge, without sending anything. The
+    exit code is 1 if the rule refuses the request.
 
     Example: stepwell webhooks test github --body push.json --header X-GitHub-Event:push
     """
@@ -146,7 +145,7 @@ def try_rule(
     from stepwell.api.webhooks.webhooks import Delivery, Reply, made_event
 
     if body is None and method is Method.POST:
-        fail("--body: name the file with the request's body, or - for stdin", 2)
+        fail("--body is missing; pass the file with the request's body, or - for stdin", 2)
     kind = _TYPES.get(Path(body or "").suffix, "")
     headers = ({"content-type": kind} if kind else {}) | dict(map(_header, header or ()))
     rule = _rule(name, env)
@@ -158,7 +157,7 @@ def try_rule(
     if isinstance(made, Reply):
         _show_reply(made, as_json)
     elif made is None:
-        console.print_json(data=None) if as_json else console.print("ignored: its `if` is false")
+        console.print_json(data=None) if as_json else console.print("ignored: the rule's `if` is false")
     elif as_json:
         print_json(made)
     else:
@@ -170,7 +169,7 @@ def _show_reply(reply: Reply, as_json: bool) -> None:
     if as_json:
         print_json({"answer": text, "content_type": reply.content_type})
     else:
-        console.print(f"answers with {shown(reply.content_type)}, and makes no event:")
+        console.print(f"no event; the answer is this {shown(reply.content_type)}:")
         console.print(text, markup=False, soft_wrap=True)
 
 
@@ -190,7 +189,7 @@ def _rule(name: str, env: str | None) -> dict[str, Any]:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        fail(f"--header {text!r} is no header; write it as in X-GitHub-Event:push", 2)
+        fail(f"--header {text!r} is not a header; write it like X-GitHub-Event:push", 2)
     return name.strip().lower(), value.strip()
 
 

@@ -1,4 +1,4 @@
-"""Pushes to an environment in AWS, and prints what was done there."""
+"""Pushes to an environment in AWS, and prints what was changed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """What a push did, or would do. `versions`: the live version of each function; `new`: the functions that have a
-    version of this push."""
+    """What a push did, or would do.
+
+    `versions` has the live version of each function, `new` the functions that this push gave a new version.
+    """
 
     actions: list[Action]
     notes: list[str]
@@ -41,8 +43,10 @@ class _Push:
 def to_aws(
     project: Project, env: str, release: Release, *, check: bool, may_break: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Push to this environment. Ends the command with an error if it refuses. `may_break`: new type versions may refuse
-    events that senders send today."""
+    """Pushes a project to an environment, and prints the changes. Ends the command if the push is refused.
+
+    `may_break`: new type versions may reject events that senders send today.
+    """
     types = [replace(version, may_break=may_break) for version in project.types.types]
     project = replace(project, types=replace(project.types, types=types))
     with aws(), _refusals():
@@ -75,7 +79,7 @@ def _push(
         pushing = push.Push(resources, Account(), bars, release.message, release)
         found, actions = pushing.plan(items)
         notes = push.notes(items, found, resources, actions)
-        for note in () if quiet else notes:  # first: without what is to be granted, the push may end here
+        for note in () if quiet else notes:  # printed first: the push may fail if a permission is missing
             warn(note)
         bars.expect(0 if dry_run else len(actions))
         if not dry_run:
@@ -90,7 +94,7 @@ def _push(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Ends the command with the text of an error that says why nothing, or not all, could be pushed."""
+    """Ends the command with the message of an error that stopped the push."""
     from stepwell.aws.deploy import push, step_lambdas, task_definitions
     from stepwell.aws.deploy.activity import NotUsable
     from stepwell.aws.deploy.images import ImageError
@@ -111,8 +115,10 @@ def _refusals() -> Iterator[None]:
 def _register_types(
     store: TypeStore, types: ProjectTypes, resources: Resources, *, dry_run: bool = False
 ) -> list[TypeChangeView]:
-    """Register them, all or none, and say what they mean for the functions that are live now. Ends the command if one
-    is refused, with the places of what is wrong."""
+    """Registers all types or none, and returns the changes with the live functions that they affect.
+
+    If a type is refused, prints the place of each problem and ends the command.
+    """
     from stepwell.api.views.event_types import change_view
     from stepwell.aws.functions.registry import Registry
     from stepwell.event_types.registry import TypeRefused
@@ -141,8 +147,8 @@ def _print(done: _Push, release: Release, dry_run: bool) -> None:
     for function_id, version in done.versions.items():
         live = f"v{version}" if version else "not live"
         is_canary = release.weight is not None and function_id in done.new
-        word = "now" if dry_run else f"canary {release.weight:.0%}" if is_canary else "live"
-        console.print(f"[green]{word}[/] {shown(function_id)} {live}")
+        state = "now" if dry_run else f"canary {release.weight:.0%}" if is_canary else "live"
+        console.print(f"[green]{state}[/] {shown(function_id)} {live}")
 
 
 def _print_actions(actions: list[Action], dry_run: bool) -> None:

@@ -1,12 +1,9 @@
-"""`stepwell push`: make functions live in AWS, or on a server on one machine.
-
-The command has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell push`: deploys functions to AWS, or to a server on one machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,42 +14,44 @@ from stepwell.cli.ui.output import JsonOption, fail, warn
 from stepwell.cli.ui.shares import share
 from stepwell.core.routing.versions import NotPossible, Release
 
-if TYPE_CHECKING:
-    pass
-
-
 CanaryOption = Annotated[
-    str | None, typer.Option(metavar="SHARE", help="Give what is new this share of new runs, such as 10%.")
+    str | None, typer.Option(metavar="SHARE", help="The share of new runs that use the new version, such as 10%.")
 ]
 StickyOption = Annotated[
-    str | None, typer.Option(metavar="CEL", help="Equal values get equal versions, as by user.external_id.")
+    str | None,
+    typer.Option(
+        metavar="CEL", help="An expression such as user.external_id; events with equal values use the same version."
+    ),
 ]
 
 
 def command(
     paths: Annotated[
-        list[Path] | None, typer.Argument(exists=True, help="Where to look for functions; default: here.")
+        list[Path] | None, typer.Argument(exists=True, help="Folders to search for functions; default: this one.")
     ] = None,
     env: EnvOption = None,
-    message: Annotated[str, typer.Option("--message", "-m", help="What is new, for the list of versions.")] = "",
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="A description of the change, for the list of versions.")
+    ] = "",
     canary: CanaryOption = None,
     sticky: StickyOption = None,
     guard: Annotated[
-        bool, typer.Option("--guard", help="Raise the canary's share, or roll back, by what its runs show.")
+        bool,
+        typer.Option("--guard", help="Raise the canary's share, or roll back, according to the results of runs."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Hold expressions against the types of their events first.")
+        bool, typer.Option("--check/--no-check", help="Check expressions against the types of their events first.")
     ] = True,
     breaking: Annotated[
-        bool, typer.Option("--breaking", help="Let a new type version refuse events that senders send today.")
+        bool, typer.Option("--breaking", help="Allow a new type version to reject events that senders send today.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make every function at or below the paths live, in an environment in AWS or on the server at STEPWELL_URL: upload
-    what is new, then start new runs with it, all of them or a share. Open runs keep their version. What has not changed
-    is left alone; after an error, push again. Refused as a whole are expressions that do not fit the types of their
-    events, and type versions that make today's senders wrong.
+    """Deploy every function at or below the paths to an environment in AWS, or to the server at STEPWELL_URL. New runs
+    use the new version, all of them or a share; open runs keep their version. Functions that have not changed are
+    skipped. After an error, push again. Nothing is pushed if an expression does not fit the type of an event, or if a
+    new type version would reject events that senders send today.
 
     Example: stepwell push functions/ --env production --canary 10% --sticky user.external_id --guard
     """
@@ -81,7 +80,7 @@ def _load(paths: list[Path]) -> Project:
     if errors:
         fail("\n".join(str(error) for error in errors))
     if not functions:
-        fail("no definitions found; `stepwell init` makes one")
+        fail("no definitions found; `stepwell init` creates one")
     for passed_over in tree.passed_over:
         warn(str(passed_over))
     for function in functions:

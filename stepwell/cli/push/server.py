@@ -1,7 +1,4 @@
-"""What `stepwell push` does without an environment: it sends functions to the server at STEPWELL_URL.
-
-One rule: what is live there already is not sent again.
-"""
+"""Pushes to the server at STEPWELL_URL. Functions whose version is live already are not sent again."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What is pushed."""
+    """The functions, event types and webhooks of a push."""
 
     functions: list[LoadedFunction]
     types: ProjectTypes
@@ -39,7 +36,8 @@ class Project:
 
 
 class ServerTypes:
-    """What a server knows of types; implements `project.expression_checks.RegisteredTypes`. Each is asked for once."""
+    """The types that are registered on a server. Implements `project.expression_checks.RegisteredTypes`; reads the list
+    once."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -62,8 +60,10 @@ def _detail(value: Any) -> TypeDetail:
 def to_server(
     project: Project, release: Release, *, check: bool, may_break: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Send what the server has not: the types, all or none, then one function after the other. Ends the command at the
-    first that it refuses. `check`: hold expressions against types first."""
+    """Pushes the types, all or none, then each function that is new or changed, then the webhooks.
+
+    Ends the command at the first one that the server refuses. `check`: check expressions against types first.
+    """
     from stepwell.project.pushed import for_push
 
     client = Client()
@@ -80,16 +80,16 @@ def to_server(
         live = _live(client, function) if function_id in known else None
         if live is not None:
             fields: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
-            words = f"[dim]unchanged[/] {shown(function_id)} v{live}"
+            line = f"[dim]unchanged[/] {shown(function_id)} v{live}"
         elif dry_run:
             fields = {"function_id": function_id, "version": None, "is_new": True}
-            words = f"[yellow]would push[/] {shown(function_id)}"
+            line = f"[yellow]would push[/] {shown(function_id)}"
         else:
             fields = _send(client, function, release)
-            words = f"[green]pushed[/] v{shown(fields['version'])}"
+            line = f"[green]pushed[/] v{shown(fields['version'])}"
         pushed.append(fields)
         if not as_json:
-            console.print(words, *([routing_text(fields["routing"])] if "routing" in fields else []), soft_wrap=True)
+            console.print(line, *([routing_text(fields["routing"])] if "routing" in fields else []), soft_wrap=True)
     webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
     if as_json:
         content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
@@ -99,17 +99,19 @@ def to_server(
 
 
 def refuse_wrong(checked: CheckedExpressions) -> None:
-    """Say what expressions have against types, and end the command if one is surely wrong."""
+    """Prints warnings of the expression check, and ends the command if an expression is wrong."""
     for warning in checked.warnings:
         warn(str(warning))
     if checked.errors:
         lines = "\n".join(map(str, checked.errors))
-        fail(f"{lines}\nnothing was pushed; correct it, or the type, or push with --no-check")
+        fail(f"{lines}\nnothing was pushed; correct the expression or the type, or push with --no-check")
 
 
 def _live(client: Client, function: LoadedFunction) -> int | None:
-    """The number of the live version, if that is what would be pushed; but values of `.env` are in no version's hash,
-    so whoever has some sends them again."""
+    """The number of the live version if it equals the function, else None.
+
+    None also if a step has a `.env` file: such values are not part of the version's hash, so they are always pushed.
+    """
     if any((code.folder / ".env").is_file() for code in function.steps.values()):
         return None
     code = {step_id: step_code.hash for step_id, step_code in function.steps.items()}
@@ -144,5 +146,5 @@ def _send(client: Client, function: LoadedFunction, release: Release) -> dict[st
 def _author() -> str:
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):  # a user without a name, as in a container
+    except (KeyError, OSError):  # some containers run as a user without a name
         return socket.gethostname()

@@ -1,4 +1,4 @@
-"""Rules of webhooks on their way from files to a server, or to an environment in AWS."""
+"""Pushes webhook rules from files to a server, or to an environment in AWS."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Json = dict[str, Any]
 
 
 class Target(Protocol):
-    """Where rules are kept."""
+    """The place where webhook rules are stored."""
 
     def rules(self) -> dict[str, Json]:
-        """By name."""
+        """The stored rules by webhook name."""
 
     def put_webhook(self, rule: Json) -> object: ...
 
@@ -36,7 +36,7 @@ class ServerWebhooks:
 
 
 def put_webhooks(target: Target, webhooks: Iterable[WebhookFile], dry_run: bool) -> list[Json]:
-    """Keep those that are new or changed there; what became, or would become, of each."""
+    """Stores the rules that are new or changed. Returns name and change (created, updated, unchanged) of each."""
     files = list(webhooks)
     known = target.rules() if files else {}
     done = []
@@ -52,12 +52,12 @@ def put_webhooks(target: Target, webhooks: Iterable[WebhookFile], dry_run: bool)
 def show_webhooks(done: Iterable[Json], dry_run: bool = False) -> None:
     for item in done:
         if item["change"] != "unchanged":
-            words = "[yellow]would register[/]" if dry_run else f"[green]{shown(item['change'])}[/]"
+            change = "[yellow]would register[/]" if dry_run else f"[green]{shown(item['change'])}[/]"
             console.print(
-                f"{words} webhook {shown(item['name'])}  [dim]POST /webhooks/{shown(item['name'])}[/]", soft_wrap=True
+                f"{change} webhook {shown(item['name'])}  [dim]POST /webhooks/{shown(item['name'])}[/]", soft_wrap=True
             )
 
 
 def without_time(fields: Json) -> Json:
-    """A rule as it is written, of the API's answer."""
+    """The rule in an answer of the API, without the field `changed_at`."""
     return {field: value for field, value in fields.items() if field != "changed_at"}

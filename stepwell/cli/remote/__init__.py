@@ -1,1 +1,1 @@
-"""Servers and environments that commands talk to."""
+"""The servers and AWS environments that commands use."""

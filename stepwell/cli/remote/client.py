@@ -1,4 +1,4 @@
-"""The HTTP API, as the commands use it: `--env` or STEPWELL_URL says where, STEPWELL_KEY who."""
+"""The HTTP client of the commands. `--env` or STEPWELL_URL gives the address, STEPWELL_KEY the API key."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8288"
-_WHO_IS_IT = "is it Stepwell, or a proxy's page? look at STEPWELL_URL"
-_BUSY = (429, 502, 503, 504)  # worth another try, if the request may be repeated
+_NOT_STEPWELL = "this may not be a Stepwell server; check STEPWELL_URL"
+_BUSY = (429, 502, 503, 504)  # statuses to retry, if the request may be repeated
 
 
 def in_path(name: str) -> str:
-    """A name as a part of a path; ids that senders choose go into the query. Ends the command if there can be no such
-    name."""
+    """Quotes a name for use in a path. Ends the command if the name cannot exist.
+
+    Ids that senders choose may contain anything; pass them in the query instead.
+    """
     if name in ("", ".", "..") or name.endswith("/"):
-        fail(f"nothing is called {name!r}")
+        fail(f"{name!r} does not exist")
     try:
         return quote(name, safe="")
     except UnicodeEncodeError:
-        fail(f"nothing is called {name!r}, which is not UTF-8")
+        fail(f"{name!r} does not exist; it is not UTF-8")
 
 
 class Client:
     def __init__(
-        self, env: str | None = None, *, url: str | None = None, key: str | None = None, patience_s: float = 0
+        self, env: str | None = None, *, url: str | None = None, key: str | None = None, retry_for_s: float = 0
     ) -> None:
-        """`env`: an environment in AWS, whose address its resources say. `patience_s`: how long to ask again where no
-        server answers, or a busy one; for who makes no request that must not be repeated."""
+        """`env` is an environment in AWS. `retry_for_s`: how long to repeat a request while the server is busy or does
+        not answer; use it only if all requests may be repeated."""
         if url is None:
             url = os.environ.get("STEPWELL_URL", DEFAULT_URL) if env is None else api_url(env)
-        self.env, self.url, self._patience_s = env, url.rstrip("/"), patience_s
+        self.env, self.url, self._retry_for_s = env, url.rstrip("/"), retry_for_s
         self._session: httpx.Client | None = None
         key = key or os.environ.get("STEPWELL_KEY")
         self._headers = {b"content-type": b"application/json"}
@@ -62,24 +64,24 @@ class Client:
         return self._call("PATCH", path, content=_json(body))
 
     def upload(self, path: str, file: IO[bytes], media_type: str, query: dict[str, Any]) -> Any:
-        """Send a file, which may take minutes."""
+        """Sends a file; allows ten minutes for it."""
         headers = {**self._headers, b"content-type": media_type.encode()}
         return self._call("POST", path, params=query, content=file, headers=headers, timeout=600)
 
     def delete(self, path: str, **query: Any) -> Any:
         return self._call("DELETE", path, params=query)
 
-    def one(self, path: str, what: str, its_id: str) -> Any:
-        """The one that a list has under an id. Ends the command if there is none."""
-        found = self.get(path, id=its_id)["data"]
-        return found[0] if found else fail(f"there is no {what} {its_id!r} here")
+    def get_by_id(self, path: str, kind: str, item_id: str) -> Any:
+        """The item of a list with this id. Ends the command if there is none. `kind` names it in the error."""
+        found = self.get(path, id=item_id)["data"]
+        return found[0] if found else fail(f"there is no {kind} {item_id!r} at {self.url}")
 
-    def ask(self, method: str, path: str, content: bytes) -> tuple[int, Any]:
-        """The status and the answer, also if it is a refusal."""
+    def send(self, method: str, path: str, content: bytes) -> tuple[int, Any]:
+        """The status and the body of the response, also if it is an error."""
         return self._answer(method, path, content=content)
 
     def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
-        """The first `limit` items of a list, over as many pages as that takes."""
+        """The first `limit` items of a list, read page by page."""
         after = None
         while limit > 0:
             page = self.get(path, limit=min(limit, 1000), after=after, **query)
@@ -91,7 +93,7 @@ class Client:
 
     @contextmanager
     def session(self) -> Iterator[Self]:
-        """The calls within it share a connection."""
+        """Calls within this context share a connection."""
         with _http() as self._session:
             yield self
         self._session = None
@@ -101,40 +103,40 @@ class Client:
         if status >= 300:
             self.refused(status, body)
         if not isinstance(body, dict):
-            fail(f"{self.url} answered what Stepwell does not; {_WHO_IS_IT}")
+            fail(f"{self.url} answered with JSON that is not an object; {_NOT_STEPWELL}")
         return _Answer(body, self.url)
 
     def refused(self, status: int, body: Any) -> NoReturn:
-        """End the command with the error that the server answered."""
+        """Ends the command with the error that the server answered."""
         fields = body if isinstance(body, dict) else {}
         message = str(fields.get("detail") or fields.get("message") or "")
-        if fields.get("status") != status and self.env is None:  # problems of Stepwell say it
-            fail(f"{self.url} answered {status}{message and f' ({one_line(message[:200])})'}; {_WHO_IS_IT}")
+        if fields.get("status") != status and self.env is None:  # Stepwell's own problem documents repeat the status
+            fail(f"{self.url} answered {status}{message and f' ({one_line(message[:200])})'}; {_NOT_STEPWELL}")
         fail(
             (one_line(message) or f"{self.url} answered {status}")
             + ("; set STEPWELL_KEY" if status in (401, 403) else "")
         )
 
     def _answer(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
-        import httpx  # here, since servers start with this module too, and do not wait for it
+        import httpx  # imported late: `stepwell serve` imports this module, but never calls a server
 
         try:
             if self._session is not None:
-                response = self._patiently(self._session, method, path, options)
+                response = self._request(self._session, method, path, options)
             else:
                 with _http() as http:
-                    response = self._patiently(http, method, path, options)
+                    response = self._request(http, method, path, options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             fail(self._no_answer(error, f"{method} {self.url}{path}"))
         except UnicodeEncodeError:
-            fail("what is asked for is not UTF-8", 2)
+            fail("an argument is not UTF-8", 2)
         try:
             return response.status_code, orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            fail(self._no_json(response))
+            fail(self._not_json(response))
 
     def _no_answer(self, error: Exception, request: str) -> str:
-        """Why there was none, and what to do."""
+        """The message for a request without a response: the reason, and what to do."""
         import httpx
 
         from stepwell.outbound import BadEnvironment, tls_problem
@@ -144,28 +146,31 @@ class Client:
         if reason := tls_problem(error, self.url):
             return f"{self.url}: {reason}"
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            cure = "start one with `stepwell dev`, or set STEPWELL_URL" if self.env is None else "is it deployed?"
-            return f"no server answers at {self.url}; {cure}"
+            advice = (
+                "start one with `stepwell dev`, or set STEPWELL_URL" if self.env is None else "run `cdk deploy` first"
+            )
+            return f"no server answers at {self.url}; {advice}"
         if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-            return f"STEPWELL_URL={self.url} is no address such as {DEFAULT_URL} ({error})"
+            return f"STEPWELL_URL={self.url} is not a valid address; write it like {DEFAULT_URL} ({error})"
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
-            return f"{self.url} does not answer as HTTP does ({error}); should the address begin with https://?"
+            return f"{self.url} does not answer with HTTP ({error}); should the address begin with https://?"
         return f"{request}: {error or type(error).__name__}"
 
-    def _no_json(self, response: httpx.Response) -> str:
-        """What answered is another server, or something on the way to it."""
+    def _not_json(self, response: httpx.Response) -> str:
+        """The message for a response without JSON, which another server or a proxy has sent."""
         status, location = response.status_code, response.headers.get("location")
         if response.is_redirect and location:
-            cure = "redirects are not followed; set STEPWELL_URL to the address of the server itself"
-            return f"{self.url} answered {status}, a redirect to {one_line(location[:200])}; {cure}"
+            advice = "redirects are not followed; set STEPWELL_URL to the address of the server itself"
+            return f"{self.url} answered {status}, a redirect to {one_line(location[:200])}; {advice}"
         kind = response.headers.get("content-type", "").partition(";")[0][:100]
-        what = f"{kind}, which is" if kind and not kind.endswith("json") else "something that is"
-        return f"{self.url} answered {status} with {what} not JSON; {_WHO_IS_IT}"
+        content = f"{kind} instead of JSON" if kind and not kind.endswith("json") else "a body that is not JSON"
+        return f"{self.url} answered {status} with {content}; {_NOT_STEPWELL}"
 
-    def _patiently(self, http: httpx.Client, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+    def _request(self, http: httpx.Client, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        """Sends a request, and repeats it until `retry_for_s` has passed if the server is busy or cannot be reached."""
         import httpx
 
-        deadline, pause = time.monotonic() + self._patience_s, 0.1
+        deadline, pause = time.monotonic() + self._retry_for_s, 0.1
         while True:
             in_time = time.monotonic() + pause < deadline
             try:
@@ -180,22 +185,21 @@ class Client:
 
 
 class _Answer(dict[str, Any]):
-    """A JSON object that a server answered. What every answer of Stepwell has, and this one has not, ends the
-    command."""
+    """A JSON object that a server answered. Reading a field that is missing ends the command with an error."""
 
     def __init__(self, body: dict[str, Any], url: str) -> None:
         super().__init__(body)
         self._url = url
 
     def __missing__(self, name: str) -> NoReturn:
-        fail(f"{self._url} answered without {name!r}; {_WHO_IS_IT}")
+        fail(f"{self._url} answered without the field {name!r}; {_NOT_STEPWELL}")
 
 
 def _json(body: Any) -> bytes:
     try:
         return orjson.dumps(body)
     except TypeError as error:
-        fail("an argument is not UTF-8" if "UTF-8" in str(error) else f"this cannot be sent: {error}", 2)
+        fail("an argument is not UTF-8" if "UTF-8" in str(error) else f"cannot encode the request: {error}", 2)
 
 
 def _http() -> httpx.Client:

@@ -1,6 +1,6 @@
-"""Environments in AWS, as the commands see them: `--env NAME` or STEPWELL_ENV.
+"""Environments in AWS, named by `--env NAME` or STEPWELL_ENV.
 
-One rule: what goes wrong on the way to AWS is told as what to do about it. boto3 is loaded only by who needs it.
+Errors of AWS are printed together with what to do about them. boto3 is imported only by commands that need it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _META = "stepwell.env"
 
 
 def _remember(context: typer.Context, value: str | None) -> str | None:
-    """`stepwell runs --env prod show ID` is `stepwell runs show ID --env prod`."""
+    """The option's value, else the one given before the subcommand, else STEPWELL_ENV.
+
+    So `stepwell runs --env prod show ID` equals `stepwell runs show ID --env prod`.
+    """
     if value:
         context.meta[_META] = value
     return context.meta.get(_META) or os.environ.get("STEPWELL_ENV") or None
@@ -30,16 +33,16 @@ def _remember(context: typer.Context, value: str | None) -> str | None:
 
 EnvOption = Annotated[
     str | None,
-    typer.Option("--env", callback=_remember, metavar="NAME", help="The environment in AWS; else STEPWELL_ENV"),
+    typer.Option("--env", callback=_remember, metavar="NAME", help="The environment in AWS; default: STEPWELL_ENV."),
 ]
 
 
-def needed(env: str | None) -> str:
-    """Ends the command if no environment is named."""
+def required_env(env: str | None) -> str:
+    """The environment's name. Ends the command if it is missing or invalid."""
     from stepwell.aws.naming import BadName, environment
 
     if env is None:
-        fail("name the environment: --env NAME, or set STEPWELL_ENV", 2)
+        fail("no environment is given; pass --env NAME, or set STEPWELL_ENV", 2)
     try:
         return environment(env)
     except BadName as error:
@@ -47,14 +50,14 @@ def needed(env: str | None) -> str:
 
 
 def resources_of(env: str | None) -> Resources:
-    """What the environment consists of. Use it inside of `aws()`."""
+    """The resources of an environment: table, queues and so on. Call it within `aws()`."""
     from stepwell.aws.resources import Resources
 
-    return Resources.of_environment(needed(env))
+    return Resources.of_environment(required_env(env))
 
 
 def api_url(env: str) -> str:
-    """Where the environment's HTTP API is."""
+    """The address of the environment's HTTP API. Ends the command if it has none."""
     with aws():
         url = resources_of(env).api_url
     return url or fail(f"the environment {env} has no HTTP API; run `cdk deploy` again")
@@ -62,32 +65,32 @@ def api_url(env: str) -> str:
 
 @contextmanager
 def aws() -> Iterator[None]:
-    """What AWS answers, in words; ends the command."""
+    """Ends the command with a plain message if a call to AWS within this context fails."""
     try:
-        from botocore import exceptions as refused
+        from botocore import exceptions as errors
     except ImportError:
-        fail("environments in AWS need boto3; pip install 'stepwell[aws]'")
+        fail("commands for AWS need boto3; run: pip install 'stepwell[aws]'")
     from stepwell.aws.resources import NoEnvironment
 
-    if region := os.environ.get("AWS_REGION"):  # as for the AWS command line; boto3 knows but the other name
+    if region := os.environ.get("AWS_REGION"):  # as in the AWS command line; boto3 reads only AWS_DEFAULT_REGION
         os.environ["AWS_DEFAULT_REGION"] = region
     try:
         yield
     except NoEnvironment as error:
         fail(str(error))
-    except (refused.NoCredentialsError, refused.PartialCredentialsError, refused.CredentialRetrievalError):
+    except (errors.NoCredentialsError, errors.PartialCredentialsError, errors.CredentialRetrievalError):
         fail("there are no AWS credentials; run `aws configure sso`, or set AWS_PROFILE")
-    except (refused.TokenRetrievalError, refused.SSOError):
+    except (errors.TokenRetrievalError, errors.SSOError):
         fail("the AWS session has ended; run `aws sso login`")
-    except (refused.ProfileNotFound, refused.ConfigParseError) as error:
+    except (errors.ProfileNotFound, errors.ConfigParseError) as error:
         fail(f"{error}; correct AWS_PROFILE")
-    except (refused.NoRegionError, refused.InvalidRegionError):
-        fail("which AWS region? set AWS_REGION")
-    except refused.ClientError as error:
-        fail(_in_words(error.response["Error"], error.operation_name))
-    except refused.WaiterError as error:
-        fail(f"{error}; push again to go on")
-    except refused.BotoCoreError as error:
+    except (errors.NoRegionError, errors.InvalidRegionError):
+        fail("the AWS region is missing or invalid; set AWS_REGION")
+    except errors.ClientError as error:
+        fail(_message_of(error.response["Error"], error.operation_name))
+    except errors.WaiterError as error:
+        fail(f"{error}; push again to continue")
+    except errors.BotoCoreError as error:
         fail(f"AWS cannot be reached: {error}")
 
 
@@ -97,17 +100,18 @@ _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOpera
 _THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 
 
-def _in_words(problem: dict[str, Any], operation: str) -> str:
+def _message_of(problem: dict[str, Any], operation: str) -> str:
+    """A message for the user: what AWS refused, and what to do."""
     code, message = problem.get("Code", ""), problem.get("Message", "")
     if code in _EXPIRED:
-        return "the AWS credentials have expired; get new ones, as with `aws sso login`"
+        return "the AWS credentials have expired; get new ones, for example with `aws sso login`"
     if code in _UNKNOWN:
-        return "AWS does not know these credentials; look at AWS_PROFILE, or at AWS_ACCESS_KEY_ID"
+        return "AWS rejects these credentials; check AWS_PROFILE or AWS_ACCESS_KEY_ID"
     if code in _DENIED:
         named = re.search(r"perform: (\S+?)(?: on resource: (\S+))?(?:\s|$)", message)
         permission = named[1] if named else operation
         where = f" on {named[2]}" if named and named[2] else ""
-        return f"AWS denies {permission}{where}; ask for that permission. It says: {message}"
+        return f"AWS denies {permission}{where}; ask for that permission. The answer of AWS: {message}"
     if code in _THROTTLED:
-        return f"AWS takes no more requests now ({operation}); try again in a minute"
+        return f"AWS throttles {operation}; try again in a minute"
     return f"{operation}: {message or code}"

@@ -1,7 +1,4 @@
-"""`stepwell replay`: stored events run again, on one function.
-
-The command has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell replay`: runs stored events again, on one function."""
 
 from __future__ import annotations
 
@@ -23,54 +20,64 @@ from stepwell.cli.ui.rate_limit import per_second
 from stepwell.cli.ui.times import SinceOption, UntilOption, moment
 from stepwell.core.cel.expressions import ExpressionError, Scope, compile_expression
 
-_PATIENCE_S = 60.0  # how long to wait for a server that is gone
+_RETRY_FOR_S = 60.0  # how long to wait for a server that does not answer
 _STATUSES = ("running", "completed", "failed", "cancelled")
 _RATE = "50/s"
 
 
-WhereOption = Annotated[str | None, typer.Option(metavar="CEL", help="Only events for which this is true.")]
-StatusOption = Annotated[
-    str | None, typer.Option(help="Only events whose latest run of the function has this status now.")
-]
+WhereOption = Annotated[str | None, typer.Option(metavar="CEL", help="An expression that must be true of the event.")]
+StatusOption = Annotated[str | None, typer.Option(help="The current status of the event's latest run of the function.")]
 RedactOption = Annotated[
     list[str] | None,
-    typer.Option("--redact", metavar="PATHS", help="Values that stay where they are: data.card.number,user.email"),
+    typer.Option(
+        "--redact", metavar="PATHS", help="Values to replace before events are copied: data.card.number,user.email"
+    ),
 ]
 
 
 def command(
-    function: Annotated[str | None, typer.Option(help="The one function that runs.")] = None,
-    event: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
+    function: Annotated[str | None, typer.Option(help="The id of the function to run.")] = None,
+    event: Annotated[str | None, typer.Option(help="The name of the events.")] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    user: Annotated[str | None, typer.Option(help="Only events of this user.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user of the events: external_id, id, email or phone.")] = None,
     where: WhereOption = None,
     status: StatusOption = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Of the function; else the live one.")] = None,
-    rate: Annotated[str | None, typer.Option(help=f"50/s, 600/m, 1000/h; default {_RATE}.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which events it would be.")] = False,
-    from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="Events of this server ...")] = None,
-    to_url: Annotated[str | None, typer.Option("--to", metavar="URL", help="... run on that one.")] = None,
-    from_env: Annotated[str | None, typer.Option(metavar="NAME", help="--from an environment in AWS.")] = None,
-    to_env: Annotated[str | None, typer.Option(metavar="NAME", help="--to an environment in AWS.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The version of the function; default: live.")] = None,
+    rate: Annotated[str | None, typer.Option(help=f"The highest rate: 50/s, 600/m, 1000/h; default: {_RATE}.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the events that would run; start nothing.")] = False,
+    from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server with the events.")] = None,
+    to_url: Annotated[str | None, typer.Option("--to", metavar="URL", help="The server that runs the events.")] = None,
+    from_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment in AWS with the events.")
+    ] = None,
+    to_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment in AWS that runs the events.")
+    ] = None,
     hide: RedactOption = None,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a replay that was interrupted.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="ID", help="The id of an interrupted replay to continue.")] = (
+        None
+    ),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run stored events again, on one function, the oldest first. Each becomes a run that is marked as a replay; no
-    other function starts. Without --event: those that the function's triggers name, and whose expressions hold.
-
-    With --from and --to, events of one server run on another. Keys: STEPWELL_FROM_KEY, STEPWELL_TO_KEY; STEPWELL_KEY.
+    """Run stored events again on one function, oldest first. Each event starts a run that is marked as a replay; no
+    other function starts. Without --event, all events that satisfy the function's triggers run. With --from and --to,
+    events of one server run on another. The API keys are STEPWELL_FROM_KEY and STEPWELL_TO_KEY, or STEPWELL_KEY for
+    both.
 
     Example: stepwell replay --function welcome --status failed --since 2h --rate 50/s
     """
     if resume is not None:
-        others = (function, event, since, until, user, where, status, version, from_url, to_url, from_env, to_env, hide)
-        replay, plan, journal = _resumed(resume, rate, alone=not dry_run and all(other is None for other in others))
+        options = (
+            *(function, event, since, until, user, where, status, version),
+            *(from_url, to_url, from_env, to_env, hide),
+        )
+        is_alone = not dry_run and all(option is None for option in options)
+        replay, plan, journal = _resumed(resume, rate, alone=is_alone)
     else:
-        function = function or fail("name the one function that is to run: --function ID", 2)
+        function = function or fail("no function is given; pass --function ID", 2)
         between = (moment(since, "--since"), moment(until, "--until"))
         choice = Choice(function, event, user, *between, _expression(where), _status(status))
         plan = _planned(_url(from_url, from_env, env), _url(to_url, to_env, env), choice, version, rate, hide)
@@ -81,9 +88,10 @@ def command(
 
 
 def _url(url: str | None, own_env: str | None, env: str | None) -> str:
-    """The address of a server that is named by its URL, by its own environment, or by that of both servers."""
+    """The address of one server: its URL, else the address of `own_env`, else that of `env`, which is for both
+    servers."""
     if url and own_env:
-        fail("name a server by its URL or by its environment, not by both", 2)
+        fail("name a server by URL or by environment, not by both", 2)
     return Client(own_env or env, url=url).url
 
 
@@ -93,30 +101,30 @@ def _planned(
     number = version or _live_version(_target(target), choice.function)
     plan = Plan(source, target, choice, number, _rate(rate or _RATE), _paths(hide))
     if plan.redact and not plan.is_pulled:
-        fail("--redact is for events that go to another server: name it with --to, or theirs with --from", 2)
+        fail("--redact needs two servers; pass the other one with --to or --from", 2)
     return plan
 
 
 def _source(url: str) -> Client:
-    return Client(url=url, key=os.environ.get("STEPWELL_FROM_KEY"), patience_s=_PATIENCE_S)
+    return Client(url=url, key=os.environ.get("STEPWELL_FROM_KEY"), retry_for_s=_RETRY_FOR_S)
 
 
 def _target(url: str) -> Client:
-    return Client(url=url, key=os.environ.get("STEPWELL_TO_KEY"), patience_s=_PATIENCE_S)
+    return Client(url=url, key=os.environ.get("STEPWELL_TO_KEY"), retry_for_s=_RETRY_FOR_S)
 
 
 def _resumed(replay: str, rate: str | None, *, alone: bool) -> tuple[str, Plan, Journal]:
-    """What a replay had begun. `alone`: no option was given with it that would change that."""
+    """The id, plan and journal of an interrupted replay. `alone`: no option was given that would change the plan."""
     if not alone:
-        fail("--resume goes on as it was begun; of the other options it takes --rate, --yes and --json", 2)
+        fail("--resume continues the replay unchanged; it can only be combined with --rate, --yes and --json", 2)
     try:
         journal = Journal.open(replay)
     except (NoJournal, InUse) as error:
-        fail(f"replay {replay}: {type(error).__doc__}")
+        fail(f"replay {replay}: {error}")
     plan = journal.plan
     if plan is None:
         journal.delete()
-        fail(f"replay {replay} was interrupted before it began; begin another")
+        fail(f"replay {replay} was interrupted before it began; start a new one")
     plan |= {"choice": Choice(**plan["choice"]), **({"rate": _rate(rate)} if rate else {})}
     return replay, Plan(**plan), journal
 
@@ -128,7 +136,7 @@ def _live_version(target: Client, function: str) -> int:
 
 def _status(text: str | None) -> str | None:
     if text is not None and text not in _STATUSES:
-        fail(f"--status {text!r} is unknown; it is one of {', '.join(_STATUSES)}", 2)
+        fail(f"--status {text!r} is not a status; use one of {', '.join(_STATUSES)}", 2)
     return text
 
 

@@ -1,6 +1,7 @@
-"""A replay from its selection to its end: what is selected goes into the journal, and from there to the server.
+"""Executes a replay: writes the selected events to the journal, then sends them to the server.
 
-One rule: whatever ends it, what was sent is in the journal or is known to the server, so that it can go on.
+A replay can be continued after any interruption: each event that was sent is in the journal, or the server has a run
+for it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from stepwell.cli.ui.rate_limit import RateLimit
 from stepwell.cli.ui.tables import event_table, local_time
 from stepwell.terminal import shown
 
-_MOST = 100  # events in a request
-_MOST_BYTES = 3_500_000
-_BATCH_S = 0.2  # how much of a second the events of one request may take, by their rate
-_SHOWN = 10
+_MAX_EVENTS = 100  # events in a request
+_MAX_BYTES = 3_500_000
+_BATCH_S = 0.2  # a request has at most as many events as the rate allows in this time, in seconds
+_MAX_LISTED = 10
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is replayed: kept in the journal, so that --resume needs but the id. `source` and `target` are URLs, `rate`
-    is by the second, `redact` has paths into the events."""
+    """What to replay. The journal stores it, so --resume needs only the id.
+
+    `source` and `target` are URLs, `rate` is events a second, `redact` contains paths into the events.
+    """
 
     source: str
     target: str
@@ -44,6 +47,7 @@ class Plan:
 
     @property
     def is_pulled(self) -> bool:
+        """The events come from another server than the one that runs them."""
         return self.source != self.target
 
 
@@ -60,7 +64,7 @@ class Replaying:
             self._choose(dry_run)
             if dry_run or not self._journal.chosen:
                 self._show()
-            elif ask and console.is_terminal and not confirm(f"{self._words()}?"):
+            elif ask and console.is_terminal and not confirm(f"{self._summary()}?"):
                 self._journal.delete()
                 raise typer.Exit(1)
             else:
@@ -82,7 +86,7 @@ class Replaying:
     def _stopped(self, dry_run: bool) -> NoReturn:
         self._journal.close()
         if not dry_run:
-            stderr.print(f"stopped; go on with: stepwell replay --resume {self._replay}", markup=False)
+            stderr.print(f"stopped; to continue: stepwell replay --resume {self._replay}", markup=False)
         raise typer.Exit(1) from None
 
     # --- selection -------------------------------------------------------------------------------------------------
@@ -93,21 +97,21 @@ class Replaying:
             return
         triggers = self._target.get(self._path)["triggers"]
         selection = Selection(self._source, plan.choice, triggers)
-        with self._progress("looking") as progress:
-            task = progress.add_task("looking", total=None)
+        with self._progress() as progress:
+            task = progress.add_task("selecting", total=None)
             for events, cursor in selection.pages(journal.cursor):
                 journal.add([self._entry(event, dry_run) for event in events], cursor)
                 progress.update(task, completed=journal.chosen)
         if selection.no_value:
-            warn(f"--where had no value for {selection.no_value:,} events, as for the newest: {selection.problem}")
+            warn(f"--where failed for {selection.no_value:,} events; the error for the newest: {selection.problem}")
 
     def _entry(self, event: Json, dry_run: bool) -> Json:
-        """What is needed of an event later: of those that go to another server all that may go there."""
+        """What the journal stores of an event: the redacted event if it goes to another server, else the id."""
         redact(event, self._plan.redact)
         fields = (*FIELDS, "accepted_at") if self._plan.is_pulled else ("id", "name", "accepted_at")
         return event if dry_run else {field: event[field] for field in fields}
 
-    def _words(self) -> str:
+    def _summary(self) -> str:
         plan, journal = self._plan, self._journal
         first, last = journal.entry(0), journal.entry(journal.chosen - 1)
         where = f"from {plan.source} at {plan.target}" if plan.is_pulled else f"at {plan.target}"
@@ -117,47 +121,47 @@ class Replaying:
         return f"replay {events} {where} on {plan.choice.function} v{plan.version}, {between}, {rate}"
 
     def _show(self) -> None:
-        """What would be done, or that there is nothing to do."""
+        """Prints what would be done, or that there is nothing to do."""
         journal = self._journal
-        first = [journal.entry(n) for n in range(min(journal.chosen, _SHOWN))]
+        first = [journal.entry(n) for n in range(min(journal.chosen, _MAX_LISTED))]
         if self._quiet:
             listed = [{name: event[name] for name in ("id", "name", "accepted_at")} for event in first]
-            print_json({**self._facts(), "dry_run": True, "first": listed})
+            print_json({**self._result(), "dry_run": True, "first": listed})
         elif not first:
-            console.print("no stored event is meant by that")
+            console.print("no stored event matches")
         else:
             console.print(event_table(first))
             if journal.chosen > len(first):
                 console.print(f"[dim]... and {journal.chosen - len(first):,} more[/]")
-            console.print(f"would {shown(self._words())}", soft_wrap=True)
+            console.print(f"would {shown(self._summary())}", soft_wrap=True)
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
         journal, plan = self._journal, self._plan
-        rate_limit, most = RateLimit(plan.rate), max(1, min(_MOST, int(plan.rate * _BATCH_S)))
-        with self._progress("replaying") as progress:
+        rate_limit, size = RateLimit(plan.rate), max(1, min(_MAX_EVENTS, int(plan.rate * _BATCH_S)))
+        with self._progress() as progress:
             task = progress.add_task("replaying", total=journal.chosen, completed=journal.chosen - journal.left)
-            while batch := journal.batch(most, _MOST_BYTES):
+            while batch := journal.batch(size, _MAX_BYTES):
                 rate_limit.wait(len(batch.entries))
                 body = {
                     "replay": self._replay,
                     "version": plan.version,
-                    "events": list(map(self._asked, batch.entries)),
+                    "events": list(map(self._event_in_request, batch.entries)),
                 }
                 answer = self._target.post(f"{self._path}/replay", body)
                 journal.sent(batch, [event["status"] for event in answer["events"]])
                 progress.update(task, advance=len(batch.entries))
 
-    def _asked(self, entry: Json) -> Json:
+    def _event_in_request(self, entry: Json) -> Json:
         return {"event": {name: entry[name] for name in FIELDS}} if self._plan.is_pulled else {"id": entry["id"]}
 
-    def _progress(self, what: str) -> Progress:
+    def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         is_shown = console.is_terminal and not self._quiet
         return Progress(*columns, console=console, transient=True, disable=not is_shown)
 
-    def _facts(self) -> Json:
+    def _result(self) -> Json:
         plan, counts = self._plan, self._journal.counts
         return {
             "replay": self._replay,
@@ -170,12 +174,12 @@ class Replaying:
         }
 
     def _end(self) -> None:
-        facts = self._facts()
-        if facts["unknown"]:
-            warn(f"{facts['unknown']:,} events are not there any more")
+        result = self._result()
+        if result["unknown"]:
+            warn(f"{result['unknown']:,} events no longer exist")
         if self._quiet:
-            print_json(facts)
+            print_json(result)
             return
-        again = f", {facts['already']:,} were started before" if facts["already"] else ""
+        again = f", {result['already']:,} were started before" if result["already"] else ""
         runs = f"[dim]stepwell runs --replay {shown(self._replay)}[/]"
-        console.print(f"[green]started[/] {facts['started']:,} runs{again} {runs}", soft_wrap=True)
+        console.print(f"[green]started[/] {result['started']:,} runs{again} {runs}", soft_wrap=True)

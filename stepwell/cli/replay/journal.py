@@ -1,7 +1,7 @@
-"""What a replay is to do and how far it came, in a small file of this machine: so it can be interrupted at any moment.
+"""The journal of a replay: a small local SQLite file with the selected events and the progress.
 
-One rule: an event counts as sent when the server has answered. What was sent and not answered is sent again, and the
-server, which knows the replay's id, starts it once.
+With it, a replay can be interrupted at any moment and continued. An event counts as sent when the server has answered;
+otherwise it is sent again. The server starts each event of a replay only once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Json = dict[str, Any]
 
 
 class NoJournal(Exception):
-    """There is no interrupted replay of this id here; `stepwell replay` without --resume begins one."""
+    """There is no journal for this replay."""
 
 
 class InUse(Exception):
-    """This replay goes on in another process."""
+    """Another process has the journal open."""
 
 
 def folder() -> Path:
@@ -37,14 +37,14 @@ def folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The next entries to be sent; `left`: how many there are behind them."""
+    """The next entries to send, and how many remain after them (`left`)."""
 
     entries: list[Json]
     left: int
 
 
 class Journal:
-    """Entries are put down the newest event first, as lists have them, and taken out the oldest first."""
+    """Entries are added newest event first, in the order of the API's lists, and read oldest first."""
 
     def __init__(self, connection: sqlite3.Connection, file: Path | None) -> None:
         self._connection, self._file = connection, file
@@ -55,16 +55,16 @@ class Journal:
             connection.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT")
         except sqlite3.OperationalError:
             connection.close()
-            raise InUse from None
+            raise InUse("another process is running this replay") from None
 
     @classmethod
     def in_memory(cls) -> Self:
-        """For a look that leaves nothing behind."""
+        """A journal for a dry run, which leaves no file."""
         return cls(sqlite3.connect(":memory:", isolation_level=None), None)
 
     @classmethod
     def create(cls, replay: str, plan: Json) -> Self:
-        """The file may hold events: nobody else may read it."""
+        """Creates the journal's file, readable only by the user, because it may contain events."""
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         file = folder() / f"{replay}.db"
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -74,10 +74,12 @@ class Journal:
 
     @classmethod
     def open(cls, replay: str) -> Self:
-        """Raises NoJournal, InUse."""
+        """Opens the journal of an interrupted replay. Raises NoJournal or InUse."""
         file = folder() / f"{replay}.db"
         if "/" in replay or not file.is_file():
-            raise NoJournal
+            raise NoJournal(
+                "this machine has no interrupted replay with this id; start one with `stepwell replay` without --resume"
+            )
         return cls(sqlite3.connect(file, isolation_level=None, timeout=0.2), file)
 
     def close(self) -> None:
@@ -89,17 +91,17 @@ class Journal:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
-    # --- what is to be done ----------------------------------------------------------------------------------------
+    # --- the selection ---------------------------------------------------------------------------------------------
 
     @property
     def plan(self) -> Json | None:
-        """As it was created with; None if that was interrupted."""
+        """The plan that the journal was created with; None if the creation was interrupted."""
         plan: Json | None = self._get("plan")
         return plan
 
     @property
     def cursor(self) -> str | None:
-        """Where the next page of the source's list begins."""
+        """The cursor of the next page to select from."""
         cursor: str | None = self._get("cursor")
         return cursor
 
@@ -108,7 +110,7 @@ class Journal:
         return bool(self._get("chosen"))
 
     def add(self, entries: Iterable[Json], cursor: str | None) -> None:
-        """A page of the selection; `cursor` is None behind the last."""
+        """Adds a page of selected events. `cursor` is None after the last page."""
         self._connection.execute("BEGIN")
         rows = [(orjson.dumps(entry),) for entry in entries]
         self._connection.executemany("INSERT INTO events (entry) VALUES (?)", rows)
@@ -118,44 +120,45 @@ class Journal:
 
     @property
     def chosen(self) -> int:
-        """How many events were selected in all."""
+        """The number of selected events."""
         return int(self._connection.execute("SELECT coalesce(max(n), 0) FROM events").fetchone()[0])
 
     def entry(self, n: int) -> Json:
-        """The event that is number `n` in order, from 0 on."""
+        """The selected event number `n`, oldest first, counted from 0."""
         row = self._connection.execute("SELECT entry FROM events WHERE n = ?", (self.chosen - n,)).fetchone()
         found: Json = orjson.loads(row[0])
         return found
 
-    # --- how far it came -------------------------------------------------------------------------------------------
+    # --- the progress ----------------------------------------------------------------------------------------------
 
     @property
     def left(self) -> int:
-        """How many are still to be sent."""
+        """The number of events that are not sent yet."""
         left = self._get("left")
         return self.chosen if left is None else int(left)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the server answered so far, by status."""
+        """The number of sent events by the status that the server answered."""
         return self._get("counts") or {}
 
-    def batch(self, most: int, most_bytes: int) -> Batch | None:
-        """The next ones, some `most_bytes` of them at the most; None if all are sent."""
+    def batch(self, max_entries: int, max_bytes: int) -> Batch | None:
+        """The next entries to send, at least one; None if all are sent."""
         rows = self._connection.execute(
-            "SELECT n, entry FROM events WHERE n <= ? ORDER BY n DESC LIMIT ?", (self.left, most)
+            "SELECT n, entry FROM events WHERE n <= ? ORDER BY n DESC LIMIT ?", (self.left, max_entries)
         ).fetchall()
-        taken: list[Json] = []
+        entries: list[Json] = []
         left = 0
         for n, entry in rows:
-            most_bytes -= len(entry)
-            if taken and most_bytes < 0:
+            max_bytes -= len(entry)
+            if entries and max_bytes < 0:
                 break
-            taken.append(orjson.loads(entry))
+            entries.append(orjson.loads(entry))
             left = n - 1
-        return Batch(taken, left) if taken else None
+        return Batch(entries, left) if entries else None
 
     def sent(self, batch: Batch, statuses: Iterable[str]) -> None:
+        """Records that a batch was sent. `statuses` are the server's answers."""
         counts = self.counts
         for status in statuses:
             counts[status] = counts.get(status, 0) + 1

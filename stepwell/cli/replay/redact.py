@@ -1,4 +1,4 @@
-"""`--redact`: values of an event that must not leave where they are."""
+"""`--redact`: replaces values of events that must not be copied to another server."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ Path = Sequence[str]
 
 
 def read_paths(options: Sequence[str]) -> list[Path]:
-    """Paths like `data.card.number`, several in one text if commas part them; `*` is every entry of a list or object.
-    Raises ValueError, whose message says what is expected."""
+    """Parses paths like `data.card.number`, separated by commas; `*` means every entry of a list or object.
+
+    Raises ValueError with a message for the user.
+    """
     paths: list[Path] = [tuple(path.strip().split(".")) for text in options for path in text.split(",") if path.strip()]
     for path in paths:
         if path[0] not in ("data", "user") or len(path) < 2 or not all(path):
             raise ValueError(
-                f"{'.'.join(path)!r} is no path into an event; write one like data.card.number or user.email"
+                f"{'.'.join(path)!r} is not a path into an event; write one like data.card.number or user.email"
             )
     return paths
 
 
 def redact(event: dict[str, Any], paths: Sequence[Path]) -> None:
-    """Replace what these paths lead to; where one leads to nothing, nothing happens."""
+    """Replaces the values at these paths, in place. Paths that do not exist in the event are ignored."""
     for path in paths:
         _redact(event, path)
 

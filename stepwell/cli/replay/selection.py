@@ -1,4 +1,4 @@
-"""Which stored events a replay takes: what the server's lists can tell is asked of it, the rest is looked at here."""
+"""Selects the stored events of a replay. Filters that the API does not support are applied here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from stepwell.core.events.engine_ids import EngineId
 Json = dict[str, Any]
 FIELDS = ("name", "data", "user", "id", "ts", "v")
 _TICK = "stepwell/scheduled.timer"
-_PAGE = 250  # events may have 256 KiB each
+_PAGE = 250  # small pages, because an event may have 256 KiB
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was asked for. Times are ms since the epoch; `status` is that of an event's latest run of the function."""
+    """The options that select events. Times are ms since the epoch; `status` is that of an event's latest run of the
+    function."""
 
     function: str
     event: str | None = None
@@ -30,34 +31,34 @@ class Choice:
 
 
 class Selection:
-    """The events of `source` that a choice takes, page by page, the newest first. `triggers`: of the function."""
+    """The events of `source` that satisfy a choice, newest first. `triggers` are those of the function."""
 
     def __init__(self, source: Client, choice: Choice, triggers: list[Json]) -> None:
         self._source, self._choice, self._triggers = source, choice, triggers
         self._statuses = None if choice.status is None else self._latest()
-        self.no_value = 0  # events for which --where had none, and why the first one had
-        self.problem: str | None = None
+        self.no_value = 0  # the number of events for which --where failed
+        self.problem: str | None = None  # the error of the first such event
 
     def pages(self, after: str | None) -> Iterator[tuple[list[Json], str | None]]:
-        """The taken events of each page, and where the next page begins."""
+        """Yields the selected events of each page, and the cursor of the next page."""
         choice = self._choice
         query = {"name": self._name(), "user": choice.user, "since": choice.since, "until": choice.until}
         while True:
             page = self._source.get("/v1/events", limit=_PAGE, after=after, **query)
             after = page["next"]
-            yield [event for event in page["data"] if self._takes(event)], after
+            yield [event for event in page["data"] if self._is_selected(event)], after
             if after is None:
                 return
 
     def _name(self) -> str | None:
-        """The one name that all of them have; None if they may have several, whose order one list alone can tell."""
+        """The name of all selected events; None if they may have several names, so that one list gives the order."""
         if self._choice.event is not None:
             return self._choice.event
         names = {trigger.get("event") or _TICK for trigger in self._triggers}
         name = names.pop() if len(names) == 1 else "*"
         return None if name.endswith("*") else name
 
-    def _takes(self, event: Json) -> bool:
+    def _is_selected(self, event: Json) -> bool:
         if self._statuses is not None and self._statuses.get(event["id"]) != self._choice.status:
             return False
         bindings = Bindings({field: event[field] for field in FIELDS})
@@ -72,21 +73,22 @@ class Selection:
         return answer.holds
 
     def _is_triggered(self, event: Json, bindings: Bindings) -> bool:
-        """An event that --event names, and no trigger, is taken as it is."""
+        """The event satisfies a trigger of the function. An event named by --event that no trigger names is selected
+        too."""
         name, function = event["name"], self._choice.function
         if name == _TICK:
             return str(event["id"]).startswith(f"{EngineId.CRON}{function}:")
-        naming = [trigger for trigger in self._triggers if "event" in trigger and _names(trigger["event"], name)]
-        if not naming:
+        triggers = [trigger for trigger in self._triggers if "event" in trigger and _matches(trigger["event"], name)]
+        if not triggers:
             return bool(name == self._choice.event)
-        conditions = [item.get("expression") for item in naming]
+        conditions = [trigger.get("expression") for trigger in triggers]
         return any(
             condition is None or compile_expression(condition, Scope.TRIGGER).evaluate(bindings).holds
             for condition in conditions
         )
 
     def _latest(self) -> dict[str, str]:
-        """The status of the latest run of the function, by event."""
+        """The status of the function's latest run, by event id."""
         latest: dict[str, str] = {}
         after = None
         while True:
@@ -99,7 +101,7 @@ class Selection:
                 return latest
 
 
-def _names(pattern: str | None, name: str) -> bool:
+def _matches(pattern: str | None, name: str) -> bool:
     if pattern is None:
         return False
     if pattern.endswith("*"):

@@ -1,7 +1,4 @@
-"""`stepwell run`: run a function once, in process, without a server.
-
-The command has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell run`: runs a function once, in this process, without a server."""
 
 from __future__ import annotations
 
@@ -37,48 +34,50 @@ _QUIET_LOGS = 4000  # characters of an attempt's log that are printed
 
 EventOption = Annotated[str | None, typer.Option("--event", "-e", help="The event: JSON, @file, or - for stdin.")]
 ThenOption = Annotated[
-    list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
+    list[str] | None, typer.Option("--then", help="An event to send when the run waits for one. Repeatable.")
 ]
 ReplayOption = Annotated[
     str | None,
-    typer.Option("--replay", metavar="EVENT_ID", help="The event: a stored one of the server, or of --from."),
+    typer.Option("--replay", metavar="EVENT_ID", help="The id of a stored event of the server, or of --from, to use."),
 ]
 ApproveOption = Annotated[
-    list[str] | None, typer.Option("--approve", metavar="STEP", help="Approve what this step asks. Repeatable.")
+    list[str] | None, typer.Option("--approve", metavar="STEP", help="An approval step to approve. Repeatable.")
 ]
 DeclineOption = Annotated[
-    list[str] | None, typer.Option("--decline", metavar="STEP", help="Decline what this step asks. Repeatable.")
+    list[str] | None, typer.Option("--decline", metavar="STEP", help="An approval step to decline. Repeatable.")
 ]
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="The function's definition, or its folder.")],
+    path: Annotated[Path, typer.Argument(help="The function's definition, or the folder with the definition.")],
     event: EventOption = None,
     then: ThenOption = None,
     replay: ReplayOption = None,
-    from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
+    from_url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The server with the --replay event.")
+    ] = None,
     env: EnvOption = None,
-    seed: Annotated[int | None, typer.Option(help="Makes the same event again, where none is given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of the generated event, if no event is given.")] = None,
     approve: ApproveOption = None,
     decline: DeclineOption = None,
-    real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
+    real_time: Annotated[bool, typer.Option("--real-time", help="Do not skip delays and retries.")] = False,
     no_containers: NoContainersOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a function once and print its steps as they go. Delays, and waits that no event satisfies, are skipped.
-    What is asked of people is asked here, if this is a terminal. Exit code 1 if the run failed.
+    """Run a function once and print each step when it ends. Delays are skipped, and waits without an event time out at
+    once. Approvals are asked for at the terminal. The exit code is 1 if the run does not complete.
 
     Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
     Example: stepwell run functions/welcome --replay 0199a3c2f1d04b7e --from https://stepwell.example.com
     """
     import uvloop
 
-    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree below shows it
+    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree at the end shows the same
     function = _loaded(path)
     if replay is not None and event is not None:
-        fail("give --event or --replay, not both", 2)
+        fail("pass --event or --replay, not both", 2)
     if replay is not None:
-        first: Any = _stored(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
+        first: Any = _stored_event(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
     else:
         first = json_argument(event, "--event") if event is not None else sample_event(function, path, seed)
     later = [json_argument(text, "--then") for text in then or ()]
@@ -93,7 +92,7 @@ def command(
 
 
 def _end(run: RunView, *, as_json: bool) -> None:
-    """Print the run, and end the command with code 1 if it did not complete."""
+    """Prints the run, and ends the command with code 1 if it did not complete."""
     if as_json:
         print_json(run)
     else:
@@ -116,14 +115,14 @@ def _loaded(path: Path) -> LoadedFunction:
     return function
 
 
-def _stored(client: Client, event_id: str) -> dict[str, Any]:
-    """An event of a server, as it was sent there."""
-    event = client.one("/v1/events", "event", event_id)
+def _stored_event(client: Client, event_id: str) -> dict[str, Any]:
+    """An event of a server, as it was sent."""
+    event = client.get_by_id("/v1/events", "event", event_id)
     return {name: event[name] for name in ("name", "data", "user", "id", "ts", "v")}
 
 
 class _SingleRun:
-    """One run on a platform of its own, whose clock skips delays."""
+    """One run on a private platform, whose clock skips delays unless `real_time`."""
 
     def __init__(
         self, folder: Path, real_time: bool, no_containers: bool, approval_prompt: ApprovalPrompt, *, quiet: bool
@@ -152,7 +151,7 @@ class _SingleRun:
             return await self._to_the_end(server, page.items[0].run.id, deque(later))
 
     async def _replay(self, server: LocalServer, registered: Registered, event: dict[str, Any]) -> str:
-        """Run the function on the stored event, whatever its triggers are. Returns the run's id."""
+        """Runs the function on a stored event, without regard to triggers. Returns the run's id."""
         from stepwell.core.events.request import events_accepted_before
 
         events = events_accepted_before([event], server.platform.clock.now())
@@ -178,7 +177,7 @@ class _SingleRun:
 
         now = server.platform.clock.now()
         try:
-            if isinstance(event, dict) and str(event.get("name")).startswith("stepwell/"):  # nobody else sends these
+            if isinstance(event, dict) and str(event.get("name")).startswith("stepwell/"):  # refused by parse_events
                 (accepted,) = events_accepted_before([{"id": new_event_id(), **event}], now)
             else:
                 (accepted,) = parse_events(orjson.dumps(event), now, new_event_id)
@@ -194,9 +193,9 @@ class _SingleRun:
         assert detail is not None
         misses = orjson.loads(detail.misses) if detail.misses else []
         for miss in misses:
-            why = miss["problem"] or "it is false"
-            fail(f"the event does not start {function_id}: {miss['expression']}: {why}")
-        fail(f"the event {detail.event.name!r} is none that starts {function_id}; give another with --event")
+            reason = miss["problem"] or "is false"
+            fail(f"the event does not start {function_id}: {miss['expression']}: {reason}")
+        fail(f"{function_id} has no trigger for the event {detail.event.name!r}; pass another with --event")
 
     async def _to_the_end(self, server: LocalServer, run_id: str, later: deque[Any]) -> RunView:
         from stepwell.api.views.runs import run_view
@@ -211,15 +210,16 @@ class _SingleRun:
             if not server.platform.virtual_time.is_idle or not await self._move_on(server, view, later):
                 await asyncio.sleep(0.01)
         for event in later:
-            warn(f"no wait was left for --then {short(event)}")
+            warn(f"--then {short(event)} was not sent; the run did not wait for it")
         return view
 
     async def _move_on(self, server: LocalServer, view: RunView, later: deque[Any]) -> bool:
-        """Nothing runs: give an open wait its event, or let time pass."""
+        """Moves an idle run on: sends the next event to an open wait, decides on an approval, or skips time. Returns
+        False if nothing can be done."""
         edges = [edge for step in view["steps"].values() for edge in step["after"]]
         if later and any(edge.get("state") == "awaiting" for edge in edges):
             event = later.popleft()
-            self._say(f"[cyan]then[/]  {shown(event.get('name') if isinstance(event, dict) else event)}")
+            self._print(f"[cyan]then[/]  {shown(event.get('name') if isinstance(event, dict) else event)}")
             await self._accept(server, event, "--then")
             return True
         if await self._approval_prompt.decide(server, view):
@@ -228,7 +228,7 @@ class _SingleRun:
             return False
         skipped = server.platform.virtual_time.next_due - server.platform.clock.now()
         if skipped > 50:
-            self._say(f"[dim]... {elapsed(skipped / 1000)} later[/]")
+            self._print(f"[dim]... {shown(elapsed(skipped / 1000))} later[/]")
         await server.platform.travel(max(0, skipped))
         return True
 
@@ -255,6 +255,6 @@ class _SingleRun:
             text.append(f"  {short(step['output'], 100)}")
         console.print(text, soft_wrap=True)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self._quiet:
             console.print(text)

@@ -1,6 +1,6 @@
-"""The event that `stepwell run` makes if none is given: an example of what the function's first trigger starts on.
+"""Generates the event for `stepwell run` if none is given: an example that the function's first trigger accepts.
 
-One rule: what is printed with it makes the same event again.
+The seed is printed with the event, and generates the same event again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from stepwell.event_types.schema import Schema
     from stepwell.project.load import LoadedFunction
 
-_TRIES = 200  # to make one that the trigger's expression is true of
+_TRIES = 200  # examples to generate until one satisfies the trigger's expression
 
 
 def sample_event(function: LoadedFunction, path: Path, seed: int | None) -> dict[str, Any]:
-    """An event for the function's first trigger, by the trigger's schema or that of a schemas/ folder; a cron function
-    gets its tick. Without a schema, it has nothing but its name."""
+    """An event for the function's first trigger; for a cron trigger, a tick.
+
+    The data is generated from the schema in the trigger or in a schemas/ folder. Without a schema, the event has only a
+    name.
+    """
     trigger = function.normalised()["triggers"][0]
     name = trigger.get("event", "stepwell/scheduled.timer")
     schema = _schema(trigger, path)
@@ -34,8 +37,9 @@ def sample_event(function: LoadedFunction, path: Path, seed: int | None) -> dict
     try:
         event = _example(name, schema, trigger.get("expression"), seed)
     except NoSample:
-        fail(f"no example of {name} could be made from its schema; give one with --event")
-    stderr.print(f"made an event from the schema of {name}; --seed {seed} makes it again:", markup=False, style="dim")
+        fail(f"cannot generate an example of {name} from the schema; pass an event with --event")
+    message = f"generated an event from the schema of {name}; --seed {seed} generates it again:"
+    stderr.print(message, markup=False, style="dim")
     stderr.print(orjson.dumps(event).decode(), markup=False, soft_wrap=True, style="dim")
     return event
 
@@ -53,7 +57,7 @@ def _schema(trigger: dict[str, Any], path: Path) -> Schema | None:
 
 
 def _example(name: str, schema: Schema, expression: str | None, seed: int) -> dict[str, Any]:
-    """The first example that starts the function; if none of many does, the very first."""
+    """The first generated example that satisfies the trigger's expression; if none does, the first example."""
     from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
 
     first = _event(name, schema, f"{seed}")
@@ -71,9 +75,9 @@ def _event(name: str, schema: Schema, seed: str) -> dict[str, Any]:
     from stepwell.event_types.described import describes
     from stepwell.event_types.sample import NoSample, sample
 
-    made = sample(schema, seed)
-    if not isinstance(made, dict):
-        raise NoSample(f"it is not an object: {made}")
+    example = sample(schema, seed)
+    if not isinstance(example, dict):
+        raise NoSample(f"the example is not an object: {example}")
     if describes(schema) == "data":
-        return {"name": name, "data": made}
-    return {**{key: made[key] for key in ("data", "user") if key in made}, "name": name}
+        return {"name": name, "data": example}
+    return {**{key: example[key] for key in ("data", "user") if key in example}, "name": name}

@@ -1,1 +1,1 @@
-"""The commands that serve, and those that look after a server's data and keys."""
+"""The commands that run a server, and those that manage a server's data and keys."""

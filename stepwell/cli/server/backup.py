@@ -1,4 +1,4 @@
-"""`stepwell backup`: the database and the code of its versions in one file, while the server runs."""
+"""`stepwell backup`: writes the database and the code of all versions to one file, while the server runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _STDOUT = Path("-")
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="Where to write it; - for stdout.", allow_dash=True)],
+    file: Annotated[Path, typer.Argument(help="The file to write; - for stdout.", allow_dash=True)],
     db: DatabaseOption = DATABASE,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the database, and the code of all its versions, to one file. A server may run and write meanwhile. The file
-    is for you alone: it holds all that users sent, and the secret that links are signed with.
+    """Write the database and the code of all versions to one file. The server may keep running. Keep the file private:
+    it contains all events, and the secret that signs approval links.
 
     Example: stepwell backup /backups/stepwell-monday.tar --db /var/lib/stepwell/stepwell.db
     """
@@ -36,14 +36,14 @@ def command(
     from stepwell.local.database.schema import BadDatabase
 
     if not db.is_file():
-        fail(f"there is no database {db}; name the server's with --db", 2)
+        fail(f"there is no database {db}; pass the path of the server's database with --db", 2)
     try:
         with _output(file, force) as (to, scratch), Copying(stderr) as copying:
             done = back_up(db, ServerSettings(db).code, to, scratch, copying.show)
     except (BackupError, BadDatabase, OSError) as error:
         fail(str(error))
     for name in done.missing:
-        warn(f"the code of {name} is gone; nothing needs it")
+        warn(f"the code of {name} is missing, and is not in the backup; no live version or open run needs it")
     if as_json and file != _STDOUT:
         print_json({"file": str(file), "bytes": file.stat().st_size, "code": done.code, "missing": done.missing})
     elif file != _STDOUT:
@@ -55,15 +55,15 @@ def command(
 
 @contextlib.contextmanager
 def _output(file: Path, force: bool) -> Iterator[tuple[IO[bytes], Path]]:
-    """What to write to, which becomes the file when all is written; and a folder for more."""
+    """Yields the stream to write to and a folder for temporary files. `file` appears when everything is written."""
     if file == _STDOUT:
         if sys.stdout.isatty():
-            fail("a backup is not for a terminal; redirect it, or name a file", 2)
+            fail("a backup cannot be written to a terminal; redirect the output, or name a file", 2)
         yield sys.stdout.buffer, Path(tempfile.gettempdir())
         sys.stdout.buffer.flush()
         return
     if file.is_dir() or not file.parent.is_dir():
-        fail(f"{file} cannot be written: name a file in a folder that is there", 2)
+        fail(f"cannot write {file}: name a file in an existing folder", 2)
     _refuse_to_replace(file, force)
     descriptor, part = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)  # 0600
     try:
@@ -82,4 +82,4 @@ def _output(file: Path, force: bool) -> Iterator[tuple[IO[bytes], Path]]:
 
 def _refuse_to_replace(file: Path, force: bool) -> None:
     if file.exists() and not force:
-        fail(f"{file} is there already; name another file, or replace it with --force")
+        fail(f"{file} already exists; name another file, or replace it with --force")

@@ -1,7 +1,4 @@
-"""`stepwell dev`: the server to develop with.
-
-The command has many parameters, since Typer makes an option of each.
-"""
+"""`stepwell dev`: the development server."""
 
 from __future__ import annotations
 
@@ -17,56 +14,58 @@ from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.server import ServerSettings, default_parallelism
 
 PathsArgument = Annotated[
-    list[Path] | None, typer.Argument(exists=True, help="Where to look for functions; default: here.")
+    list[Path] | None, typer.Argument(exists=True, help="Folders to search for functions; default: this one.")
 ]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on.")]
-PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
+PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 for any free port.")]
 IN_MEMORY = ":memory:"
 
 
 def _check_database(path: Path) -> Path:
     if str(path) == IN_MEMORY:
-        raise typer.BadParameter(f"{IN_MEMORY} is for `stepwell dev`, which forgets it; name a file")
+        raise typer.BadParameter(f"only `stepwell dev` can use {IN_MEMORY}; name a file")
     return path
 
 
 DatabaseOption = Annotated[
-    Path, typer.Option("--db", help="The database; made if it is not there.", callback=_check_database)
+    Path, typer.Option("--db", help="The database file; created if missing.", callback=_check_database)
 ]
-ForgettableDatabaseOption = Annotated[
+InMemoryDatabaseOption = Annotated[
     Path,
-    typer.Option("--db", help=f"The database; made if it is not there. {IN_MEMORY}: gone when the server stops."),
+    typer.Option("--db", help=f"The database file; created if missing. {IN_MEMORY}: lost when the server stops."),
 ]
 ParallelOption = Annotated[
     int | None,
-    typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x the CPUs it may use."),
+    typer.Option("--parallelism", min=1, help="Steps that run at once; default: twice the available CPUs."),
 ]
 HttpSlotsOption = Annotated[
-    int, typer.Option("--http-slots", min=1, help="Calls of http steps at a time; they take none of the others' slots.")
+    int, typer.Option("--http-slots", min=1, help="Requests of http steps at once, besides --parallelism.")
 ]
 NoContainersOption = Annotated[
     bool,
     typer.Option(
         "--no-containers",
         envvar="STEPWELL_NO_CONTAINERS",
-        help="Run the ENTRYPOINT/CMD of docker steps as local programs.",
+        help="Run the ENTRYPOINT and CMD of docker steps as local programs.",
     ),
 ]
 MissingCodeOption = Annotated[
     bool,
-    typer.Option("--allow-missing-code", help="Start although the code of live versions or open runs is lost."),
+    typer.Option("--allow-missing-code", help="Start even if code of live versions or open runs is missing."),
 ]
-KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
-KeyOption = Annotated[str | None, typer.Option("--key", help="Accept only this key; without it, any key and none.")]
+KeepOption = Annotated[
+    float, typer.Option("--keep-days", min=1, help="Days after which events and ended runs are deleted.")
+]
+KeyOption = Annotated[str | None, typer.Option("--key", help="The only API key to accept; default: any key, or none.")]
 AllowHostOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-host",
         metavar="NAME",
-        help="Answer for this host too, such as host.docker.internal or *.local; may be given more than once.",
+        help="A further host name to answer for, such as host.docker.internal or *.local. Repeatable.",
     ),
 ]
-LinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")]
+LinesOption = Annotated[bool, typer.Option("--json", help="Print what happens as JSON lines.")]
 DATABASE = Path(".stepwell/stepwell.db")
 
 
@@ -74,7 +73,7 @@ def command(
     paths: PathsArgument = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
-    db: ForgettableDatabaseOption = DATABASE,
+    db: InMemoryDatabaseOption = DATABASE,
     key: KeyOption = None,
     allow_host: AllowHostOption = None,
     parallelism: ParallelOption = None,
@@ -86,7 +85,8 @@ def command(
     allow_missing_code: MissingCodeOption = False,
     as_json: LinesOption = False,
 ) -> None:
-    """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
+    """Start the development server: it finds the functions below the paths, reloads them when their files change, and
+    prints what happens.
 
     Example: stepwell dev functions/ --port 9000
     """
@@ -111,8 +111,11 @@ def command(
 
 
 def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0) -> None:
-    """Run a server until SIGINT or SIGTERM, which end it in order; the second one does not wait for what runs. Ends the
-    process. What keeps it from starting is an error for people."""
+    """Runs a server until SIGINT or SIGTERM, and ends the process.
+
+    The first signal gives running steps `grace_s` to end; the second does not wait for them. If the server cannot
+    start, the reason is printed as an error, without a traceback.
+    """
     import asyncio
 
     import uvloop

@@ -1,5 +1,7 @@
-"""How a server process ends: in order at the first signal, without waiting for what runs at the second, and at the
-latest a moment after the time that it was given. `docker stop` kills after ten seconds."""
+"""Ends a server process: gracefully at the first signal, without waiting for running steps at the second.
+
+If the shutdown hangs, the process exits shortly after the grace period: `docker stop` kills after ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from typing import NoReturn
 log = logging.getLogger("stepwell.server")
 
 GRACE_S = 6.0
-CLOSING_S = 3.0  # to kill what still runs, and to close the database
+CLOSING_S = 3.0  # time to kill the steps that still run, and to close the database
 
 
 async def until_stopped(main: Callable[[], Coroutine[None, None, None]], grace_s: float) -> None:
-    """Run `main` until it returns, or until SIGINT or SIGTERM cancel it. Each signal cancels it once more."""
+    """Runs `main` until it returns, or until SIGINT or SIGTERM cancels it. Each signal cancels it once more."""
     task = asyncio.ensure_future(main())
     signals = 0
 
@@ -40,12 +42,10 @@ async def until_stopped(main: Callable[[], Coroutine[None, None, None]], grace_s
 
 
 def _end_after(seconds: float) -> None:
-    """A thread, since the event loop may be what hangs."""
+    """Ends the process after some seconds, from a thread, because the event loop itself may hang."""
 
     def end() -> None:
-        log.error(
-            "the server does not end in order in %.0f s, so it ends at once; its runs go on when it starts", seconds
-        )
+        log.error("shutdown not finished after %.0f s; exiting now, runs continue at the next start", seconds)
         end_process(1)
 
     timer = threading.Timer(seconds, end)
@@ -54,7 +54,7 @@ def _end_after(seconds: float) -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End without waiting for threads that do what nobody needs any more."""
+    """Ends the process without waiting for other threads."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""`stepwell keys`: who may use a server. The only command that opens the database itself, or an environment's table."""
+"""`stepwell keys`: API keys. Opens the database, or the table of an environment in AWS, without calling a server."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ from stepwell.terminal import shown
 if TYPE_CHECKING:
     from stepwell.aws.api import keys
 
-app = typer.Typer(help="API keys of a server, or of an environment in AWS: create, list, revoke.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, list and revoke the API keys of a server, or of an environment in AWS.", no_args_is_help=True
+)
 
 DatabaseOption = Annotated[
-    Path | None, typer.Option("--db", help=f"The server's database, if it is not {DATABASE}.", show_default=False)
+    Path | None, typer.Option("--db", help=f"The server's database file; default: {DATABASE}.", show_default=False)
 ]
 
 
 @app.command()
 def create(
     scope: Annotated[
-        KeyScope, typer.Option(help="send: may send events. manage: may use all of the API.")
+        KeyScope, typer.Option(help="What the key allows. send: sending events. manage: the whole API.")
     ] = KeyScope.SEND,
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(help="A name that describes the use of the key.")] = "",
     db: DatabaseOption = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print it. It is stored hashed, so it cannot be shown again.
+    """Create a key and print it. Only a hash is stored, so the key cannot be shown again.
 
     Example: stepwell keys create --scope send --name website
     """
-    with _keys(db, env, may_be_new=True) as keys:
+    with _key_store(db, env, may_be_new=True) as keys:
         key, secret = keys.create(scope, name, time.time_ns() // 1_000_000)
     if as_json:
         print_json({**_view(key), "key": secret})
@@ -54,11 +56,11 @@ def create(
 
 @app.command("list")
 def list_keys(db: DatabaseOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List keys: their ids, never the keys.
+    """List the ids of all keys. The keys themselves are never shown.
 
     Example: stepwell keys list
     """
-    with _keys(db, env) as store:
+    with _key_store(db, env) as store:
         keys = [_view(key) for key in store.list()]
     if as_json:
         print_json(keys)
@@ -71,19 +73,19 @@ def list_keys(db: DatabaseOption = None, env: EnvOption = None, as_json: JsonOpt
 
 @app.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")],
+    key: Annotated[str, typer.Argument(help="The key's id, from `stepwell keys list`.")],
     db: DatabaseOption = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key: it is refused from now on.
+    """Revoke a key. Requests that use it are refused from now on.
 
     Example: stepwell keys revoke 1f3a9c02
     """
-    with _keys(db, env) as keys:
+    with _key_store(db, env) as keys:
         revoked = keys.revoke(key, time.time_ns() // 1_000_000)
     if not revoked:
-        fail(f"there is no key {key!r} that could be revoked; `stepwell keys list` shows them")
+        fail(f"there is no active key with the id {key!r}; `stepwell keys list` prints the ids")
     if as_json:
         print_json({"id": key, "revoked": True})
     else:
@@ -91,8 +93,8 @@ def revoke(
 
 
 @contextmanager
-def _keys(db: Path | None, env: str | None, *, may_be_new: bool = False) -> Iterator[KeyStore | keys.KeyStore]:
-    """Those of the database that is named, else of the environment, else of the default database."""
+def _key_store(db: Path | None, env: str | None, *, may_be_new: bool = False) -> Iterator[KeyStore | keys.KeyStore]:
+    """Yields the keys of the database `db`, else those of the environment `env`, else those of the default database."""
     if db is None and env is not None:
         with aws():
             from stepwell.aws.api import keys
@@ -101,7 +103,7 @@ def _keys(db: Path | None, env: str | None, *, may_be_new: bool = False) -> Iter
         return
     path = db or DATABASE
     if not may_be_new and not path.is_file():
-        fail(f"there is no database {path}; name the server's with --db", 2)
+        fail(f"there is no database {path}; pass the path of the server's database with --db", 2)
     try:
         yield KeyStore(path)
     except (BadDatabase, OSError) as error:

@@ -1,4 +1,4 @@
-"""`stepwell restore`: a backup becomes a database again."""
+"""`stepwell restore`: restores the database and the code of all versions from a backup."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stepwell.terminal import styled
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="What `stepwell backup` has written; - for stdin.", allow_dash=True)],
+    file: Annotated[Path, typer.Argument(help="A file written by `stepwell backup`; - for stdin.", allow_dash=True)],
     db: DatabaseOption = DATABASE,
-    force: Annotated[bool, typer.Option("--force", help="Replace the database that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing database.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the database, and the code of its versions, from a backup. All of it is checked before anything is changed.
-    No server may run on the database; the next one goes on where the backup was made.
+    """Restore the database and the code of all versions from a backup. Stop the server first. The whole backup is
+    checked before anything is changed. Runs continue from the time of the backup when the server starts.
 
     Example: stepwell restore /backups/stepwell-monday.tar --db /var/lib/stepwell/stepwell.db
     """
@@ -46,5 +46,5 @@ def command(
     if as_json:
         print_json({"db": str(db), "made_at": done.made_at, "made_by": done.made_by, "code": done.code})
     else:
-        words = f"{db}: as of {shown(done.made_at)}, with the code of {done.code} steps; start the server to go on"
-        console.print(styled(words), soft_wrap=True)
+        summary = f"restored {db} as of {shown(done.made_at)}, with the code of {done.code} steps; start the server now"
+        console.print(styled(summary), soft_wrap=True)

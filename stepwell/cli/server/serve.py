@@ -1,7 +1,4 @@
-"""`stepwell serve`: the server for a small machine in production.
-
-The command has many parameters, since Typer makes an option of each, and is as long as they are.
-"""
+"""`stepwell serve`: the production server on one machine."""
 
 from __future__ import annotations
 
@@ -33,17 +30,17 @@ from stepwell.local.server import ServerSettings, default_parallelism
 if TYPE_CHECKING:
     from stepwell.local.system.step_user import StepUser
 
-FsyncOption = Annotated[bool, typer.Option(help="Sync every commit to disk, so that a power cut loses nothing.")]
+FsyncOption = Annotated[bool, typer.Option(help="Sync every commit to disk, so that a power failure loses nothing.")]
 GraceOption = Annotated[
     float,
-    typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM; 3 s later the process has ended."),
+    typer.Option(min=0, help="Seconds that running steps get to end after SIGTERM; the process exits 3 s later."),
 ]
 StepUserOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Run programs and handlers as this user, who can read their code and nothing else of the server; "
-        "needs root. Default: as the server's user.",
+        help="The user that runs programs and handlers; can read the steps' code and nothing else of the server. "
+        "Needs root. Default: the server's user.",
     ),
 ]
 PublicUrlOption = Annotated[
@@ -51,11 +48,11 @@ PublicUrlOption = Annotated[
     typer.Option(
         envvar="STEPWELL_PUBLIC_URL",
         metavar="URL",
-        help="Where people reach this server, for links to approvals; default: the address it listens on.",
+        help="The address of this server in approval links; default: the address that it listens on.",
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Do not start if a definition does not load, or cannot run here.")
+    bool, typer.Option("--strict", help="Do not start if a definition is wrong or cannot run here.")
 ]
 
 
@@ -64,7 +61,7 @@ def command(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,
-    env: Annotated[str, typer.Option(help="What steps see as ctx.env.")] = "production",
+    env: Annotated[str, typer.Option(help="The value of ctx.env in the input of steps.")] = "production",
     fsync: FsyncOption = True,
     grace: GraceOption = GRACE_S,
     parallelism: ParallelOption = None,
@@ -78,8 +75,9 @@ def command(
     strict: StrictOption = False,
     allow_missing_code: MissingCodeOption = False,
 ) -> None:
-    """Start a server for production: keys are required (`stepwell keys create`), logs are JSON lines on stdout, SIGTERM
-    lets running steps end and queues the others again. Functions are read once, at the start.
+    """Start the production server. Requests need an API key (`stepwell keys create`). Logs are JSON lines on stdout. On
+    SIGTERM, running steps get time to end; the others run again at the next start. Functions are read once, at the
+    start.
 
     Example: stepwell serve functions/ --host 0.0.0.0 --db /var/lib/stepwell/stepwell.db
     """
@@ -92,8 +90,8 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
-        step_user=_user(step_user),
-        public_url=_checked(public_url),
+        step_user=_find_user(step_user),
+        public_url=_checked_url(public_url),
         paths=tuple(paths or [Path()]),
         code_may_be_lost=allow_missing_code,
         grace_s=grace,
@@ -102,7 +100,7 @@ def command(
     start(lambda: main(settings, options), grace)
 
 
-def _user(name: str | None) -> StepUser | None:
+def _find_user(name: str | None) -> StepUser | None:
     from stepwell.local.system.step_user import CannotBecome, find_step_user
 
     try:
@@ -111,8 +109,8 @@ def _user(name: str | None) -> StepUser | None:
         fail(str(reason))
 
 
-def _checked(url: str) -> str:
+def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
-        fail(f"--public-url {url!r} is no address such as https://stepwell.example.com", 2)
+        fail(f"--public-url {url!r} is not a valid address; write it like https://stepwell.example.com", 2)
     return url

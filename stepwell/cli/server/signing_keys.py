@@ -1,4 +1,4 @@
-"""`stepwell signing-keys`: the keys of an environment in AWS that sign approval links and outcomes."""
+"""`stepwell signing-keys`: the keys that sign approval links and outcomes of an environment in AWS."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from stepwell.aws.signing.signing_keys import Keys
 
 app = typer.Typer(
-    help="Keys of an environment in AWS that sign approval links and outcomes: list, rotate, drop.",
+    help="List, rotate and drop the keys that sign approval links and outcomes of an environment in AWS.",
     no_args_is_help=True,
 )
-_BREAKS = (
-    "Open approval links that it signed lead nowhere; `stepwell approvals` shows new ones. What attempts that it signed"
-    " for report is refused; each is taken for lost and made again, later than usual."
+_CONSEQUENCES = (
+    "Open approval links that they signed stop working; `stepwell approvals` prints new ones. Outcomes of attempts that"
+    " started under these keys are refused; each such attempt is later closed as lost and started again."
 )
-_SOON = "Lambdas that are running know of it within five minutes."
+_DELAY = "Running Lambdas use the change within five minutes."
 
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")]
 
 
 @app.command("list")
 def list_keys(env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List signing keys: their ids, never the keys.
+    """List the ids of all signing keys. The keys themselves are never shown.
 
     Example: stepwell signing-keys list --env production
     """
@@ -48,17 +48,18 @@ def list_keys(env: EnvOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def rotate(
     drop_older: Annotated[
-        bool, typer.Option(help="Let nothing count that another key signed; use it when a key has leaked.")
+        bool, typer.Option(help="Reject everything that older keys signed. Use it when a key has leaked.")
     ] = False,
     yes: YesOption = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign with a new key from now on. What older keys signed counts until they are dropped, at last after 367 days.
+    """Create a new key, which signs from now on. Signatures of older keys stay valid until those keys are dropped, for
+    at most 367 days.
 
     Example: stepwell signing-keys rotate --env production
     """
-    if drop_older and not yes and not confirm(f"Drop all older signing keys? {_BREAKS}", err=True):
+    if drop_older and not yes and not confirm(f"Drop all older signing keys? {_CONSEQUENCES}", err=True):
         raise typer.Exit(1)
     with _environment(env) as (ssm, resources):
         from stepwell.aws.signing import signing_keys
@@ -66,22 +67,22 @@ def rotate(
         keys = signing_keys.rotate(ssm, resources, _now(), drop_older=drop_older)
     _show(keys, as_json)
     if not as_json:
-        kept = "All older keys are dropped." if drop_older else "Links and attempts of the older keys stay valid."
-        console.print(f"[green]{shown(keys.current.id)} signs now.[/] {shown(kept)} {shown(_SOON)}")
+        older = "All older keys are dropped." if drop_older else "Links and attempts of older keys stay valid."
+        console.print(f"[green]{shown(keys.current.id)} signs now.[/] {shown(older)} {shown(_DELAY)}")
 
 
 @app.command()
 def drop(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, as `signing-keys list` shows them.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Key ids, from `stepwell signing-keys list`.")],
     yes: YesOption = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let nothing count any longer that these keys signed.
+    """Drop keys. Signatures of these keys are rejected from now on.
 
     Example: stepwell signing-keys drop 0 --env production
     """
-    if not yes and not confirm(f"Drop {', '.join(ids)}? {_BREAKS}", err=True):
+    if not yes and not confirm(f"Drop {', '.join(ids)}? {_CONSEQUENCES}", err=True):
         raise typer.Exit(1)
     with _environment(env) as (ssm, resources):
         from stepwell.aws.signing import signing_keys
@@ -89,12 +90,12 @@ def drop(
         keys = signing_keys.drop(ssm, resources, ids)
     _show(keys, as_json)
     if not as_json:
-        console.print(f"dropped {shown(', '.join(ids))}. {shown(_SOON)}")
+        console.print(f"dropped {shown(', '.join(ids))}. {shown(_DELAY)}")
 
 
 @contextmanager
 def _environment(env: str | None) -> Iterator[tuple[Any, Resources]]:
-    """A client of SSM, and what the environment consists of. Ends the command if the keys cannot be changed so."""
+    """Yields an SSM client and the environment's resources. Ends the command if the keys cannot be read or changed."""
     with aws():
         from stepwell.aws.deploy.account import Account
         from stepwell.aws.signing.signing_keys import CannotChange, NoKeys

@@ -1,4 +1,4 @@
-"""`--tls-cert` and `--tls-key`, for the commands that serve."""
+"""The options `--tls-cert` and `--tls-key` of the commands that run a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CertificateOption = Annotated[
     Path | None,
-    typer.Option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate (PEM, with its chain)."),
+    typer.Option("--tls-cert", metavar="FILE", help="The certificate for HTTPS (PEM, including the chain)."),
 ]
 CertificateKeyOption = Annotated[
     Path | None, typer.Option("--tls-key", metavar="FILE", help="The private key of --tls-cert (PEM, not encrypted).")
@@ -22,13 +22,13 @@ CertificateKeyOption = Annotated[
 
 
 def certificate_of(certificate: Path | None, key: Path | None) -> Certificate | None:
-    """None if neither is given; ends the command if they cannot be used."""
+    """The certificate, or None if neither option is given. Ends the command if the files cannot be used."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         given, missing = ("--tls-key", "--tls-cert") if certificate is None else ("--tls-cert", "--tls-key")
-        fail(f"{given} needs {missing} beside it", 2)
-    from stepwell.local.http.tls import BadCertificate, Certificate  # few servers have one
+        fail(f"{given} needs {missing} too", 2)
+    from stepwell.local.http.tls import BadCertificate, Certificate
 
     try:
         return Certificate(certificate, key)

@@ -1,4 +1,4 @@
-"""`stepwell types check`: functions against the types of their events, and types against the version before."""
+"""`stepwell types check`: checks functions against the types of their events, and types against earlier versions."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Folders with functions and schemas/ folders.")] = None,
     registry: Annotated[
-        bool, typer.Option("--registry", help="Compare with the types of the server, or of --env, too.")
+        bool, typer.Option("--registry", help="Compare also with the registered types of the server, or of --env.")
     ] = False,
     allow_breaking: Annotated[
-        bool, typer.Option("--allow-breaking", help="Breaking changes of a new version are warnings.")
+        bool, typer.Option("--allow-breaking", help="Print breaking changes of a new version as warnings, not errors.")
     ] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every expression of the functions by the schemas of their events, and the newest version of each event by
-    the version before it. Exit code 1 if something is wrong.
+    """Check the expressions of functions against the schemas of their events, and the newest version of each event type
+    against the version before it. The exit code is 1 if something is wrong.
 
     Example: stepwell types check functions/
     """
@@ -43,21 +43,21 @@ def command(
     from stepwell.project.load import load_all
     from stepwell.project.schemas import find_types
 
-    where = paths or [Path()]
-    loaded, errors = load_all(where)
-    types = find_types(where)
+    folders = paths or [Path()]
+    loaded, errors = load_all(folders)
+    types = find_types(folders)
     problems, warnings = [p for error in errors for p in error.problems], [*types.warnings]
     problems += types.problems
-    checked = check_expressions(loaded, project_types(where, loaded))
+    checked = check_expressions(loaded, project_types(folders, loaded))
     problems, warnings = [*problems, *checked.errors], [*warnings, *checked.warnings]
     client = Client(env) if registry or env is not None else None
     for comparison in _comparisons(types.by_name(), client):
-        found = list(comparison.problems(loaded))
-        (warnings if allow_breaking and not comparison.is_same_version else problems).extend(found)
+        breaking = list(comparison.problems(loaded))
+        (warnings if allow_breaking and not comparison.is_same_version else problems).extend(breaking)
     if as_json:
-        found_types = [{"name": found.name, "version": found.v, "file": str(found.file)} for found in types.types]
-        ids, views = [function.definition.id for function in loaded], (_views(problems), _views(warnings))
-        print_json({"functions": ids, "types": found_types, "errors": views[0], "warnings": views[1]})
+        type_views = [{"name": found.name, "version": found.v, "file": str(found.file)} for found in types.types]
+        ids = [function.definition.id for function in loaded]
+        print_json({"functions": ids, "types": type_views, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         _show(loaded, types.by_name(), problems, warnings)
     if problems:
@@ -87,12 +87,12 @@ def _show(
     for problem in problems:
         stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
     if not loaded and not types and not problems:
-        stderr.print("no functions and no schemas/ folders found here")
+        stderr.print("no functions and no schemas/ folders found")
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """A type's newest version on disk, and what it is compared with."""
+    """A type version on disk, and the version to compare it with."""
 
     newest: EventType
     before: Schema
@@ -103,7 +103,7 @@ class _Comparison:
         return self.before_version == self.newest.v
 
     def problems(self, functions: list[LoadedFunction]) -> Iterator[PlacedProblem]:
-        """Each breaking change, with the functions that it affects."""
+        """Yields each breaking change, with the functions that it affects."""
         from stepwell.event_types.compatibility import compare
         from stepwell.event_types.impact import affected
 
@@ -111,18 +111,21 @@ class _Comparison:
         breaking = compare(self.before, event_type.schema).breaking
         if not breaking:
             return
-        touched = affected((f.normalised() for f in functions), event_type.name, self.before, event_type.schema)
-        ids = list(dict.fromkeys(function_id for function_id, _ in touched))
-        who = f"; affects {', '.join(ids)}" if ids else ""
-        cure = "; give it a new version" if self.is_same_version else ""
-        for one in breaking:
-            what = f"{event_type.name} {event_type.v} breaks {self.before_version}: {one.message}{who}{cure}"
-            yield event_type.placed(one.pointer, what)
+        impacts = affected((f.normalised() for f in functions), event_type.name, self.before, event_type.schema)
+        ids = list(dict.fromkeys(function_id for function_id, _ in impacts))
+        functions_text = f"; affects {', '.join(ids)}" if ids else ""
+        advice = "; give the schema a new version" if self.is_same_version else ""
+        subject = f"{event_type.name} {event_type.v} breaks {self.before_version}"
+        for change in breaking:
+            yield event_type.placed(change.pointer, f"{subject}: {change.message}{functions_text}{advice}")
 
 
 def _comparisons(types: Mapping[str, list[EventType]], client: Client | None) -> Iterator[_Comparison]:
-    """For each type: its newest version and the one before it on disk, or else on the server; and each version on disk
-    with what the server has under the same name."""
+    """Yields the comparisons to make for each type.
+
+    The newest version on disk is compared with the version before it, on disk or else on the server. Each version on
+    disk is also compared with the same version on the server.
+    """
     known = registered.versions(client) if client is not None else {}
     for name, versions in types.items():
         newest = versions[-1]

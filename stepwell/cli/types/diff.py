@@ -1,4 +1,4 @@
-"""`stepwell types diff`: what a new version of an event's schema breaks."""
+"""`stepwell types diff`: compares two schemas and prints what the new one breaks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ class Required(StrEnum):
 
 
 def command(
-    old: Annotated[str, typer.Argument(help="A file, or NAME@VERSION of a server.")],
-    new: Annotated[str, typer.Argument(help="A file, or NAME@VERSION of a server.")],
+    old: Annotated[str, typer.Argument(help="The old schema: a file, or NAME@VERSION of a server.")],
+    new: Annotated[str, typer.Argument(help="The new schema: a file, or NAME@VERSION of a server.")],
     require: Annotated[
         Required | None,
-        typer.Option(help="Exit with 1 unless it is this, in strict terms."),
+        typer.Option(help="The strict compatibility that is required; the exit code is 1 without it."),
     ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two schemas. Backward compatible: events of the old version are valid under the new one. Forward: the
-    other way round. Exit code 1 if something breaks; new fields that nobody must send do not.
+    """Compare two schemas. Backward compatible: events of the old version are valid under the new one. Forward
+    compatible: events of the new version are valid under the old one. The exit code is 1 if something breaks; new
+    optional fields do not break anything.
 
     Example: stepwell types diff schemas/order/placed.1.schema.json schemas/order/placed.2.schema.json
     """
@@ -50,8 +51,8 @@ def command(
             "breaking": [item.message for item in found.breaking],
         })  # fmt: skip
     else:
-        words = {"full": "backward and forward", "none": "neither backward nor forward"}.get(found.level, found.level)
-        console.print(f"[bold]{words}[/] compatible")
+        level = {"full": "backward and forward", "none": "neither backward nor forward"}.get(found.level, found.level)
+        console.print(f"[bold]{level}[/] compatible")
         _show("events of the old version may be invalid under the new one", found.backward)
         _show("events of the new version may be invalid under the old one", found.forward)
     if found.breaking if require is None else found.level not in (require.value, "full"):
@@ -63,26 +64,28 @@ def _show(title: str, breaks: list[Break]) -> None:
 
     if breaks:
         console.print(f"{title}:", markup=False)
-    for one in breaks:
-        colour = "yellow" if one.additive else "red"
-        console.print(f"  [{colour}]{'new field' if one.additive else 'breaks':9}[/] ", end="")
-        console.print(f"{one.message}  ({json_pointer(one.pointer) or 'the schema'})", markup=False, soft_wrap=True)
+    for change in breaks:
+        colour = "yellow" if change.additive else "red"
+        place = json_pointer(change.pointer) or "the schema"
+        console.print(f"  [{colour}]{'new field' if change.additive else 'breaks':9}[/] ", end="")
+        console.print(f"{change.message}  ({place})", markup=False, soft_wrap=True)
 
 
-def _schema(which: str, env: str | None) -> Schema:
+def _schema(source: str, env: str | None) -> Schema:
+    """The schema of a file, or of NAME@VERSION on the server. Ends the command if it cannot be read."""
     from stepwell.event_types.schema import json_pointer
     from stepwell.event_types.schema_checks import refusals
     from stepwell.project.schemas import read_schema
     from stepwell.project.source import LoadError
 
-    name, at, version = which.rpartition("@")
-    if Path(which).exists() or not at:
+    name, at, version = source.rpartition("@")
+    if Path(source).exists() or not at:
         try:
-            schema: Schema = read_schema(Path(which)).data
+            schema: Schema = read_schema(Path(source)).data
         except LoadError as error:
             fail(str(error), 2)
         return schema
     schema = registered.schema(Client(env), name, version)
     for problem in refusals(schema):
-        fail(f"{which}{json_pointer(problem.pointer)}: {problem.message}")
+        fail(f"{source}{json_pointer(problem.pointer)}: {problem.message}")
     return schema

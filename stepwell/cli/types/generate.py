@@ -1,4 +1,4 @@
-"""`stepwell types generate`: typed code for those who send events, and for steps that get them."""
+"""`stepwell types generate`: writes typed code for senders of events, and for steps that receive them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Lang(StrEnum):
 
 def command(
     lang: Annotated[Lang, typer.Option(help="The language.")],
-    out: Annotated[Path, typer.Option(help="The folder to write to, a file for each event.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to; each event gets one file.")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Folders with schemas/ folders.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the types of events as code, by datamodel-code-generator (Python) or json-schema-to-typescript: the newest
-    version of each event in the schemas/ folders.
+    """Generate code from the newest version of each event type in the schemas/ folders. Python code comes from
+    datamodel-code-generator, TypeScript code from json-schema-to-typescript.
 
     Example: stepwell types generate functions/ --lang python --out src/events
     """
@@ -35,13 +35,13 @@ def command(
     if found.problems:
         fail("\n".join(map(str, found.problems)))
     if not found.types:
-        fail("found no types: no schemas/ folder here has a file such as order/placed.1.schema.json")
+        fail("no types found; a schemas/ folder must contain a file such as order/placed.1.schema.json")
     written: dict[Path, str] = {}
     for name, versions in found.by_name().items():
         newest = versions[-1]
         target = out / file_name(name, lang.value)
         if target in written:
-            fail(f"{name} and {written[target]} would both be written to {target}; generate one of them elsewhere")
+            fail(f"{name} and {written[target]} would both be written to {target}; generate one to another folder")
         try:
             text = generate(name, newest.v, newest.schema, lang.value)
         except CannotGenerate as error:

@@ -1,4 +1,4 @@
-"""`stepwell types`: the types of events, on disk and on a server."""
+"""`stepwell types`: the subcommands for event types, on disk and on a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 from stepwell.cli.types import check, diff, generate, infer, server
 
-app = typer.Typer(no_args_is_help=True, help="The types of events: JSON Schemas by name and version.")
+app = typer.Typer(no_args_is_help=True, help="Manage event types: JSON Schemas by event name and version.")
 
 for module in (check, diff, infer, generate):
     app.command(module.__name__.rpartition(".")[2])(module.command)

@@ -1,4 +1,4 @@
-"""`stepwell types infer`: a first schema, from events that were sent."""
+"""`stepwell types infer`: writes a first schema, from events that were sent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from stepwell.terminal import shown
 
 
 def command(
-    files: Annotated[list[Path] | None, typer.Argument(help="Events, one JSON object a line; - for stdin.")] = None,
-    event: Annotated[
-        str | None, typer.Option(help="Only events of this name; without files, those that the server has stored.")
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files of events, one JSON object a line; - for stdin.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the server's newest events.")] = 1000,
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="The name of the events; without files, stored events of the server are read.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The number of newest events to read from the server.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: stdout.")] = None,
     env: EnvOption = None,
 ) -> None:
-    """Make a schema of the data of events: from files, or from the events that a server has stored. Read it before you
-    use it: it describes what was seen.
+    """Infer a schema from the data of events, in files or stored on a server. Review the schema before you use it: it
+    describes only these events.
 
     Example: stepwell types infer --event order/placed --out schemas/order/placed.1.schema.json
     """
@@ -38,15 +40,15 @@ def command(
     elif event is not None:
         events = list(Client(env).pages("/v1/events", limit, name=event))
     else:
-        fail("name files with events, or an --event whose stored events are read", 2)
+        fail("no events are given; name files, or pass --event to read stored events", 2)
     if not events:
-        fail("there are no such events" if event is None else f"there are no events named {event}")
+        fail("the files contain no events" if event is None else f"there are no events named {event}")
     schema = infer(events)
     if out is None:
         print_json(schema)
         return
     if out.exists():
-        fail(f"{out} is there already; remove it, or name another")
+        fail(f"{out} already exists; remove it, or name another file")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(orjson.dumps(schema, option=orjson.OPT_INDENT_2) + b"\n")
     console.print(f"wrote {shown(out)}, from {len(events):,} events", soft_wrap=True)
@@ -59,7 +61,7 @@ def _of_one_name(events: Iterable[dict[str, Any]], name: str | None) -> Iterator
             continue
         only = only or event["name"]
         if event["name"] != only:
-            fail(f"these are events of several names, such as {only} and {event['name']}; choose one with --event", 2)
+            fail(f"the events have several names, such as {only} and {event['name']}; choose one with --event", 2)
         yield event
 
 
@@ -78,9 +80,9 @@ def _event(line: bytes, place: str) -> dict[str, Any]:
     try:
         json = parse_json(line)
     except BadJson as error:
-        fail(f"{place}: is not JSON: {error}")
+        fail(f"{place}: not JSON: {error}")
     if not isinstance(json, dict) or not isinstance(json.get("name"), str):
-        fail(f'{place}: is no event; one is {{"name": "user/signed.up", "data": {{}}}}')
+        fail(f'{place}: not an event; write it like {{"name": "user/signed.up", "data": {{}}}}')
     if not isinstance(json.get("data") or {}, dict):
-        fail(f"{place}: data is a JSON object")
+        fail(f"{place}: data must be a JSON object")
     return json

@@ -1,4 +1,4 @@
-"""The types that a server has registered, for commands that compare with them."""
+"""Reads the types that are registered on a server, for commands that compare with them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from stepwell.cli.ui.output import fail
 
 
 def versions(client: Client) -> dict[str, list[str]]:
-    """The versions of each type, the newest last."""
+    """The versions of each type, newest last."""
     return {item["name"]: [v["version"] for v in item["versions"]] for item in client.get("/v1/types")["data"]}
 
 
 def schema(client: Client, name: str, version: str | None = None) -> Any:
-    """The schema of one version; of the newest if none is given."""
+    """The schema of a version; of the default version if `version` is None."""
     found = client.get(f"/v1/types/{in_path(name)}", version=version)
     if "schema" not in found:
-        fail(f"{client.url} does not tell the schema of {name}; is it an older Stepwell?")
+        fail(f"{client.url} did not return the schema of {name}; the server may be an older Stepwell, so upgrade it")
     return found["schema"]

@@ -1,5 +1,4 @@
-"""`stepwell types push|list|show|default|remove|policy|unknown`: the types that a server knows, and what becomes of
-wrong events."""
+"""`stepwell types push|list|show|default|remove|policy|unknown`: manages the event types of a server."""
 
 from __future__ import annotations
 
@@ -23,18 +22,19 @@ from stepwell.terminal import shown
 if TYPE_CHECKING:
     from stepwell.project.event_types import ProjectTypes
 
-_NAME = typer.Argument(help="The name of the events.")
+_NAME = typer.Argument(help="The event's name.")
 
 
 def push(
     paths: Annotated[
-        list[Path] | None, typer.Argument(exists=True, help="Where to look for schemas; default: here.")
+        list[Path] | None, typer.Argument(exists=True, help="Folders to search for schemas; default: this one.")
     ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register the types in `schemas` folders at or below the paths, and those that triggers carry. A change that would
-    break a version is refused; a new version says what it breaks, and which live functions that affects.
+    """Register the types in `schemas` folders at or below the paths, and the types in triggers. A breaking change of a
+    registered version is refused. For a new version, the command prints what it breaks and which live functions are
+    affected.
 
     Example: stepwell types push functions/
     """
@@ -50,7 +50,7 @@ def push(
     if found.problems:
         fail("\n".join(map(str, found.problems)))
     if not found.types:
-        fail("no types found; put a JSON Schema into schemas/order/placed.1.schema.json")
+        fail("no types found; write a JSON Schema to a file such as schemas/order/placed.1.schema.json")
     changes = push_types(Client(env), found)
     if as_json:
         print_json(changes)
@@ -62,8 +62,11 @@ def push(
 def push_types(
     client: Client, types: ProjectTypes, *, may_break: bool = True, dry_run: bool = False
 ) -> list[dict[str, Any]]:
-    """Register types, all or none; what that did, or would do. Ends the command if one is refused, with the places of
-    what is wrong. `may_break`: as `event_types.registry.TypeVersion` has it."""
+    """Registers all types or none, and returns the changes, as the API answers them.
+
+    If a type is refused, prints the place of each problem and ends the command. `may_break` is the field of
+    `event_types.registry.TypeVersion`.
+    """
     if not types.types:
         return []
     bodies = [
@@ -72,7 +75,7 @@ def push_types(
         for version in types.types
     ]
     path = "/v1/types?dry_run=true" if dry_run else "/v1/types"
-    status, answer = client.ask("PUT", path, orjson.dumps({"types": bodies}))
+    status, answer = client.send("PUT", path, orjson.dumps({"types": bodies}))
     if status >= 300:
         for place in _places(types, answer):
             stderr.print(place, style="red", markup=False, soft_wrap=True)
@@ -83,7 +86,7 @@ def push_types(
 
 
 def _places(types: ProjectTypes, answer: Any) -> Iterator[str]:
-    """What is wrong with schemas, each with file, line and column."""
+    """Yields the problems of schemas in an error response, each with file, line and column."""
     for error in (answer.get("errors") or ()) if isinstance(answer, dict) else ():
         parts = error["pointer"].split("/")[1:]
         if parts[:1] == ["types"] and parts[2:3] == ["schema"]:
@@ -91,7 +94,7 @@ def _places(types: ProjectTypes, answer: Any) -> Iterator[str]:
 
 
 def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """List the types of events that a server knows.
+    """List the event types of a server.
 
     Example: stepwell types list --json
     """
@@ -103,16 +106,18 @@ def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
     for item in types:
         row = [item["name"], item["policy"], item["default"], item["version"], str(len(item["versions"]))]
         table.add_row(*map(shown, row))
-    console.print(table if types else "no types are registered; `stepwell types push` registers those in schemas/")
+    console.print(table if types else "no types; `stepwell types push` registers those in schemas/ folders")
 
 
 def show(
     name: Annotated[str, _NAME],
-    version: Annotated[str | None, typer.Option(help="Whose schema to show; without it: the default.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version whose schema is shown; default: the default version.")
+    ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a type: its policy, its versions, and the schema of one.
+    """Show a type: policy, versions, and the schema of one version.
 
     Example: stepwell types show order/placed --version 2026-11-23.1
     """
@@ -121,20 +126,21 @@ def show(
         print_json(value)
         return
     console.print(f"[bold]{shown(value['name'])}[/]  {shown(value['version'])}  [dim]{shown(value['policy'])}[/]")
-    for one in value["versions"]:
-        word = ", counts for events without `v`" if one["version"] == value["default"] else ""
-        console.print(f"  [dim]{shown(one['version'])} registered {local_time(one['created_at'])}{word}[/]")
+    for version_view in value["versions"]:
+        note = ", default for events without `v`" if version_view["version"] == value["default"] else ""
+        registered_at = local_time(version_view["created_at"])
+        console.print(f"  [dim]{shown(version_view['version'])} registered {registered_at}{note}[/]")
     console.print_json(data=value["schema"])
 
 
 def policy(
     name: Annotated[str, _NAME],
-    policy: Annotated[Policy, typer.Argument(help="What becomes of wrong events.")],
+    policy: Annotated[Policy, typer.Argument(help="What happens to invalid events.")],
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what becomes of events that are not as their type says: `reject` them, or accept them and `warn`; `off`: do
-    not look.
+    """Set what happens to events that do not match their schema: `reject` refuses them, `warn` accepts and marks them,
+    `off` does not check them.
 
     Example: stepwell types policy order/placed reject
     """
@@ -147,24 +153,26 @@ def policy(
 
 def default(
     name: Annotated[str, _NAME],
-    version: Annotated[str | None, typer.Argument(help="The version that counts for events without `v`.")] = None,
-    newest: Annotated[bool, typer.Option("--newest", help="The newest one, whichever that is.")] = False,
+    version: Annotated[str | None, typer.Argument(help="The version for events without `v`.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="Always use the newest version.")] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which version of a type counts for events that name no `v`: at first the newest. One that is chosen stays
-    when newer ones come.
+    """Set the default version of a type, which applies to events without `v`. Unless one is set, the newest version is
+    the default. A version that is set stays the default when newer versions are registered.
 
     Example: stepwell types default order/placed 2026-11-23.1
     """
     if (version is None) != newest:
-        fail("name a version, or give --newest", 2)
+        fail("name a version, or pass --newest, not both", 2)
     value = Client(env).patch(f"/v1/types/{in_path(name)}", {"default": version})
     if as_json:
         print_json(value)
     else:
-        word = "also when newer ones come" if value["is_chosen"] else "the newest"
-        console.print(f"{shown(value['name'])}: {shown(value['default'])} counts for events without `v`, {word}")
+        note = "also when newer versions are registered" if value["is_chosen"] else "the newest version"
+        console.print(
+            f"{shown(value['name'])}: {shown(value['default'])} is the default for events without `v`, {note}"
+        )
 
 
 def remove(
@@ -173,8 +181,8 @@ def remove(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a version of a type: events that name it in `v` are wrong from then on. With the last version the type is
-    gone, and its events are those of an unknown type.
+    """Remove a version of a type. Events with this version in `v` are invalid from then on. Removing the last version
+    removes the type, and events of that name have an unknown type.
 
     Example: stepwell types remove order/placed 2026-11-23.1
     """
@@ -184,17 +192,19 @@ def remove(
         return
     console.print(f"[green]removed[/] {shown(value['name'])} {shown(value['removed'])}")
     if value["default"] is None:
-        console.print("that was its last version: events of this name have no type now")
+        console.print("this was the last version; events of this name have no type now")
     else:
-        console.print(f"{shown(value['default'])} counts for events without `v`")
+        console.print(f"{shown(value['default'])} is the default for events without `v`")
 
 
 def unknown(
-    policy: Annotated[Policy | None, typer.Argument(help="What becomes of them; not given: show it.")] = None,
+    policy: Annotated[
+        Policy | None, typer.Argument(help="The policy to set; without it, the current one is shown.")
+    ] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say, or show, what becomes of events whose names have no type: at first nothing (`off`).
+    """Set or show the policy for events whose name has no type. It is `off` at first: such events are accepted.
 
     Example: stepwell types unknown warn
     """
@@ -208,7 +218,7 @@ def unknown(
 
 
 def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
-    """What a registration did, or would do, as the API answers it."""
+    """Prints what a registration did, or would do. `change` is from the answer of the API."""
     name, version = shown(change["name"]), shown(change["version"])
     if dry_run:
         console.print(f"[yellow]would register[/] type {name} {version}", soft_wrap=True)
@@ -216,7 +226,8 @@ def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
         console.print(f"[green]{shown(change['change'])}[/] {name} {version}  [dim]{shown(change['policy'])}[/]")
     if change["change"] == "created" and change["default"] != change["version"]:
         default = shown(change["default"])
-        console.print(f"  {default} still counts for events without `v`: stepwell types default {name} {version}")
+        command = f"stepwell types default {name} {version}"
+        console.print(f"  {default} stays the default for events without `v`; to change it: {command}")
     for item in change["breaking"]:
         place = shown(item["pointer"] or "the schema")
         console.print(f"  [yellow]breaks {shown(change['compared_with'])}[/] {place}: {shown(item['message'])}")

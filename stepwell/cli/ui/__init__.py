@@ -1,1 +1,1 @@
-"""What people see: tables, trees, progress, times."""
+"""Output for people: tables, trees, progress bars, times."""

@@ -1,5 +1,7 @@
-"""What every command shows: JSON for scripts, colours for people, errors on stderr. Exit codes: 0 done, 1 it failed or
-was refused, 2 wrong usage."""
+"""Output that all commands share: JSON for scripts, colours for people, errors on stderr.
+
+Exit codes: 0 for success, 1 if the command failed or was refused, 2 for wrong usage.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,18 @@ from stepwell.terminal import Terminal
 console = Terminal()
 stderr = Terminal(stderr=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
+    """Prints one JSON document on stdout."""
     text = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
     sys.stdout.write(escaped_json(text) + "\n")
     sys.stdout.flush()
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Print an error and end the command."""
+    """Prints an error and ends the command."""
     stderr.print("[bold red]error:[/]", end=" ")
     stderr.print(_indented(message), markup=False, soft_wrap=True)
     raise typer.Exit(code)
@@ -40,23 +42,26 @@ def warn(message: str) -> None:
 
 
 def _indented(message: str) -> str:
-    """Its other lines stand below the first, so that none looks like a message of its own."""
+    """Indents all lines after the first, so that none looks like a separate message."""
     return "\n  ".join(message.splitlines())
 
 
 def confirm(question: str, *, err: bool = False) -> bool:
-    """Ask for yes or no."""
+    """Asks a yes/no question."""
     return typer.confirm(one_line(question), err=err)
 
 
 def ask(question: str, default: str = "", *, hide: bool = False) -> str:
-    """Ask for a line, which is the default if it is empty. `hide`: it is not to be seen."""
+    """Asks for a line of text; an empty line means the default. `hide` turns off the echo."""
     answer = typer.prompt(one_line(question), default=default, show_default=bool(default), hide_input=hide, err=True)
     return str(answer).strip()
 
 
 def json_argument(text: str, what: str) -> Any:
-    """The value of an option that is JSON, `@file` or `-` for stdin. Ends the command if it is not."""
+    """Parses the value of an option: JSON, `@file`, or `-` for stdin. Ends the command if it is not JSON.
+
+    `what` names the option in errors.
+    """
     if text == "-":
         content = sys.stdin.buffer.read()
     elif text.startswith("@"):
@@ -71,5 +76,5 @@ def json_argument(text: str, what: str) -> Any:
     except BadJson as error:
         fail(f"{what} is not JSON: {error}", 2)
     for pointer in large_integers(content):
-        fail(f"{what}, {pointer}: the number does not fit into 64 bits; send it as a text", 2)
+        fail(f"{what}, {pointer}: the number does not fit into 64 bits; send it as a text in quotes", 2)
     return data

@@ -1,4 +1,4 @@
-"""Progress bars of what takes long: one for all of it, one for each upload that runs."""
+"""Progress bars for pushes and backups. They print nothing unless the output is a terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Implements `push.Watcher`. Shows nothing where nobody looks: on a pipe, in a script."""
+    """Progress bars of a push: one for the whole push, one for each running action. Implements `push.Watcher`."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._all = self._progress.add_task("looking", total=None)
+        self._all = self._progress.add_task("comparing", total=None)
         self._running: dict[tuple[str, str], TaskID] = {}
         self._lock = threading.Lock()
 
@@ -56,7 +56,7 @@ class Bars:
 
 
 class Copying:
-    """Bars of what is copied, one for each kind. Shows nothing where nobody looks."""
+    """Progress bars of a backup or restore, one for each kind of data."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
@@ -70,12 +70,12 @@ class Copying:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._progress.stop()
 
-    def show(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+    def show(self, title: str, done: int, total: int) -> None:
+        if title not in self._tasks:
+            self._tasks[title] = self._progress.add_task(title)
+        self._progress.update(self._tasks[title], completed=done, total=total)
 
-    def adding(self, what: str, total: int) -> Callable[[int], None]:
-        """Takes how much more is done. `total`: 0 if nobody knows."""
-        task = self._progress.add_task(what, total=total or None)
+    def adding(self, title: str, total: int) -> Callable[[int], None]:
+        """Adds a bar and returns the function that advances it. `total` is 0 if unknown."""
+        task = self._progress.add_task(title, total=total or None)
         return lambda more: self._progress.advance(task, more)

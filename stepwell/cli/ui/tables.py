@@ -1,4 +1,4 @@
-"""Lists for people: functions, events, runs."""
+"""Tables and details of functions, events, runs and approvals, as people read them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status(name: str) -> Text:
 
 
 def local_time(text: str | None) -> str:
-    """An RFC 3339 time as a clock on the wall shows it, with the date if that is not today's."""
+    """An RFC 3339 time in the local time zone, with the date unless it is today."""
     if text is None:
         return ""
     moment = datetime.fromisoformat(text).astimezone()
@@ -38,7 +38,7 @@ def local_time(text: str | None) -> str:
 
 
 def duration(start: str | None, end: str | None) -> str:
-    """The time between two RFC 3339 times, or until now."""
+    """The time between two RFC 3339 times; until now if `end` is None."""
     if start is None:
         return ""
     until = datetime.fromisoformat(end) if end else datetime.now(UTC)
@@ -90,8 +90,8 @@ def function_lines(function: dict[str, Any]) -> RenderableType:
     for version in function["versions"]:
         lines.append(Text(f"  v{version['version']} made {local_time(version['created_at'])}", "dim"))
     if function.get("waits_by_name"):
-        waits = f"  {function['waits_by_name']:,} open waits are found by their event's name alone; "
-        lines.append(Text(f"{waits}`stepwell validate` says which match needs an equality", "yellow"))
+        waits = f"  {function['waits_by_name']:,} open waits are found by event name alone; "
+        lines.append(Text(f"{waits}`stepwell validate` names each match that needs an equality", "yellow"))
     for step_id, step in function["steps"].items():
         lines.append(Text.assemble(styled("  step ", (step_id, "bold")), "\n", _indented(step)))
     return Group(*lines)
@@ -118,7 +118,7 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
             (event["name"], "bold"),
             f"  {event['id']}  ",
             (local_time(event["accepted_at"]), "dim"),
-            (f"  of another server, for replay {event['replay']}" if event["replay"] else "", "magenta"),
+            (f"  from another server, for replay {event['replay']}" if event["replay"] else "", "magenta"),
         ),
         Text(f"  data  {short(event['data'], 2000)}"),
         Text(f"  user  {short(event['user'], 2000)}"),
@@ -127,12 +127,12 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
         replay = (f"  replay {run['replay']}" if run["replay"] else "", "magenta")
         lines.append(styled("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"]), replay))
     for miss in event["not_started"]:
-        why = miss["problem"] or "it is false"
-        lines.append(styled("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
+        reason = miss["problem"] or "is false"
+        lines.append(styled("  not started ", miss["function_id"], (f"  {miss['expression']}: {reason}", "dim")))
     for item in event["invalid"]:
         lines.append(styled(("  invalid ", "yellow"), f"{item['pointer']}: {item['message']}"))
     if not runs and not event["not_started"]:
-        lines.append(Text("  no function starts on it", "dim"))
+        lines.append(Text("  no function has a trigger for this event", "dim"))
     return Group(*lines)
 
 
@@ -167,7 +167,7 @@ def approval_table(approvals: list[dict[str, Any]]) -> Table:
 
 
 def routing_text(routing: dict[str, Any]) -> Text:
-    """Which version new runs use, in one line."""
+    """One line that shows which version new runs use, and whether the function is paused."""
     live, canary = routing["live"], routing["canary"]
     text = styled((routing["function_id"], "bold"), f"  v{live} live" if live else "  not live")
     if canary is not None:

@@ -1,4 +1,4 @@
-"""Times as people write them: a moment, or how long ago."""
+"""Parses times as people write them: a moment, or how long ago."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import typer
 from stepwell.cli.ui.output import fail
 from stepwell.core.duration import parse_duration
 
-_WRITTEN = "such as 2h or 3d (ago), or 2026-11-23T10:00"
-SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not older than this, {_WRITTEN}.")]
-UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Older than this.")]
+_EXAMPLES = "such as 2h or 3d (ago), or 2026-11-23T10:00"
+SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help=f"The earliest time, {_EXAMPLES}.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="The time before which results must be.")]
 
 
 def shown(ms: int) -> str:
-    """A moment, in ms since the epoch, as tables show it."""
+    """A time in ms since the epoch, as tables show it (UTC)."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def moment(text: str | None, option: str) -> int | None:
-    """In ms since the epoch. Without a time zone, a time is of this machine's. Ends the command if it is no time."""
+    """Parses a time to ms since the epoch. Without a time zone, it is local time. Ends the command if it is not a time.
+
+    `option` names the option in the error.
+    """
     if text is None:
         return None
     try:
@@ -32,4 +35,4 @@ def moment(text: str | None, option: str) -> int | None:
     try:
         return max(0, round(datetime.fromisoformat(text).timestamp() * 1000))
     except (ValueError, OverflowError):
-        fail(f"{option} {text!r} is no time; write it {_WRITTEN}", 2)
+        fail(f"{option} {text!r} is not a time; write one {_EXAMPLES}", 2)

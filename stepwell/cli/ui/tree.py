@@ -1,4 +1,4 @@
-"""A run drawn as a tree: steps, attempts, timings, outputs, errors and waits."""
+"""Draws a run as a tree: steps, attempts, timings, outputs, errors and waits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
 
 
 def approval_links(run: Mapping[str, Any]) -> list[Text]:
-    """Where people decide on what the run asks: to be printed without wrapping, so that they can be copied."""
+    """The approve and decline links of open approvals. Print them without wrapping, so that they can be copied."""
     return [
         styled((f"{word} ", style), (f"{step_id}  ", "bold"), step["approval"][f"{word}_url"])
         for step_id, step in run["steps"].items()
@@ -73,15 +73,14 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
                 branch.add(styled((f"{attempt['attempt']} │ ", "dim"), line))
 
 
-def _add_approval(branch: Tree, asked: dict[str, Any]) -> None:
-    """What people are asked, and until when."""
-    branch.add(Text(asked["message"], "bold blue"))
-    approvers = f"by {', '.join(asked['approvers'])} " if asked["approvers"] else ""
-    branch.add(Text(f"to be decided {approvers}until {local_time(asked['expires_at'])}", "blue"))
+def _add_approval(branch: Tree, approval: dict[str, Any]) -> None:
+    branch.add(Text(approval["message"], "bold blue"))
+    approvers = f"by {', '.join(approval['approvers'])} " if approval["approvers"] else ""
+    branch.add(Text(f"to be decided {approvers}until {local_time(approval['expires_at'])}", "blue"))
 
 
 def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:
-    """Waits always, other edges only where they say why a step did not start."""
+    """Adds a wait always, another edge only if it explains why a step did not start."""
     text = Text(f"after {edge['step']}", "dim")
     event = edge.get("event")
     if event:

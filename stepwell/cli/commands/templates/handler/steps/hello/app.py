@@ -1,5 +1,5 @@
-"""A plain AWS Lambda handler: what it returns is the step's output, what it prints is its log, and raising is a
-failure, to be retried."""
+"""A plain AWS Lambda handler: the return value is the output, stdout is the log. An exception is a failure, which is
+retried."""
 
 
 def handler(event, context):

@@ -1,4 +1,4 @@
-// What this prints on stdout is the step's output, stderr is its log. A non-zero exit is a failure, to be retried.
+// A step: stdout is the output, stderr is the log. A non-zero exit code is a failure, which is retried.
 const { readFileSync } = require("node:fs");
 
 // The input: { event, steps, errors, async, ctx }

@@ -1,10 +1,10 @@
-"""What this prints on stdout is the step's output, stderr is its log. A non-zero exit is a failure, to be retried."""
+"""A step: stdout is the output, stderr is the log. A non-zero exit code is a failure, which is retried."""
 
 import json
 import sys
 
-given = json.load(sys.stdin)  # {"event": ..., "steps": ..., "errors": ..., "async": ..., "ctx": ...}
-name = given["event"]["user"].get("name", "world")
+step_input = json.load(sys.stdin)  # {"event": ..., "steps": ..., "errors": ..., "async": ..., "ctx": ...}
+name = step_input["event"]["user"].get("name", "world")
 
-print(f"attempt {given['ctx']['attempt']}", file=sys.stderr)
+print(f"attempt {step_input['ctx']['attempt']}", file=sys.stderr)
 print(json.dumps({"hello": name}))
