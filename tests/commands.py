@@ -34,9 +34,14 @@ class Command:
     """
 
     def __init__(
-        self, arguments: Sequence[str], env: Mapping[str, str] | None = None, *, files: Sequence[Any] = ()
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        files: Sequence[Any] = (),
+        cwd: str | None = None,
     ) -> None:
-        """`files`: standard input, output and error, instead of pipes."""
+        """`files`: standard input, output and error, instead of pipes. `cwd`: the working directory, if not ours."""
         self.arguments, self.returncode = list(arguments), None
         self.stdout: IO[str] | None = None
         self.stderr: IO[str] | None = None
@@ -46,7 +51,7 @@ class Command:
             self.stdout, self.stderr = (os.fdopen(fd, encoding="utf-8") for fd in read)
             ends, files = list(write), [0, *write]
         self._connection, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        _server().request(self.arguments, {**os.environ, **(env or {})}, [*files, peer])
+        _server().request(self.arguments, {**os.environ, **(env or {})}, [*files, peer], cwd)
         peer.close()
         for fd in ends:
             os.close(fd)
@@ -168,11 +173,11 @@ class _ForkServer:
         )
         peer.close()
 
-    def request(self, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[Any]) -> None:
+    def request(self, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[Any], cwd: str | None) -> None:
         """Requests a fork. Raises OSError if the forking process has ended."""
         umask = os.umask(0)
         os.umask(umask)
-        request = {"arguments": arguments, "env": env, "cwd": str(Path.cwd()), "umask": umask}
+        request = {"arguments": arguments, "env": env, "cwd": cwd or str(Path.cwd()), "umask": umask}
         numbers = array.array("i", [file if isinstance(file, int) else file.fileno() for file in files])
         with self._lock:
             message = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]

@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from commands import commands
-from markdown import source, table
+from cli_commands import commands
+from tables import source, table
 
 INTRODUCTION = f"""\
 # Commands

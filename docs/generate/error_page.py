@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kinds import kinds
-from markdown import source, table
+from tables import source, table
 
 
 class Kind(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from markdown import source, table
+from tables import source, table
 
 from stepwell.core.events import cron, users
 from stepwell.core.routing import guard

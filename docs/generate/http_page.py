@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from markdown import source, table
+from tables import source, table
 
 from stepwell.api.openapi import document
 from stepwell.api.v1 import app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markdown import source, table
+from tables import source, table
 
 from stepwell.api.paging import MAX_LIMIT
 from stepwell.api.v1 import replay

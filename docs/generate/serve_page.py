@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cli_commands import commands
 from cli_page import option_table
-from commands import commands
-from markdown import source
+from tables import source
 
 PAGE = """\
 # Configuration of a server

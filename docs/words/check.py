@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
 _SKIPPED = ("tests/fixtures/", "tests/planted/bugs/", "docs/words/")
 _FENCE = re.compile(r"^\s*(```|~~~)")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _NOT_PROSE = re.compile(r"^\s*(\||#|<|!\[|-{3,}|\{%|:::)")
 _LIST_ITEM = re.compile(r"^\s*([-*+]|\d+\.)\s+")
 _CODE = re.compile(r"`[^`]*`")
@@ -90,6 +91,7 @@ def _docstrings(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _of_markdown(text: str, rules: Rules) -> Iterator[tuple[int, str]]:
+    text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
     for line, paragraph in _paragraphs(1, _without_code(text.splitlines())):
         yield from _phrases(line, paragraph, rules)
         yield from _long_sentences(line, paragraph, rules)

@@ -1,0 +1,67 @@
+"""The shell blocks of a page, and the script that runs them.
+
+The `sh` blocks of a page run one after another in one shell, in an empty folder. A comment above a block changes this:
+
+- `<!-- not run: REASON -->`: the block is only read.
+- `<!-- in the background -->`: the last line of the block starts a server, which runs until the page ends.
+
+A comment that begins with `<!-- first run` and has further lines contains commands that the reader does not see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BLOCK = re.compile(
+    r"^<!-- first run\n(?P<hidden>.*?)^-->$"
+    r"|^(?:<!-- (?P<mark>[^\n]*) -->\n)?(?P<indent> *)```(?:sh|bash|console)\n(?P<shown>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+NOT_RUN, BACKGROUND = "not run: ", "in the background"
+HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"(?:^|\s)#[^\n]*")
+COMMAND = re.compile(r"(?:^|[\s(|;&`])stepwell((?:[^\S\n]+(?:'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s|;&()'\"#]+|#(?=\S))+)*)")
+SERVER = re.compile(r"(\bstepwell (?:dev|serve)\b)")
+ADDRESS = "127.0.0.1:8288"
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    text: str
+    mark: str = ""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the block is not run; None if it is."""
+        return self.mark.removeprefix(NOT_RUN) if self.mark.startswith(NOT_RUN) else None
+
+    def stepwell_commands(self) -> list[str]:
+        """What follows `stepwell` in each command of the block."""
+        text = COMMENT.sub("", HEREDOC.sub("", self.text.replace("\\\n", " ")))
+        return [found[1].strip() for found in COMMAND.finditer(text)]
+
+
+def blocks(page: str) -> Iterator[Block]:
+    for found in BLOCK.finditer(page):
+        line = page.count("\n", 0, found.start()) + 1
+        text = found["hidden"] or found["shown"]
+        yield Block(line, re.sub(rf"^{found['indent'] or ''}", "", text, flags=re.MULTILINE), found["mark"] or "")
+
+
+def script(page: str, port: int) -> str:
+    """A bash script that runs the blocks of a page; empty if none is to run. Servers listen on `port`."""
+    parts = [_of(block, port) for block in blocks(page) if block.reason is None]
+    return "\n".join(["set -euo pipefail", *parts]) if parts else ""
+
+
+def _of(block: Block, port: int) -> str:
+    text = SERVER.sub(rf"\1 --port {port}", block.text).replace(ADDRESS, f"127.0.0.1:{port}")
+    head = f"echo '--- line {block.line}' >&2\n"
+    if block.mark != BACKGROUND:
+        return head + text
+    before, _, server = text.rstrip().rpartition("\n")
+    ready = f"until (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done"
+    return f"{head}{before}\n{server.partition(' #')[0]} &\n{ready}\n"
