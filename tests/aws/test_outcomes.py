@@ -116,10 +116,10 @@ def test_what_a_handler_returns_and_cannot_be_kept_is_a_final_failure(text: byte
         ('{"a": ' * 300 + "1" + "}" * 300, "nested more than 128 levels deep"),
         ("[" * 129 + "]" * 129, "nested more than 128 levels deep"),
         ("", "not JSON"),
-        ('{"text": "half of an emoji: \\ud83d"}', "half of a character"),
-        ('"\\udc00"', "half of a character"),
-        ('{"\\ud83d": 1, "n": 1234567890123456789}', "half of a character"),
-        ("1e999", "infinity"),
+        ('{"text": "half of an emoji: \\ud83d"}', "half a character"),
+        ('"\\udc00"', "half a character"),
+        ('{"\\ud83d": 1, "n": 1234567890123456789}', "half a character"),
+        ("1e999", "too large for a double"),
     ],
 )
 def test_an_answer_that_no_parser_takes_costs_its_attempt_and_no_message(answer: str, reason: str) -> None:

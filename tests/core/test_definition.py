@@ -420,6 +420,12 @@ def test_a_condition_that_names_a_step_beside_it_is_refused() -> None:
     assert "when this edge is evaluated, which is when `b` ends" in message
 
 
+def test_a_condition_that_names_its_own_step_is_refused() -> None:
+    where, message = only(condition({"if": "steps.c.x == 1"}))
+    assert where == "steps/c/after/0/if"
+    assert "the step `c` comes after `b`, so it has not run yet" in message
+
+
 @pytest.mark.parametrize("value", ["two\nlines", "naïve", "bell\a"])
 def test_the_value_of_a_header_is_one_line_of_ascii(value: str) -> None:
     runtime = {"type": "http", "url": "https://example.com", "headers": {"x-name": value}}

@@ -239,7 +239,7 @@ def test_a_condition_that_is_never_a_boolean_is_refused(source: str, kind: str) 
         pytest.param("data.a.matches(data.b)", "must be a text in quotes", id="pattern from an event"),
         pytest.param("matches(data.a, 'a' + 'b')", "must be a text in quotes", id="pattern that is computed"),
         pytest.param("data.a.matches('" + "a" * 201 + "')", "is longer than 200 characters", id="long pattern"),
-        pytest.param("data.a.matches('(a')", "invalid regular expression: missing )", id="broken pattern"),
+        pytest.param("data.a.matches('(a')", "is not a valid regular expression: missing )", id="broken pattern"),
         pytest.param("data.a.matches('((a{1,100}){1,100}){1,100}')", "invalid repetition", id="pattern that grows"),
     ],
 )

@@ -44,7 +44,8 @@ def check_tree(tree: Node) -> None:
     for pattern in patterns:
         probe = _regex_probe().eval(data={"data": pattern})
         if probe.type() == ERROR:  # the library checks a pattern only on use; this reports it when the definition loads
-            raise ExpressionError(value_problem(probe.value()))
+            reason = value_problem(probe.value()).removeprefix("invalid regular expression: ")
+            raise ExpressionError(f"the pattern of matches() is not a valid regular expression: {reason}")
         tried.append(Call("matches", None, (Const(""), Const(pattern))))
         if always_too_costly(Items(tuple(tried))):
             return  # the expression is never evaluated, and testing the other patterns may take as long

@@ -129,7 +129,7 @@ class Edge(Model):
 
 
 class Step(Model):
-    """One program of the function."""
+    """A step of the function: a program, a container, an HTTP call or an approval."""
 
     model_config = ConfigDict(json_schema_extra=rules.STEP)
 

@@ -50,6 +50,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean `{close[0]}`?"
     if not names:
         return "there are none here"
+    if len(names) == 1:
+        return f"the only name here is `{names[0]}`"
     return f"the known names are {listed(names[:12])}{' and others' if len(names) > 12 else ''}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from stepwell.core.cel.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
-from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
+from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
 from stepwell.core.events.cron import check_cron
 from stepwell.core.routing.waits import found_by_name
@@ -26,7 +26,7 @@ def contradictions(definition: Raw) -> list[Problem]:
     """All problems across the fields of a definition, in reading order."""
     steps = objects(definition.get("steps"))
     if len(steps) > _MOST_STEPS:
-        return []  # the number of steps is an error of its own, and more checks would take too long
+        return []  # the model reports the number of steps, and more checks would take too long
     ancestry = Ancestry(steps)
     problems = [problem for i, trigger in entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
     problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
@@ -146,7 +146,8 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     kind = runtime.get("type", "lambda")
     ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
     if len(ways) > 1:
-        yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
+        names = " and ".join(f"`{name}`" for name in ways)
+        yield Problem((*at, "runtime", ways[1]), f"{names} exclude each other; keep one of them")
     if kind == "lambda" and runtime.get("arn") is not None:
         for name in OF_OWN_LAMBDA:
             if runtime.get(name) is not None:
@@ -190,7 +191,8 @@ def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
             )
         elif isinstance(parent, str) and parent != _TRIGGER and parent not in steps:
             known = [other for other in steps if other != step_id]
-            message = f"`{step_id}` comes after `{parent[:100]}`, which does not exist; {nearest(parent, known)}"
+            cure = nearest(parent, known) if known else "there are no other steps"
+            message = f"`{step_id}` comes after `{parent[:100]}`, which does not exist; {cure}"
             yield Problem((*at, "step"), message)
 
 
@@ -258,6 +260,11 @@ def _not_ended(name: str, parent: str, ancestry: Ancestry) -> str | None:
             f" expression on an edge from `{name}`"
         )
     if parent in ancestry.steps and name not in ancestry.of(parent):
+        if parent in ancestry.of(name):
+            return (
+                f"the step `{name}` comes after `{parent}`, so it has not run yet when this edge is evaluated; use"
+                " another step"
+            )
         return (
             f"the step `{name}` may still be running when this edge is evaluated, which is when `{parent}` ends;"
             f" let `{parent}` come after `{name}`, or put the expression on an edge from `{name}`"
@@ -267,4 +274,4 @@ def _not_ended(name: str, parent: str, ancestry: Ancestry) -> str | None:
 
 def _hint(source: str) -> str:
     found = _HYPHENATED.search(source)
-    return f"; a `-` subtracts: write {found[1]}['{found[2]}']" if found else ""
+    return f"; `-` means minus in an expression, so write {found[1]}['{found[2]}']" if found else ""

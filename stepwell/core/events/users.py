@@ -99,7 +99,8 @@ def identity_claim(event: Event) -> IdentityClaim | None:
 def fold(claim: IdentityClaim, position: int, at: int, known: Mapping[UserId, Person]) -> Person:
     """The person of an event, after adding the event's information and merging other persons into it.
 
-    `known`: the persons that the event's ids already belong to. Everyone whose ids the result has is merged into it.
+    `known`: the persons that the event's ids already belong to. All persons whose ids are in the result are merged into
+    it.
 
     Ids in one event belong to one person. The exception are two persons who both have an external_id: they are two
     people who share an email or a browser, so each id stays with the person that had it first. Only an external_id in
