@@ -41,7 +41,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
             out=tuple(outgoing[i]),
             ancestors=ancestors[i],
             ancestor_bits=bits[i],
-            asks_nothing=all(edges[e].condition is None and edges[e].pause is None for e in outgoing[i]),
+            needs_no_evaluation=all(edges[e].condition is None and edges[e].pause is None for e in outgoing[i]),
         )
         for i, step_id in enumerate(ids)
     )

@@ -110,7 +110,7 @@ class Step:
     out: tuple[int, ...]  # outgoing
     ancestors: tuple[int, ...]  # steps, in topological order
     ancestor_bits: int  # the same as a set: bit i stands for step i
-    asks_nothing: bool  # no outgoing edge has an expression or a pause, so nothing is evaluated when it ends
+    needs_no_evaluation: bool  # no outgoing edge has an expression or a pause, so nothing is evaluated when it ends
     is_approval: bool = field(init=False)
     calls: bool = field(init=False)
 

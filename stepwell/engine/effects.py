@@ -88,10 +88,10 @@ class Follower:
     def _ask(self, record: RunRecord, claim: Claim, now: int, found: Consequences) -> None:
         """Adds the event that requests an approval; the decision comes back as the end of the attempt. If the message
         cannot be evaluated, the attempt fails."""
-        from stepwell.core.run.approvals import asked, requested_event  # imported late: few functions have approvals
+        from stepwell.core.run.approvals import approval_message, requested_event  # imported late: seldom used
 
         run, plan, trigger = record.run, record.plan, record.event
-        message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
+        message = approval_message(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
         if message.error is not None:
             found.facts.append(_failed(record, claim, message.error))
             return

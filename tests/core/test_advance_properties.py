@@ -163,7 +163,7 @@ class Model:
         for step, item in function.steps.items():
             for i, edge in enumerate(item["after"]):
                 stands = step in {forced, *kept} and edge["step"] in {"$trigger", *kept}
-                if edge.get("if") == BROKEN and self._is_asked(edge) and not stands:
+                if edge.get("if") == BROKEN and self._is_evaluated(edge) and not stands:
                     is_sure = item["join"] == "merge" or edge["step"] not in kept
                     (self.undecided if is_sure else self.perhaps).add((step, i))
 
@@ -180,9 +180,9 @@ class Model:
 
     def passes(self, edge: dict[str, Any]) -> bool:
         """Whether `on` and `if` hold, so that the delay or the wait of the edge begins."""
-        return self._is_asked(edge) and edge.get("if", "true") == "true"
+        return self._is_evaluated(edge) and edge.get("if", "true") == "true"
 
-    def _is_asked(self, edge: dict[str, Any]) -> bool:
+    def _is_evaluated(self, edge: dict[str, Any]) -> bool:
         on = {"success": ("completed",), "failure": ("failed",), "always": ("completed", "failed")}
         return edge["step"] == "$trigger" or self.status(edge["step"]) in on[edge["on"]]
 

@@ -19,7 +19,7 @@ from stepwell.core.run.approvals import (
     Links,
     Message,
     Standing,
-    asked,
+    approval_message,
     decided,
     placeholders,
     requested_event,
@@ -169,7 +169,7 @@ def message_of(message: str) -> Message:
     )  # a definition would refuse some of these messages
     plan = replace(plan, steps=(first, *plan.steps[1:]))
     run = run_of(plan, unseen=(3,))
-    return asked(plan, run, 0, EVENT, {1: b'{"ok":true}', 3: b'{"n":1}'}, {2: b'{"kind":"exit"}'})
+    return approval_message(plan, run, 0, EVENT, {1: b'{"ok":true}', 3: b'{"n":1}'}, {2: b'{"kind":"exit"}'})
 
 
 def test_placeholders_are_found() -> None:

@@ -32,7 +32,7 @@ from stepwell.core.run.approvals import (
     Link,
     Links,
     Standing,
-    asked,
+    approval_message,
     decided,
     has_values,
     standing,
@@ -177,7 +177,7 @@ def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Cal
     outputs = {row.step: row.output for row in attempts if row.output is not None}
     errors = {row.step: row.error for row in attempts if row.error and run.steps[row.step].status is StepStatus.FAILED}
     trigger = event() if any(has_values(plan.steps[i].runtime.message) for i in steps) else {}
-    return {i: asked(plan, run, i, trigger, outputs, errors).text for i in steps}
+    return {i: approval_message(plan, run, i, trigger, outputs, errors).text for i in steps}
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

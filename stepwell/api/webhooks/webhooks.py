@@ -161,7 +161,7 @@ def made_event(
         parsed = Rule.of(rule)
         sent = _parsed(parsed, delivery)
         challenge, reply = parsed.challenge, None
-        if challenge is not None and challenge.is_asked(sent.bindings()):
+        if challenge is not None and challenge.is_challenge(sent.bindings()):
             reply = _answer(parsed, challenge, sent, lambda _: "<the signature>")
         event = _event_by_rule(parsed, sent, now) if reply is None and delivery.method == "POST" else None
     if reply is not None or delivery.method != "POST":
@@ -206,7 +206,7 @@ def _challenge(hooks: Hooks, rule: Rule, sent: Sent, *, is_signed: bool) -> Repl
 
     if rule.challenge is None or (rule.challenge.sign is not None and not is_signed):
         return None
-    if not rule.challenge.is_asked(sent.bindings()):
+    if not rule.challenge.is_challenge(sent.bindings()):
         return None
     if rule.challenge.token is not None:
         _check_token(hooks, rule, rule.challenge.token, sent)

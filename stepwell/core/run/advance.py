@@ -80,7 +80,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
         return NO_QUESTIONS
     if isinstance(fact, _OVER):  # first, because most facts with questions are of these types
         state, step = run.steps[fact.step], plan.steps[fact.step]
-        if step.asks_nothing or not is_current(state, fact):
+        if step.needs_no_evaluation or not is_current(state, fact):
             return NO_QUESTIONS
         ended = attempt_result(run, step, state, fact)
         if ended.move not in ("complete", "fail"):

@@ -144,7 +144,7 @@ class Message:
     error: Error | None = None
 
 
-def asked(
+def approval_message(
     plan: Plan, run: Run, step: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Message:
     """The message of an approval step for a run. `event` is the event of the run; `outputs` and `errors` by step."""

@@ -58,7 +58,7 @@ class Challenge:
             yield compile_value(self.sign, Scope.WEBHOOK)
         yield compile_value(self.answer, Scope.CHALLENGE)
 
-    def is_asked(self, bindings: Bindings) -> bool:
+    def is_challenge(self, bindings: Bindings) -> bool:
         """Whether a request is a challenge: `if` is true. Without `if`: `sign`, or else `answer`, has a value."""
         if self.if_ is not None:
             return compile_expression(self.if_, Scope.WEBHOOK).evaluate(bindings).holds
