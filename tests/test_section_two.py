@@ -1,4 +1,4 @@
-"""The definition in section 2 of the contract runs exactly as written."""
+"""The definition that the contract began with runs exactly as written; docs/reference/definition.md has its fields."""
 
 from __future__ import annotations
 

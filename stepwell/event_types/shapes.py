@@ -168,7 +168,7 @@ _ENVELOPE: dict[str, Any] = {
 
 
 def of_event(schema: Schema | None) -> Shape:
-    """The shape of an event with this schema, or with an unknown type. The envelope is that of the contract."""
+    """The shape of an event with this schema, or with an unknown type. docs/reference/http-api.md has the envelope."""
     return _of_event(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
 
 

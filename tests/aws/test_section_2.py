@@ -1,4 +1,4 @@
-"""The definition in section 2 of the contract runs on AWS exactly as it is written.
+"""The definition that the contract began with (tests/test_section_two.py) runs on AWS exactly as written.
 
 The first step runs in a container on ECS, the second one on Lambda, both through the adapter.
 """
