@@ -69,7 +69,7 @@ _ENGINE = (STEPS, BUS, OUTCOMES)
 FUNCTIONS = (
     Function(
         "ingest",
-        "POST /e and /webhooks: takes events",
+        "Accepts events: POST /e and /webhooks",
         Http(
             ("POST", "OPTIONS", "GET", "HEAD"), ("/e", "/e/{key+}", "/webhooks/{name+}")
         ),  # also with a trailing slash
@@ -80,7 +80,7 @@ FUNCTIONS = (
     ),
     Function(
         "api",
-        "The HTTP API, but for POST /e",
+        "Answers the HTTP API, except POST /e and /webhooks",
         Http(),
         timeout_s=29,
         calls=_ENGINE,
@@ -96,11 +96,15 @@ FUNCTIONS = (
         layers=("light", "expressions", "types"),
     ),
     Function(
-        "advance", "Takes outcomes and timers, starts the next steps", Queue(OUTCOMES), timeout_s=60, calls=_ENGINE
+        "advance",
+        "Folds outcomes and timers into runs, starts the next steps",
+        Queue(OUTCOMES),
+        timeout_s=60,
+        calls=_ENGINE,
     ),
     Function(
         "tick",
-        "Every minute: far timers, cron triggers, runs that stand still",
+        "Every minute: far timers, cron triggers, stuck runs",
         Schedule(minutes=1),
         timeout_s=55,
         calls=(OUTCOMES,),
@@ -117,7 +121,7 @@ FUNCTIONS = (
     ),
     Function(
         "register",
-        "Registers functions, types and webhooks that stacks hold",
+        "Registers the functions, types and webhooks of stacks",
         CustomResource(),
         timeout_s=60,
         memory_mb=512,

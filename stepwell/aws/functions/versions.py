@@ -22,7 +22,7 @@ Target = dict[str, Any]
 class Version:
     plan: Plan
     definition: bytes  # JSON, normalised
-    targets: dict[str, Target]  # by step: the Lambda, task definition or URL that executes it
+    targets: dict[str, Target]  # by step: the Lambda or task definition that executes it
     hash: str
     created_at: int
     message: str
