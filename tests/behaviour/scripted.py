@@ -31,7 +31,7 @@ exec(SCRIPTED, _names)
 scripted = _names["scripted"]
 
 
-def answers(document: bytes) -> bool:
+def only_returns(document: bytes) -> bool:
     """Whether the act for this input only returns a value."""
     if len(document) > _MOST:
         return False
@@ -51,7 +51,7 @@ class ScriptedHandlers:
 
     def start(self, job: Job, log: Log, end: End) -> Running:
         is_scripted = job.step.runtime.handler == HANDLER and job.code is not None
-        if not is_scripted or not _is_script(job.code_hash, job.code / "app.py") or not answers(job.input):
+        if not is_scripted or not _is_script(job.code_hash, job.code / "app.py") or not only_returns(job.input):
             return self._real.start(job, log, end)
         text = python_worker.marshal(scripted(orjson.loads(job.input), None))
         return _Answered(worker._outcome(b"o", text), end)
@@ -84,7 +84,7 @@ def _is_script(code_hash: str | None, path: Any) -> bool:
 
 def answer(function: Function, payload: bytes) -> bytes | None:
     """The answer of a Lambda; None if the Lambda has to run."""
-    if function.handler != HANDLER or not _holds_script(function.code) or not answers(payload):
+    if function.handler != HANDLER or not _holds_script(function.code) or not only_returns(payload):
         return None
     return json.dumps(scripted(orjson.loads(payload), None), ensure_ascii=False).encode()  # as Lambda's runtime does
 

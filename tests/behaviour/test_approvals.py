@@ -17,7 +17,7 @@ NO_KEY = {"authorization": ""}
 XSS = "<script>alert(1)</script> \"'&"
 
 
-def asks(message: str = "Really?", after: Any = (), **fields: Any) -> Json:
+def approval_step(message: str = "Really?", after: Any = (), **fields: Any) -> Json:
     values = {name: fields.pop(name) for name in ("approvers",) if name in fields}
     edges = [after] if isinstance(after, str | dict) else list(after)
     return {"runtime": {"type": "approval", "message": message, **values}, "after": edges, **fields}
@@ -26,7 +26,7 @@ def asks(message: str = "Really?", after: Any = (), **fields: Any) -> Json:
 def approval(after: Any = (), **fields: Any) -> Json:
     """A function with an approval, a step for either decision, and a step for the timeout."""
     steps = {
-        "confirm": asks(**fields),
+        "confirm": approval_step(**fields),
         "yes": {"after": {"step": "confirm", "if": "response.approved"}},
         "no": {"after": {"step": "confirm", "if": "!response.approved"}},
         "late": {"after": {"step": "confirm", "on": "failure"}},
@@ -51,7 +51,7 @@ def start(platform: Platform, fields: Json | None = None, **sent: Any) -> str:
     return str(run["id"])
 
 
-def asked(platform: Platform, run_id: str, step: str = "confirm") -> Json:
+def open_approval(platform: Platform, run_id: str, step: str = "confirm") -> Json:
     fields: Json = platform.run(run_id)["steps"][step]["approval"]
     return fields
 
@@ -104,7 +104,9 @@ def test_a_run_waits_for_a_decision_and_follows_it(platform: Platform, decision:
 
 
 def test_later_steps_see_the_decision(platform: Platform) -> None:
-    fields = definition({"confirm": asks(), "use": {"after": {"step": "confirm", "if": "response.by == 'Ada'"}}})
+    fields = definition(
+        {"confirm": approval_step(), "use": {"after": {"step": "confirm", "if": "response.by == 'Ada'"}}}
+    )
     run_id = start(platform, fields, data=script(use={"input": True}))
     platform.approve(run_id, by="Ada")
     assert platform.run(run_id)["output"]["use"]["steps"]["confirm"]["decision"] == "approved"
@@ -112,14 +114,14 @@ def test_later_steps_see_the_decision(platform: Platform) -> None:
 
 def test_comment_and_name_are_optional(platform: Platform) -> None:
     run_id = start(platform)
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     answer = platform.http("POST", f"/v1/approvals/{token(url)}", b"", NO_KEY).json()
     assert (answer["comment"], answer["by"]) == (None, None)
 
 
 def test_a_step_without_a_decision_in_time_fails_with_approval_timeout(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="3h"))
-    until = moment(asked(platform, run_id)["expires_at"])
+    until = moment(open_approval(platform, run_id)["expires_at"])
     assert until == START + timedelta(hours=3)
     platform.travel("2h59m")
     assert platform.run(run_id)["status"] == "running"
@@ -132,7 +134,7 @@ def test_a_step_without_a_decision_in_time_fails_with_approval_timeout(platform:
 
 
 def test_an_unhandled_timeout_fails_the_run_without_a_retry(platform: Platform) -> None:
-    run_id = start(platform, definition({"confirm": asks(timeout="1h")}))
+    run_id = start(platform, definition({"confirm": approval_step(timeout="1h")}))
     platform.travel("2h")
     run = platform.run(run_id)
     assert (run["status"], run["error"]["kind"]) == ("failed", "approval_timeout")
@@ -141,7 +143,7 @@ def test_an_unhandled_timeout_fails_the_run_without_a_retry(platform: Platform) 
 
 def test_the_default_timeout_is_seven_days(platform: Platform) -> None:
     run_id = start(platform)
-    assert moment(asked(platform, run_id)["expires_at"]) == START + timedelta(days=7)
+    assert moment(open_approval(platform, run_id)["expires_at"]) == START + timedelta(days=7)
     platform.travel("8d")
     assert platform.run(run_id)["steps"]["late"]["status"] == "completed"
 
@@ -149,19 +151,19 @@ def test_the_default_timeout_is_seven_days(platform: Platform) -> None:
 def test_the_timeout_can_be_set_in_the_runtime(platform: Platform) -> None:
     asks_for_two_days = {"runtime": {"type": "approval", "message": "?", "timeout": "2d"}}
     run_id = start(platform, definition({"confirm": asks_for_two_days}))
-    assert moment(asked(platform, run_id)["expires_at"]) == START + timedelta(days=2)
+    assert moment(open_approval(platform, run_id)["expires_at"]) == START + timedelta(days=2)
     platform.travel("49h")
     assert platform.run(run_id)["error"]["kind"] == "approval_timeout"
 
 
 def test_an_approval_can_wait_for_366_days(platform: Platform) -> None:
-    before = {"first": {}, "confirm": asks("{{ steps.first.n }}", "first", timeout="366d")}
+    before = {"first": {}, "confirm": approval_step("{{ steps.first.n }}", "first", timeout="366d")}
     use = {"after": {"step": "confirm", "if": "response.approved"}}
     fields = definition({**before, "use": use})
     data = script(first={"return": {"n": 7, "text": "x" * 5000}}, use={"input": True})
     run_id = start(platform, fields, data={**data, "more": "y" * 2000})
     platform.travel("365d")
-    assert asked(platform, run_id)["message"] == "7"
+    assert open_approval(platform, run_id)["message"] == "7"
     platform.approve(run_id)
     use_input = platform.run(run_id)["output"]["use"]
     assert (use_input["steps"]["first"]["n"], len(use_input["event"]["data"]["more"])) == (7, 2000)
@@ -169,9 +171,9 @@ def test_an_approval_can_wait_for_366_days(platform: Platform) -> None:
 
 def test_an_open_approval_survives_a_restart(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="2h"))
-    before = asked(platform, run_id)
+    before = open_approval(platform, run_id)
     platform.restart("1h")
-    assert asked(platform, run_id) == before
+    assert open_approval(platform, run_id) == before
     (attempt,) = platform.run(run_id)["steps"]["confirm"]["attempts"]
     assert (attempt["attempt"], attempt["status"]) == (1, "running")
     platform.approve(run_id)
@@ -180,7 +182,7 @@ def test_an_open_approval_survives_a_restart(platform: Platform) -> None:
 
 def test_a_timeout_during_downtime_fails_the_step_after_the_restart(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="2h"))
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     platform.restart("3h")
     platform.settle()
     platform.travel("5m")
@@ -201,8 +203,8 @@ def test_open_approvals_take_no_slot(platform: Platform) -> None:
 
 def test_a_run_can_have_several_open_approvals(platform: Platform) -> None:
     steps = {
-        "a": asks("A?"),
-        "b": asks("B?"),
+        "a": approval_step("A?"),
+        "b": approval_step("B?"),
         "both": {"after": [{"step": s, "if": "response.approved"} for s in "ab"]},
     }
     steps["both"]["join"] = "all"
@@ -214,18 +216,18 @@ def test_a_run_can_have_several_open_approvals(platform: Platform) -> None:
 
 
 def test_an_approval_can_come_after_another(platform: Platform) -> None:
-    second = asks("And {{ steps.one.by }} is right?", {"step": "one", "if": "response.approved"})
-    run_id = start(platform, definition({"one": asks("One?"), "two": second}))
+    second = approval_step("And {{ steps.one.by }} is right?", {"step": "one", "if": "response.approved"})
+    run_id = start(platform, definition({"one": approval_step("One?"), "two": second}))
     platform.approve(run_id, by="Ada")
-    assert asked(platform, run_id, "two")["message"] == "And Ada is right?"
+    assert open_approval(platform, run_id, "two")["message"] == "And Ada is right?"
     platform.decline(run_id, "two")
     assert platform.run(run_id)["output"]["two"]["decision"] == "declined"
 
 
 def test_approvals_work_in_a_function_with_many_steps(platform: Platform) -> None:
-    steps = {"confirm": asks(), **{f"s{n}": {"after": {"step": "confirm", "if": "false"}} for n in range(40)}}
+    steps = {"confirm": approval_step(), **{f"s{n}": {"after": {"step": "confirm", "if": "false"}} for n in range(40)}}
     run_id = start(platform, definition({**steps, "yes": {"after": {"step": "confirm", "if": "response.approved"}}}))
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     platform.approve(run_id, by="Ada")
     assert platform.run(run_id)["steps"]["yes"]["status"] == "completed"
     assert post(platform, url).status == 409
@@ -236,17 +238,17 @@ def test_approvals_work_in_a_function_with_many_steps(platform: Platform) -> Non
 
 def test_a_message_can_contain_values_of_the_run(platform: Platform) -> None:
     message = "Pay {{ data.amount }} {{ data['currency'] }} to {{user.email}}? {{ steps.first }}"
-    fields = definition({"first": {}, "confirm": asks(message, "first", approvers=["ops@example.com", "Ada"])})
+    fields = definition({"first": {}, "confirm": approval_step(message, "first", approvers=["ops@example.com", "Ada"])})
     data = {"amount": 12.5, "currency": "EUR", **script(first={"return": {"ok": True}})}
     run_id = start(platform, fields, data=data, user={"email": "bob@example.com"})
-    found = asked(platform, run_id)
+    found = open_approval(platform, run_id)
     assert found["message"] == 'Pay 12.5 EUR to bob@example.com? {"ok":true}'
     assert found["approvers"] == ["ops@example.com", "Ada"]
 
 
 @pytest.mark.parametrize("handled", [True, False])
 def test_a_message_whose_expression_has_no_value_fails_the_step(platform: Platform, handled: bool) -> None:
-    steps = {"confirm": asks("Pay {{ data.amount }} to {{ data.payee }}?"), "paid": "confirm"}
+    steps = {"confirm": approval_step("Pay {{ data.amount }} to {{ data.payee }}?"), "paid": "confirm"}
     fields = definition({**steps, "mend": {"after": {"step": "confirm", "on": "failure"}}} if handled else steps)
     platform.deploy(fields)
     (run,) = platform.runs(platform.send(data={"amount": 1}))
@@ -259,7 +261,7 @@ def test_a_message_whose_expression_has_no_value_fails_the_step(platform: Platfo
 
 def test_control_characters_are_removed_from_messages_and_long_ones_are_cut(platform: Platform) -> None:
     run_id = start(platform, approval(message="{{ data.text }}"), data={"text": "\x1b[31mred\x07 " + "é" * 5000})
-    message = asked(platform, run_id)["message"]
+    message = open_approval(platform, run_id)["message"]
     assert message.startswith("red é")
     assert len(message) == 2000
 
@@ -283,7 +285,7 @@ def test_open_approvals_are_listed_newest_first(platform: Platform) -> None:
         "step_id": "confirm",
         "user": "4@example.com",
         "requested_at": newest["requested_at"],
-        **asked(platform, runs[4]["id"]),
+        **open_approval(platform, runs[4]["id"]),
     }
     platform.travel("8d")
     assert platform.api("GET", "/v1/approvals")["data"] == []
@@ -307,7 +309,7 @@ def test_an_open_approval_emits_an_event(platform: Platform) -> None:
         "function_id": "f",
         "function_version": 1,
         "step_id": "confirm",
-        **asked(platform, run_id),
+        **open_approval(platform, run_id),
     }
 
 
@@ -323,8 +325,8 @@ def test_a_function_can_start_on_the_event_and_decide_with_the_link(platform: Pl
 
 @pytest.mark.parametrize("event", ["stepwell/run.completed", "stepwell/approval.requested"])
 def test_a_run_that_an_engine_event_started_emits_no_approval_event(platform: Platform, event: str) -> None:
-    platform.deploy(definition({"confirm": asks(timeout="1h")}, id="own", on=event))
-    platform.deploy(definition({"a": {}} if "run" in event else {"confirm": asks()}, id="first", on="go"))
+    platform.deploy(definition({"confirm": approval_step(timeout="1h")}, id="own", on=event))
+    platform.deploy(definition({"a": {}} if "run" in event else {"confirm": approval_step()}, id="first", on="go"))
     platform.send()
     (own,) = [run for run in platform.runs() if run["function_id"] == "own"]
     assert "approval" in own["steps"]["confirm"]
@@ -348,7 +350,7 @@ def test_senders_cannot_send_approval_events(platform: Platform) -> None:
 
 def test_opening_a_link_decides_nothing(platform: Platform) -> None:
     run_id = start(platform, approval(message=f"Ask {XSS}", approvers=["Ada"]))
-    fields = asked(platform, run_id)
+    fields = open_approval(platform, run_id)
     for url in (fields["approve_url"], fields["decline_url"]):
         for method in ("GET", "HEAD"):
             answer = platform.http(method, path(url), b"", NO_KEY)
@@ -356,12 +358,12 @@ def test_opening_a_link_decides_nothing(platform: Platform) -> None:
     assert platform.http("OPTIONS", path(fields["approve_url"])).status == 405
     assert platform.http("PUT", path(fields["approve_url"])).status == 405
     assert platform.http("GET", f"/v1/approvals/{token(fields['approve_url'])}").status == 405
-    assert asked(platform, run_id) == fields
+    assert open_approval(platform, run_id) == fields
 
 
 def test_the_page_shows_the_message_and_loads_no_resources(platform: Platform) -> None:
     run_id = start(platform, approval(message=f"Ask {XSS}\nSecond line", approvers=["Ada", XSS]))
-    answer = platform.http("GET", path(asked(platform, run_id)["approve_url"]), b"", NO_KEY)
+    answer = platform.http("GET", path(open_approval(platform, run_id)["approve_url"]), b"", NO_KEY)
     page = answer.body.decode()
     shown = text(answer)
     assert f"Ask {XSS}\nSecond line" in shown
@@ -382,7 +384,7 @@ def test_the_page_shows_the_message_and_loads_no_resources(platform: Platform) -
 
 def test_submitting_the_form_decides_and_the_page_then_shows_the_decision(platform: Platform) -> None:
     run_id = start(platform)
-    fields = asked(platform, run_id)
+    fields = open_approval(platform, run_id)
     done = post(platform, fields["decline_url"], comment=f"No: {XSS}\r\nnever", by=f" Ada \n {XSS}")
     assert done.status == 200
     assert "You declined" in text(done)
@@ -402,7 +404,7 @@ def test_submitting_the_form_decides_and_the_page_then_shows_the_decision(platfo
 @pytest.mark.parametrize("again", ["approve_url", "decline_url"])
 def test_the_first_decision_counts_and_later_ones_get_a_409(platform: Platform, again: str) -> None:
     run_id = start(platform)
-    fields = asked(platform, run_id)
+    fields = open_approval(platform, run_id)
     first = platform.approve(run_id, comment="fine", by="Ada")
     with pytest.raises(Refused, match=r"already decided: approved by Ada at .*: fine") as refused:
         platform.api("POST", f"/v1/approvals/{token(fields[again])}", {"by": "Eve"})
@@ -419,7 +421,7 @@ def test_the_first_decision_counts_and_later_ones_get_a_409(platform: Platform, 
 
 def test_an_altered_link_is_not_found(platform: Platform) -> None:
     run_id = start(platform)
-    fields = asked(platform, run_id)
+    fields = open_approval(platform, run_id)
     good = token(fields["approve_url"])
     run, step, attempt, letter, until, mac = good.split(".", 5)  # the signature may contain the id of a key
     forged = [
@@ -445,12 +447,12 @@ def test_an_altered_link_is_not_found(platform: Platform) -> None:
         assert platform.http("GET", f"/approvals/{wrong}", b"", NO_KEY).status == 404, wrong
         assert platform.http("POST", f"/approvals/{wrong}", b"", {**FORM, **NO_KEY}).status == 404, wrong
         assert platform.http("POST", f"/v1/approvals/{wrong}", b"{}", NO_KEY).status == 404, wrong
-    assert asked(platform, run_id) == fields
+    assert open_approval(platform, run_id) == fields
 
 
 def test_an_expired_link_gets_a_410(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="1h"))
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     platform.travel("2h")
     for answer in (platform.http("GET", path(url), b"", NO_KEY), post(platform, url)):
         assert answer.status == 410
@@ -476,7 +478,7 @@ def test_an_expired_link_gets_a_410(platform: Platform) -> None:
 )
 def test_an_invalid_decision_is_refused_with_a_pointer(platform: Platform, body: bytes, pointer: str) -> None:
     run_id = start(platform)
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     with pytest.raises(Refused) as refused:
         platform.http("POST", f"/v1/approvals/{token(url)}", body, NO_KEY).json()
     assert (refused.value.status, refused.value.errors[0]["pointer"]) == (400, pointer)
@@ -485,7 +487,7 @@ def test_an_invalid_decision_is_refused_with_a_pointer(platform: Platform, body:
 
 def test_a_request_that_the_form_would_not_send_decides_nothing(platform: Platform) -> None:
     run_id = start(platform)
-    url = path(asked(platform, run_id)["approve_url"])
+    url = path(open_approval(platform, run_id)["approve_url"])
     assert platform.http("POST", f"/v1/approvals/{token(url)}", b"{", NO_KEY).status == 400
     assert platform.http("POST", f"/v1/approvals/{token(url)}", b'"\\ud800"', NO_KEY).status == 400
     assert platform.http("POST", url, b"comment=" + b"x" * 2001, {**FORM, **NO_KEY}).status == 400
@@ -496,7 +498,7 @@ def test_a_request_that_the_form_would_not_send_decides_nothing(platform: Platfo
 
 def test_comments_can_contain_any_text(platform: Platform) -> None:
     run_id = start(platform)
-    url = path(asked(platform, run_id)["approve_url"])
+    url = path(open_approval(platform, run_id)["approve_url"])
     body = b"comment=%F0%9F%91%8D+%00%1b%5B31m%FF%ED%A0%80&by=%E2%80%AEAda&unknown=1"
     assert platform.http("POST", url, body, {**FORM, **NO_KEY}).status == 200
     platform.settle()
@@ -510,7 +512,7 @@ def test_comments_can_contain_any_text(platform: Platform) -> None:
 
 def test_a_cancelled_run_closes_its_approvals(platform: Platform) -> None:
     run_id = start(platform)
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     platform.cancel(run_id)
     run = platform.run(run_id)
     assert (run["status"], run["steps"]["confirm"]["status"]) == ("cancelled", "cancelled")
@@ -524,9 +526,9 @@ def test_a_cancelled_run_closes_its_approvals(platform: Platform) -> None:
 
 
 def test_a_failed_run_closes_its_approvals(platform: Platform) -> None:
-    steps = {"a": {"after": {"step": "$trigger", "wait": "1h"}}, "confirm": asks()}
+    steps = {"a": {"after": {"step": "$trigger", "wait": "1h"}}, "confirm": approval_step()}
     run_id = start(platform, definition(steps), data=script(a={"raise": "no"}))
-    url = asked(platform, run_id)["approve_url"]
+    url = open_approval(platform, run_id)["approve_url"]
     platform.travel("1h")
     run = platform.run(run_id)
     assert (run["status"], statuses(run)) == ("failed", {"a": "failed", "confirm": "cancelled"})
@@ -545,12 +547,12 @@ def test_an_event_that_cancels_runs_closes_their_approvals(platform: Platform) -
 
 def test_a_rerun_asks_again_with_new_links(platform: Platform) -> None:
     run_id = start(platform)
-    before = asked(platform, run_id)
+    before = open_approval(platform, run_id)
     platform.approve(run_id)
     again = platform.rerun(run_id)
     assert again is not None
     platform.settle()
-    assert asked(platform, again)["approve_url"] != before["approve_url"]
+    assert open_approval(platform, again)["approve_url"] != before["approve_url"]
     assert post(platform, before["decline_url"]).status == 409
     platform.decline(again)
     assert platform.run(again)["steps"]["no"]["status"] == "completed"
@@ -594,7 +596,7 @@ def test_a_run_keeps_its_version_while_an_approval_is_open(platform: Platform) -
     run_id = start(platform, approval(message="Old?"))
     platform.push(approval(message="New?"), canary=0.5)
     platform.deploy(approval(message="Newer?"))
-    assert asked(platform, run_id)["message"] == "Old?"
+    assert open_approval(platform, run_id)["message"] == "Old?"
     platform.approve(run_id)
     assert platform.run(run_id)["status"] == "completed"
 
@@ -603,10 +605,10 @@ def test_erasing_a_user_erases_comments_on_approvals(platform: Platform) -> None
     platform.deploy(function(id="mailer", on="stepwell/approval.requested"))
     fields = approval(message="Pay {{ user.email }}?")
     decided = start(platform, fields, user={"email": "ada@example.com"})
-    url = asked(platform, decided)["approve_url"]
+    url = open_approval(platform, decided)["approve_url"]
     platform.approve(decided, comment="for Ada", by="Bob")
     (opened,) = platform.runs(platform.send(user={"email": "ada@example.com"}))
-    other = asked(platform, opened["id"])["approve_url"]
+    other = open_approval(platform, opened["id"])["approve_url"]
     data = platform.api("GET", "/v1/events?name=stepwell/approval.requested")["data"]
     assert [item["data"]["message"] for item in data] == ["Pay ada@example.com?"] * 2
     while not platform.api("DELETE", "/v1/users/ada@example.com")["done"]:

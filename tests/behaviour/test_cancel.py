@@ -26,7 +26,7 @@ def attempt_statuses(run: Json, step_id: str = "a") -> list[str]:
     return [attempt["status"] for attempt in run["steps"][step_id]["attempts"]]
 
 
-def stays(platform: Platform, run: Json) -> None:
+def check_unchanged(platform: Platform, run: Json) -> None:
     """Checks that nothing changes an ended run, however much time passes."""
     platform.settle()
     platform.travel("30d")
@@ -43,7 +43,7 @@ def test_a_running_step_is_cancelled_at_once(platform: Platform) -> None:
     run = cancelled(platform, run_id)
     assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
     assert attempt_statuses(run) == ["cancelled"]
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 def test_queued_steps_are_cancelled_and_never_start(platform: Platform, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_queued_steps_are_cancelled_and_never_start(platform: Platform, tmp_path
     queued = {step for step, status in statuses(run).items() if status == "queued"}
     run = cancelled(platform, run_id)
     assert set(statuses(run).values()) == {"cancelled"}
-    stays(platform, run)
+    check_unchanged(platform, run)
     started = {line.split()[0] for line in trace.read_text().splitlines()} if trace.exists() else set()
     assert not started & queued
 
@@ -68,7 +68,7 @@ def test_a_retrying_step_is_cancelled(platform: Platform) -> None:
     run = cancelled(platform, run["id"])
     assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
     assert attempt_statuses(run) == ["failed"]
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 def test_a_delayed_step_is_cancelled(platform: Platform) -> None:
@@ -78,7 +78,7 @@ def test_a_delayed_step_is_cancelled(platform: Platform) -> None:
     assert statuses(run) == {"a": "completed", "b": "cancelled"}
     assert run["steps"]["b"]["after"][0]["status"] == "dead"
     assert run["steps"]["a"]["output"] == {"step": "a"}
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 @pytest.mark.parametrize("on_timeout", [False, True])
@@ -90,7 +90,7 @@ def test_a_waiting_step_is_cancelled_and_no_event_resumes_it(platform: Platform,
     run = cancelled(platform, run["id"])
     assert statuses(run) == {"a": "completed", "b": "cancelled"}
     platform.send("paid")
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 def test_ended_steps_keep_their_status(platform: Platform) -> None:
@@ -124,7 +124,7 @@ def test_failure_edges_do_not_run_after_a_cancel(platform: Platform) -> None:
     platform.wait(run_id, has("a", "running"))
     run = cancelled(platform, run_id)
     assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 def test_a_late_outcome_changes_nothing(platform: Platform, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_late_outcome_changes_nothing(platform: Platform, tmp_path: Path) -> N
         platform.cancel(run_id)
         run = platform.run(run_id)
         assert run["status"] in ("cancelled", "completed")
-        stays(platform, run)
+        check_unchanged(platform, run)
 
 
 def test_cancelling_twice_changes_nothing(platform: Platform) -> None:
@@ -169,7 +169,7 @@ def test_a_restart_does_not_bring_a_cancelled_run_back(platform: Platform) -> No
     platform.wait(run_id, has("a", "running"))
     run = cancelled(platform, run_id)
     platform.restart("2h")
-    stays(platform, run)
+    check_unchanged(platform, run)
 
 
 def test_cancelling_one_run_leaves_the_others_alone(platform: Platform) -> None:
@@ -193,7 +193,7 @@ def test_a_cancelled_run_emits_one_event(platform: Platform) -> None:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -214,11 +214,11 @@ def test_cancelling_a_run_kills_the_processes_of_its_programs(platform: Platform
     run_id = platform.run_of(platform.send())
     platform.wait(run_id, lambda run: pids.exists())
     processes = [int(pid) for pid in pids.read_text().split()]
-    assert not any(gone(pid) for pid in processes)
+    assert not any(has_ended(pid) for pid in processes)
     cancelled(platform, run_id)
     platform.settle()
     deadline = time.monotonic() + 10
-    while not all(gone(pid) for pid in processes):
+    while not all(has_ended(pid) for pid in processes):
         assert time.monotonic() < deadline, "the processes are still running"
     platform.settle()
     assert platform.run(run_id)["status"] == "cancelled"  # the later outcome changed nothing

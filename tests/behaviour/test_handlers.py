@@ -14,7 +14,7 @@ Files = dict[str, str | bytes]
 Says = str | dict[str, str]  # an error message; by platform, if Lambda's runtimes have their own
 
 
-def handled_by(handler: str = "app.handler", **fields: Any) -> Json:
+def handler_function(handler: str = "app.handler", **fields: Any) -> Json:
     """A function with one step that is a handler."""
     runtime = {"type": "lambda", "handler": handler, **fields.pop("runtime", {})}
     return function({"a": {"runtime": runtime, **fields}})
@@ -31,8 +31,8 @@ def message_of(step: Json) -> str:
     return str(step["error"]["message"])
 
 
-def said_by(platform: Platform, says: Says) -> str:
-    return says if isinstance(says, str) else says[platform.name]
+def expected_message(platform: Platform, expected: Says) -> str:
+    return expected if isinstance(expected, str) else expected[platform.name]
 
 
 def python(body: str, before: str = "") -> Files:
@@ -56,27 +56,27 @@ NODE_FORMS = {
 @needs_node
 @pytest.mark.parametrize("form", list(NODE_FORMS))
 def test_a_node_handler_can_return_by_callback_promise_or_async(platform: Platform, form: str) -> None:
-    platform.deploy(handled_by("index.handler"), node(NODE_FORMS[form], "index.js"))
+    platform.deploy(handler_function("index.handler"), node(NODE_FORMS[form], "index.js"))
     assert run_it(platform)["output"] == {"n": 1}
 
 
 @needs_node
 def test_a_node_handler_can_be_an_es_module(platform: Platform) -> None:
     code = "import os from 'node:os'\nexport const handler = async (event) => event.event.data\n"
-    platform.deploy(handled_by("index.handler"), node(code, "index.mjs"))
+    platform.deploy(handler_function("index.handler"), node(code, "index.mjs"))
     assert run_it(platform, data={"n": "ü"})["output"] == {"n": "ü"}
 
 
 @pytest.mark.parametrize("handler", ["sub/app.handler", "sub.app.handler"])
 def test_a_python_handler_can_be_in_a_folder(platform: Platform, handler: str) -> None:
     files: Files = {"steps/sub/__init__.py": "", "steps/sub/app.py": "def handler(event, context):\n    return 1\n"}
-    platform.deploy(handled_by(handler), files)
+    platform.deploy(handler_function(handler), files)
     assert run_it(platform)["output"] == 1
 
 
 def test_a_handler_can_import_files_beside_it(platform: Platform) -> None:
     files = {**python("return neighbour.n", "import neighbour"), "steps/neighbour.py": "n = 1"}
-    platform.deploy(handled_by(), files)
+    platform.deploy(handler_function(), files)
     assert run_it(platform)["output"] == 1
 
 
@@ -84,7 +84,9 @@ def test_files_beside_a_handler_can_have_names_of_standard_modules(platform: Pla
     names = ["worker", "types", "json", "struct"]
     if platform.name == "local":
         names.append("queue")  # Lambda's Python runtime imports it after the code is in the path
-    platform.deploy(handled_by(), {**python("return 1"), **{f"steps/{name}.py": "raise ValueError" for name in names}})
+    platform.deploy(
+        handler_function(), {**python("return 1"), **{f"steps/{name}.py": "raise ValueError" for name in names}}
+    )
     assert run_it(platform)["output"] == 1
 
 
@@ -143,9 +145,9 @@ NODE_COUNTS = "let n = 0\nexports.handler = async () => ++n\n"
 def test_module_state_is_kept_between_runs_and_is_not_shared_with_other_code(
     platform: Platform, handler: str, files: Files, other: Files
 ) -> None:
-    platform.deploy(handled_by(handler), files)
+    platform.deploy(handler_function(handler), files)
     assert [run_it(platform)["output"] for _ in range(3)] == [1, 2, 3]
-    assert platform.deploy(handled_by(handler), other) == 2
+    assert platform.deploy(handler_function(handler), other) == 2
     assert [run_it(platform)["output"] for _ in range(2)] == [1, 2]
 
 
@@ -165,19 +167,19 @@ def test_module_state_is_not_shared_between_functions_or_settings(platform: Plat
 
 def test_a_changed_environment_reaches_a_warm_handler(platform: Platform) -> None:
     for value in ("one", "two"):
-        platform.deploy(handled_by(env={"LEVEL": value}), python("return os.environ['LEVEL']", "import os"))
+        platform.deploy(handler_function(env={"LEVEL": value}), python("return os.environ['LEVEL']", "import os"))
         assert run_it(platform)["output"] == value
 
 
 def test_a_handler_has_an_empty_temporary_folder_each_time(platform: Platform) -> None:
     body = "found = os.listdir(os.environ['TMPDIR']); os.makedirs(os.environ['TMPDIR'] + '/x/y'); return found"
-    platform.deploy(handled_by(), python(body, "import os"))
+    platform.deploy(handler_function(), python(body, "import os"))
     assert [run_it(platform)["output"] for _ in range(2)] == [[], []]
 
 
 def test_a_handler_sees_nothing_of_the_servers_environment(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
-    platform.deploy(handled_by(env={"LEVEL": "1"}), python("return dict(os.environ)", "import os"))
+    platform.deploy(handler_function(env={"LEVEL": "1"}), python("return dict(os.environ)", "import os"))
     env = run_it(platform)["output"]
     assert "SECRET_OF_THE_SERVER" not in env
     assert (env["LEVEL"], env["_HANDLER"]) == ("1", "app.handler")
@@ -187,7 +189,7 @@ def test_a_handler_sees_nothing_of_the_servers_environment(platform: Platform, m
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         ("raise ValueError('no such order')", "ValueError: no such order"),
         ("return undefined_name", "NameError"),
@@ -202,16 +204,18 @@ def test_a_handler_sees_nothing_of_the_servers_environment(platform: Platform, m
         ("raise Exception('x' * 3_000_000)", "Exception: xxx"),
     ],
 )
-def test_an_exception_becomes_the_error_and_the_next_run_succeeds(platform: Platform, body: str, says: Says) -> None:
-    platform.deploy(handled_by(), python(f"if event['event']['data'].get('ok'): return 1\n    {body}"))
+def test_an_exception_becomes_the_error_and_the_next_run_succeeds(
+    platform: Platform, body: str, expected: Says
+) -> None:
+    platform.deploy(handler_function(), python(f"if event['event']['data'].get('ok'): return 1\n    {body}"))
     step = run_it(platform)
-    assert said_by(platform, says) in message_of(step)
+    assert expected_message(platform, expected) in message_of(step)
     assert len(message_of(step)) <= 2000
     assert run_it(platform, data={"ok": True})["output"] == 1
 
 
 def test_an_exceptions_traceback_is_in_the_log(platform: Platform) -> None:
-    platform.deploy(handled_by(), python("raise ValueError('no')"))
+    platform.deploy(handler_function(), python("raise ValueError('no')"))
     log = run_it(platform)["attempts"][0]["logs"]
     assert "Traceback" in log
     assert 'app.py", line 3, in handler' in log
@@ -224,7 +228,7 @@ NOT_EXPORTED = {"local": "exports no function handler", "aws": "index.handler is
 
 @needs_node
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "expected"),
     [
         ("exports.handler = () => { throw new TypeError('no such order') }", "TypeError: no such order"),
         ("exports.handler = async () => { throw new TypeError('no such order') }", "TypeError: no such order"),
@@ -241,15 +245,17 @@ NOT_EXPORTED = {"local": "exports no function handler", "aws": "index.handler is
         ("exports.handler = (", "SyntaxError"),
     ],
 )
-def test_a_node_handlers_exception_becomes_the_error(platform: Platform, code: str, says: Says) -> None:
-    platform.deploy(handled_by("index.handler"), node(code, "index.js"))
-    assert said_by(platform, says) in message_of(run_it(platform))
+def test_a_node_handlers_exception_becomes_the_error(platform: Platform, code: str, expected: Says) -> None:
+    platform.deploy(handler_function("index.handler"), node(code, "index.js"))
+    assert expected_message(platform, expected) in message_of(run_it(platform))
 
 
 @needs_node
 def test_a_promise_that_never_settles_is_a_failure(platform: Platform) -> None:
     """For a function that is not async, Lambda then returns null; for an async one, see above."""
-    platform.deploy(handled_by("index.handler"), node("exports.handler = () => new Promise(() => {})", "index.js"))
+    platform.deploy(
+        handler_function("index.handler"), node("exports.handler = () => new Promise(() => {})", "index.js")
+    )
     step = run_it(platform)
     if platform.name == "aws":
         assert (step["status"], step["output"]) == ("completed", None)
@@ -258,7 +264,7 @@ def test_a_promise_that_never_settles_is_a_failure(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "expected"),
     [
         ({"steps/app.py": "raise ValueError('at import')"}, "ValueError: at import"),
         ({"steps/app.py": "def handler(:"}, "SyntaxError"),
@@ -268,19 +274,19 @@ def test_a_promise_that_never_settles_is_a_failure(platform: Platform) -> None:
     ],
 )
 def test_a_module_that_cannot_be_imported_fails_the_step_with_the_reason(
-    platform: Platform, files: Files, says: Says
+    platform: Platform, files: Files, expected: Says
 ) -> None:
-    platform.deploy(handled_by(), files)
-    assert said_by(platform, says) in message_of(run_it(platform))
+    platform.deploy(handler_function(), files)
+    assert expected_message(platform, expected) in message_of(run_it(platform))
 
 
 def test_a_handler_whose_module_is_missing_is_refused(platform: Platform) -> None:
     with pytest.raises(Refused, match="no module for the handler"):
-        platform.deploy(handled_by("other.handler"))
+        platform.deploy(handler_function("other.handler"))
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         ("os._exit(3)", "exit code 3"),
         ("os._exit(0)", {"local": "exit code 0", "aws": "exited without providing a reason"}),
@@ -288,11 +294,11 @@ def test_a_handler_whose_module_is_missing_is_refused(platform: Platform) -> Non
         ("sys.exit(1)", "exit code 1"),
     ],
 )
-def test_a_process_that_dies_is_a_failure_and_is_replaced(platform: Platform, body: str, says: Says) -> None:
+def test_a_process_that_dies_is_a_failure_and_is_replaced(platform: Platform, body: str, expected: Says) -> None:
     ok = "if event['event']['data'].get('ok'): return 1"
-    platform.deploy(handled_by(), python(f"{ok}\n    {body}", "import os, sys"))
+    platform.deploy(handler_function(), python(f"{ok}\n    {body}", "import os, sys"))
     assert run_it(platform, data={"ok": True})["output"] == 1
-    assert said_by(platform, says) in message_of(run_it(platform))
+    assert expected_message(platform, expected) in message_of(run_it(platform))
     assert run_it(platform, data={"ok": True})["output"] == 1
 
 
@@ -300,7 +306,7 @@ def test_a_process_that_closes_its_runtimes_connections_fails_and_is_replaced(pl
     """On AWS the handler can still return. The next attempt fails or succeeds, depending on timing: its process may be
     dead, or may have a new connection. The attempt after that always succeeds."""
     body = "if event['event']['data'].get('ok'): return 1\n    os.closerange(3, 65536); return 1"
-    platform.deploy(handled_by(timeout={"local": "15m", "aws": "2s"}[platform.name]), python(body, "import os"))
+    platform.deploy(handler_function(timeout={"local": "15m", "aws": "2s"}[platform.name]), python(body, "import os"))
     assert run_it(platform, data={"ok": True})["output"] == 1
     if platform.name == "aws":
         assert run_it(platform)["output"] == 1
@@ -314,7 +320,7 @@ def test_a_process_that_closes_its_runtimes_connections_fails_and_is_replaced(pl
 @pytest.mark.parametrize("body", ["time.sleep(600)", "signal.signal(signal.SIGTERM, lambda *a: 0); time.sleep(600)"])
 def test_a_handler_that_takes_too_long_is_killed_and_replaced(platform: Platform, body: str) -> None:
     ok = "if event['event']['data'].get('ok'): return 1"
-    platform.deploy(handled_by(timeout="1s"), python(f"{ok}\n    {body}", "import signal, time"))
+    platform.deploy(handler_function(timeout="1s"), python(f"{ok}\n    {body}", "import signal, time"))
     assert run_it(platform)["error"]["kind"] == "timeout"
     assert run_it(platform, data={"ok": True})["output"] == 1
 
@@ -324,7 +330,7 @@ def test_a_handler_that_takes_too_long_is_killed_and_replaced(platform: Platform
 
 def test_stdout_of_a_handler_is_log_and_not_output(platform: Platform) -> None:
     body = "print('{\"printed\": 1}'); print('to stderr', file=sys.stderr); os.system('echo child'); return {'n': 1}"
-    platform.deploy(handled_by(), python(body, "import os, sys\nprint('imported')"))
+    platform.deploy(handler_function(), python(body, "import os, sys\nprint('imported')"))
     first, second = run_it(platform), run_it(platform)
     assert first["output"] == second["output"] == {"n": 1}
     assert sorted(first["attempts"][0]["logs"].splitlines()) == ["child", "imported", "to stderr", '{"printed": 1}']
@@ -334,7 +340,7 @@ def test_stdout_of_a_handler_is_log_and_not_output(platform: Platform) -> None:
 @needs_node
 def test_console_output_of_a_node_handler_is_log(platform: Platform) -> None:
     code = "exports.handler = async () => { console.log('out'); console.error('err'); return null }"
-    platform.deploy(handled_by("index.handler"), node(code, "index.js"))
+    platform.deploy(handler_function("index.handler"), node(code, "index.js"))
     step = run_it(platform)
     assert step["output"] is None
     lines = step["attempts"][0]["logs"].splitlines()

@@ -33,7 +33,7 @@ def outcomes(platform: Platform, rows: Iterable[Json], pass_time: str | None = N
     return [outcome(platform, event_id) for event_id in events]
 
 
-def by_row(values: Iterable[str]) -> dict[str, str | bytes]:
+def handler_by_row(values: Iterable[str]) -> dict[str, str | bytes]:
     """A handler that returns the value of one of these Python expressions; the event contains the row."""
     rows = "".join(f"    lambda: {value},\n" for value in values)
     body = f"ROWS = [\n{rows}]\n\ndef scripted(event, context):\n    return ROWS[event['event']['data']['row']]()\n"
@@ -56,7 +56,7 @@ RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "expected"),
     [
         ("object()", "not JSON"),
         ("{1, 2}", "not JSON"),
@@ -67,11 +67,11 @@ RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
         ("__import__('functools').reduce(lambda x, _: [x], range(5000), 0)", ""),
     ],
 )
-def test_a_return_value_that_is_not_json_is_a_failure(platform: Platform, value: str, says: str) -> None:
+def test_a_return_value_that_is_not_json_is_a_failure(platform: Platform, value: str, expected: str) -> None:
     platform.deploy(function(), {"steps/app.py": RETURNS.format(value)})
     step = outcome(platform, platform.send())
     assert step["status"] == "failed"
-    assert says in step["error"]["message"]
+    assert expected in step["error"]["message"]
     assert outcome(platform, platform.send())["status"] == "failed"  # and the platform still works
 
 
@@ -98,7 +98,7 @@ WRITTEN: list[tuple[str, Any]] = [
 
 
 def test_python_values_are_serialised_as_on_lambda(platform: Platform) -> None:
-    platform.deploy(function(), by_row(value for value, _ in WRITTEN))
+    platform.deploy(function(), handler_by_row(value for value, _ in WRITTEN))
     steps = outcomes(platform, ({"row": row} for row in range(len(WRITTEN))))
     assert [(step["status"], step["output"]) for step in steps] == [("completed", output) for _, output in WRITTEN]
 
@@ -115,7 +115,7 @@ UNWRITABLE = [
 
 
 def test_values_that_lambda_cannot_serialise_give_the_same_error_everywhere(platform: Platform) -> None:
-    platform.deploy(function({"a": {"retries": {"attempts": 1}}}), by_row(value for value, _ in UNWRITABLE))
+    platform.deploy(function({"a": {"retries": {"attempts": 1}}}), handler_by_row(value for value, _ in UNWRITABLE))
     steps = outcomes(platform, ({"row": row} for row in range(len(UNWRITABLE))), pass_time="1h")
     items = [f"Runtime.MarshalError: Unable to marshal response: {message}" for _, message in UNWRITABLE]
     assert [step["error"]["message"] for step in steps] == items
@@ -196,7 +196,7 @@ SAYS: dict[str, str | bytes] = {
 PROGRAM = {"a": {"path": "file://say.py", "runtime": {"type": "lambda"}}}
 
 
-def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
+def run_program(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
     """The ended step of a program that writes these bytes (a Python expression) to stdout."""
     platform.deploy(function(steps), {"say.py": f"import sys\nsys.stdout.buffer.write({expression})\n"})
     return outcome(platform, platform.send())
@@ -251,7 +251,7 @@ def test_stdout_of_a_program_becomes_the_output(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "says"),
+    ("printed", "expected"),
     [
         ("b'[' * 100_000 + b']' * 100_000", "128 deep"),
         ("b'{\"a\":' * 129 + b'1' + b'}' * 129", "128 deep"),
@@ -261,24 +261,24 @@ def test_stdout_of_a_program_becomes_the_output(platform: Platform) -> None:
         ('b\'{"n": "\\\\ud800"}\'', "at /n has half of a character"),
     ],
 )
-def test_json_that_cannot_be_stored_exactly_is_a_final_failure(platform: Platform, printed: str, says: str) -> None:
+def test_json_that_cannot_be_stored_exactly_is_a_final_failure(platform: Platform, printed: str, expected: str) -> None:
     retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
-    step = say(platform, printed, retried)
+    step = run_program(platform, printed, retried)
     assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "invalid_output", 1)
-    assert says in step["error"]["message"]
+    assert expected in step["error"]["message"]
 
 
 def test_an_output_can_have_256_kib_but_not_one_byte_more(platform: Platform) -> None:
     retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
-    step = say(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 2} + b'\"'", retried)
+    step = run_program(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 2} + b'\"'", retried)
     assert step["output"] == "x" * (MOST_OUTPUT - 2)
-    step = say(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 1} + b'\"'", retried)
+    step = run_program(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 1} + b'\"'", retried)
     assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "output_too_large", 1)
     assert "reference" in step["error"]["message"]
 
 
 def test_whitespace_between_json_values_does_not_count(platform: Platform) -> None:
-    step = say(platform, f"b'[1,' + b' ' * {MOST_OUTPUT} + b'2]'")
+    step = run_program(platform, f"b'[1,' + b' ' * {MOST_OUTPUT} + b'2]'")
     assert step["output"] == [1, 2]
 
 
@@ -314,7 +314,7 @@ def test_a_program_that_prints_100_mb_does_not_use_the_servers_memory(
     platform: Platform, printed: str, kind: str | None, output: Any
 ) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = say(platform, printed)
+    step = run_program(platform, printed)
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert (step["error"] and step["error"]["kind"], step["output"]) == (kind, output)
     assert len(log_of(step)) <= 4 * 1024 * 1024 + 200

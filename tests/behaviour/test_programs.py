@@ -126,16 +126,18 @@ def test_a_step_with_nothing_to_run_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "expected"),
     [("#!/no/such/interpreter\n", "#!"), (b"\x7fELF nonsense", "cannot be started"), ("#! \n", "#!")],
 )
-def test_a_program_that_cannot_be_started_is_a_final_failure(platform: Platform, file: str | bytes, says: str) -> None:
+def test_a_program_that_cannot_be_started_is_a_final_failure(
+    platform: Platform, file: str | bytes, expected: str
+) -> None:
     definition, files = program(command=["./it"], retries={"attempts": 2}), {"step/it": file}
     if platform.name == "aws":  # a push already checks the program
         assert "./it" in refused_at_push(platform, definition, files)
         return
     step = run_it(platform, definition, {**files})
-    assert says in message_of(step)
+    assert expected in message_of(step)
     assert len(step["attempts"]) == 1
 
 
@@ -238,7 +240,7 @@ def test_files_left_in_the_temporary_folder_are_removed(platform: Platform) -> N
 
 
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("script", "expected"),
     [
         ("exit 3", "exit code 3"),
         ("echo one >&2; echo 'no such order' >&2; exit 1", "exit code 1: no such order"),
@@ -250,8 +252,8 @@ def test_files_left_in_the_temporary_folder_are_removed(platform: Platform) -> N
         ("printf 'a\\033[31mb\\007\\n' >&2; exit 1", "exit code 1: ab"),
     ],
 )
-def test_the_error_describes_how_the_program_failed(platform: Platform, script: str, says: str) -> None:
-    assert says in message_of(run_it(platform, program(), {"step/main.sh": f"#!/bin/sh\n{script}\n"}))
+def test_the_error_describes_how_the_program_failed(platform: Platform, script: str, expected: str) -> None:
+    assert expected in message_of(run_it(platform, program(), {"step/main.sh": f"#!/bin/sh\n{script}\n"}))
 
 
 @pytest.mark.parametrize(

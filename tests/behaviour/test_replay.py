@@ -359,7 +359,7 @@ class Killed(BaseException):
     """The command's process has ended."""
 
 
-class Through:
+class CommandClient:
     """A client for the command that calls a platform of the tests.
 
     `dies_after`: how many requests that start runs are made. The last one takes effect, but the answer is lost.
@@ -396,7 +396,7 @@ def plan(redact: list[list[str]] | None = None, source: str = "https://here", **
 def replayed(platform: Platform, plan: Plan, source: Platform | None = None) -> list[Json]:
     """Runs a whole replay. Returns the runs in order."""
     journal = Journal.create("r1", asdict(plan))
-    there, here = Through(source or platform, plan.source), Through(platform)
+    there, here = CommandClient(source or platform, plan.source), CommandClient(platform)
     Replaying("r1", plan, journal, there, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
     platform.settle()
     return [platform.run(run_id) for run_id in listed(platform, "/v1/runs?replay=r1&limit=1000")]
@@ -464,7 +464,7 @@ def test_a_killed_command_continues_without_starting_runs_twice(
     platform.deploy(function(id="g"))
     sent = [platform.send(data={"n": n}) for n in range(8)]
     platform.settle()
-    journal, here = Journal.create("r1", asdict(plan())), Through(platform, dies_after=dies_after)
+    journal, here = Journal.create("r1", asdict(plan())), CommandClient(platform, dies_after=dies_after)
     with pytest.raises(Killed):
         Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
     with pytest.raises(InUse):
@@ -472,7 +472,7 @@ def test_a_killed_command_continues_without_starting_runs_twice(
     journal.close()
     platform.send(data={"n": 9})  # later events do not belong to the replay
     platform.restart()
-    journal, here = Journal.open("r1"), Through(platform)
+    journal, here = Journal.open("r1"), CommandClient(platform)
     Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
     assert [len(item["events"]) for item in here.posted] == [3, 3, 2][dies_after - 1 :]
     platform.settle()
@@ -489,7 +489,7 @@ def test_events_of_one_server_run_on_another_without_redacted_fields(platform: P
     data = {"card": {"number": "4242", "name": "Ada"}, "items": [{"price": 1}, {"price": 2}, 3]}
     event = platform.send("go", {**data, **script(a={"input": True})}, {"id": "ada", "email": "a@b.c"}, id="e")
     platform.settle()
-    abroad = Abroad(platform)
+    abroad = OtherServer(platform)
     paths = [["data", "card", "number"], ["data", "items", "*", "price"], ["user", "email"], ["user", "phone"]]
     (run,) = replayed(platform, plan(paths, source="https://there"), abroad)
     seen = run["output"]["a"]["event"]
@@ -500,7 +500,7 @@ def test_events_of_one_server_run_on_another_without_redacted_fields(platform: P
     assert [run["function_id"] for run in platform.runs(f"abroad-{event}")] == ["f"]
 
 
-class Abroad:
+class OtherServer:
     """Another server with the same events under different ids."""
 
     def __init__(self, platform: Platform) -> None:

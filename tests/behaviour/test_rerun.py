@@ -27,7 +27,7 @@ def rerun(platform: Platform, run: Json, step: str, outputs: Json | None = None)
     return new
 
 
-def kept(run: Json) -> list[str]:
+def kept_steps(run: Json) -> list[str]:
     """The steps that were kept, and did not run."""
     return [step_id for step_id, step in run["steps"].items() if step.get("kept") and not step["attempts"]]
 
@@ -41,7 +41,7 @@ def test_a_rerun_starts_at_a_step_with_the_earlier_outputs(platform: Platform) -
     assert statuses(first) == {"a": "completed", "b": "failed", "c": "cancelled"}
     platform.deploy(function({**CHAIN, "b": {"after": "a", "runtime": MENDED}}), MENDED_FILES)
     run = rerun(platform, first, "b")
-    assert (run["status"], run["function_version"], kept(run)) == ("completed", 2, ["a"])
+    assert (run["status"], run["function_version"], kept_steps(run)) == ("completed", 2, ["a"])
     assert run["steps"]["a"]["output"] == {"n": 1}
     assert run["output"]["c"]["steps"] == {"a": {"n": 1}, "b": {"saw": {"n": 1}}}
     assert platform.run(first["id"]) == first
@@ -66,7 +66,7 @@ def test_kept_outputs_can_be_edited(platform: Platform) -> None:
     run = rerun(platform, first, "c", {"a": {"go": "ü", "n": [1, None]}, "b": None})
     assert run["output"]["c"]["steps"] == {"a": {"go": "ü", "n": [1, None]}, "b": None}
     assert (run["steps"]["b"]["output"], run["steps"]["b"]["status"]) == (None, "completed")
-    assert (statuses(run)["d"], kept(run)) == ("skipped", ["a", "b"])
+    assert (statuses(run)["d"], kept_steps(run)) == ("skipped", ["a", "b"])
 
 
 def test_a_rerun_from_the_first_step_without_edits_ends_like_the_first_run(platform: Platform) -> None:
@@ -75,7 +75,7 @@ def test_a_rerun_from_the_first_step_without_edits_ends_like_the_first_run(platf
     first = ended(platform, platform.send(data=script(bad={"raise": "no"})))
     run = rerun(platform, first, "a")
     assert (run["status"], statuses(run), run["output"]) == (first["status"], statuses(first), first["output"])
-    assert kept(run) == ["bad", "cure"]
+    assert kept_steps(run) == ["bad", "cure"]
     assert run["steps"]["bad"]["error"] == first["steps"]["bad"]["error"]
 
 
@@ -84,7 +84,7 @@ def test_a_rerun_can_start_at_a_skipped_step(platform: Platform) -> None:
     first = ended(platform, platform.send())
     assert statuses(first) == {"a": "completed", "b": "skipped", "c": "skipped"}
     run = rerun(platform, first, "b")
-    assert (statuses(run), kept(run)) == ({"a": "completed", "b": "completed", "c": "completed"}, ["a"])
+    assert (statuses(run), kept_steps(run)) == ({"a": "completed", "b": "completed", "c": "completed"}, ["a"])
     assert statuses(rerun(platform, first, "c")) == {"a": "completed", "b": "skipped", "c": "completed"}
 
 
@@ -92,7 +92,7 @@ def test_a_handled_failure_is_kept_as_an_error(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "on": "failure"}}, "c": "b"}))
     first = ended(platform, platform.send(data=script(a={"raise": "no"}, c=SEES)))
     run = rerun(platform, first, "c")
-    assert (run["status"], kept(run)) == ("completed", ["a", "b"])
+    assert (run["status"], kept_steps(run)) == ("completed", ["a", "b"])
     assert run["output"]["c"]["errors"] == first["output"]["c"]["errors"]
     assert "no" in run["output"]["c"]["errors"]["a"]["message"]
 
@@ -114,7 +114,7 @@ def test_parallel_steps_that_had_not_ended_run_by_their_edges(platform: Platform
     assert statuses(run) == {"a": "completed", "bad": "completed", "late": "waiting", "end": "pending"}
     platform.travel("1h")
     run = platform.run(run["id"])
-    assert (run["status"], kept(run)) == ("completed", ["a"])
+    assert (run["status"], kept_steps(run)) == ("completed", ["a"])
     assert sorted(run["output"]["end"]["steps"]) == ["a", "bad", "late"]
 
 
@@ -162,7 +162,7 @@ def test_kept_outputs_can_be_large_and_many(platform: Platform) -> None:
     assert {step: seen[step] for step in many if step != "s3"} == {
         step: first["steps"][step]["output"] for step in many if step != "s3"
     }
-    assert (seen["s3"], len(kept(run))) == ("y" * 100_000, 40)
+    assert (seen["s3"], len(kept_steps(run))) == ("y" * 100_000, 40)
 
 
 def test_a_rerun_can_be_rerun(platform: Platform) -> None:
@@ -170,8 +170,8 @@ def test_a_rerun_can_be_rerun(platform: Platform) -> None:
     first = ended(platform, platform.send(data=script(a={"return": 1}, c=SEES)))
     second = rerun(platform, first, "b", {"a": 2})
     third = rerun(platform, second, "c")
-    assert (kept(third), third["output"]["c"]["steps"]) == (["a", "b"], {"a": 2, "b": {"step": "b"}})
-    assert kept(rerun(platform, third, "a")) == []
+    assert (kept_steps(third), third["output"]["c"]["steps"]) == (["a", "b"], {"a": 2, "b": {"step": "b"}})
+    assert kept_steps(rerun(platform, third, "a")) == []
 
 
 def test_kept_steps_survive_a_restart(platform: Platform) -> None:
@@ -200,7 +200,7 @@ def test_a_rerun_without_a_body_or_a_step_runs_from_the_start(platform: Platform
     for body in (None, {}, {"from_step": None, "outputs": None}):
         answer = platform.api("POST", f"/v1/runs/{first['id']}/rerun", body)
         platform.settle()
-        assert kept(platform.run(answer["id"])) == []
+        assert kept_steps(platform.run(answer["id"])) == []
         assert platform.run(answer["id"])["output"] == first["output"]
 
 
@@ -218,7 +218,7 @@ def test_a_step_that_the_live_version_does_not_have_is_refused(platform: Platfor
     platform.deploy(function({"a": {}, "x": {}, "b": "a"}))
     first = ended(platform, platform.send())
     platform.deploy(function({"a": {}, "x": {}, "b": "a", "new": "b"}))
-    assert kept(rerun(platform, first, "new")) == ["a", "x", "b"]
+    assert kept_steps(rerun(platform, first, "new")) == ["a", "x", "b"]
     platform.deploy(function({"a": {}, "b": "a"}))
     status, message = refused(platform, first, {"from_step": "new"})
     assert (status, "the live version 3 of f has no step 'new'" in message) == (409, True)

@@ -443,7 +443,7 @@ def test_deleting_again_changes_nothing(platform: Platform) -> None:
 # --- guard -----------------------------------------------------------------------------------------------------------
 
 
-def judged(platform: Platform, count: int, **script_of_two: Json) -> None:
+def run_on_canary(platform: Platform, count: int, **script_of_two: Json) -> None:
     for n in range(count):
         platform.send(user={"external_id": n}, data=script(**script_of_two))
     platform.settle()
@@ -452,7 +452,7 @@ def judged(platform: Platform, count: int, **script_of_two: Json) -> None:
 def test_a_guarded_canary_that_fails_is_rolled_back_automatically(platform: Platform) -> None:
     platform.deploy(function(id="listener", on="stepwell/function.rolled_back"))
     two_versions(platform, 0.5, guard=True)
-    judged(platform, 60, b={"status": 400})  # version 1 does not have this step
+    run_on_canary(platform, 60, b={"status": 400})  # version 1 does not have this step
     assert platform.api("GET", "/v1/functions/f/routing")["canary"]["guarded"] is True
     platform.travel("2m")
     assert platform.api("GET", "/v1/functions/f/routing")["canary"] is None
@@ -469,10 +469,10 @@ def test_a_guarded_canary_that_fails_is_rolled_back_automatically(platform: Plat
 
 def test_a_guarded_canary_that_succeeds_is_promoted_step_by_step(platform: Platform) -> None:
     two_versions(platform, 0.5, guard=True)
-    judged(platform, 60)
+    run_on_canary(platform, 60)
     platform.travel("5m")
     assert platform.api("GET", "/v1/functions/f/routing")["canary"]["weight"] == 0.5  # too early for the next step
-    judged(platform, 30)
+    run_on_canary(platform, 30)
     platform.travel("6m")
     routing = platform.api("GET", "/v1/functions/f/routing")
     assert (routing["live"], routing["canary"]) == (2, None)

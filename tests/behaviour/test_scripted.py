@@ -10,7 +10,7 @@ import pytest
 
 from stepwell.testing.ecs.containers import ContainerStepwell
 from stepwell.testing.local import LocalStepwell
-from tests.behaviour.scripted import answers
+from tests.behaviour.scripted import only_returns
 from tests.behaviour.words import Json, Platform, function, script, write_function
 
 ACTS: dict[str, Json] = {
@@ -46,13 +46,13 @@ def _without_varying(value: Any) -> Any:
 @pytest.mark.parametrize("name", ACTS)
 def test_a_step_that_only_returns_needs_no_process(name: str) -> None:
     event = {"data": script(**{name: ACTS[name]})}
-    assert answers(json.dumps({"event": event, "ctx": {"step_id": name, "attempt": 1}}).encode())
+    assert only_returns(json.dumps({"event": event, "ctx": {"step_id": name, "attempt": 1}}).encode())
 
 
 @pytest.mark.parametrize("act", ["log", "wait_for", "raise", "crash", "sleep", "size"])
 def test_a_step_that_does_more_runs_in_a_process(act: str) -> None:
     event = {"data": script(a=[{}, {act: 1}])}
-    assert not answers(json.dumps({"event": event, "ctx": {"step_id": "a", "attempt": 2}}).encode())
+    assert not only_returns(json.dumps({"event": event, "ctx": {"step_id": "a", "attempt": 2}}).encode())
 
 
 @pytest.mark.kind("what is shown of attempts is compared")

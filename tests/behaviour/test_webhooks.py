@@ -39,7 +39,7 @@ def post(platform: Platform, name: str, content: Any = b"", content_type: str = 
     return platform.http("POST", f"/webhooks/{name}", body, fields)
 
 
-def made(platform: Platform, answer: Answer) -> Json:
+def event_made(platform: Platform, answer: Answer) -> Json:
     """The event that a request became."""
     (event_id,) = answer.json()["ids"]
     return platform.event(event_id)
@@ -50,12 +50,12 @@ def refused(answer: Answer, status: int) -> Json:
     return dict(orjson.loads(answer.body))
 
 
-def by_github(body: bytes, secret: str = SECRET) -> dict[str, str]:
+def github_headers(body: bytes, secret: str = SECRET) -> dict[str, str]:
     digest = hmac.new(secret.encode(), body, "sha256").hexdigest()
     return {"x_hub_signature_256": f"sha256={digest}", "x_github_event": "push", "x_github_delivery": "d-1"}
 
 
-def by_stripe(body: bytes, secret: str, at: int = SECONDS) -> dict[str, str]:
+def stripe_headers(body: bytes, secret: str, at: int = SECONDS) -> dict[str, str]:
     digest = hmac.new(secret.encode(), f"{at}.".encode() + body, "sha256").hexdigest()
     return {"stripe_signature": f"t={at},v1={'0' * 64},v1={digest}"}
 
@@ -68,8 +68,8 @@ def test_a_signed_request_starts_the_function_that_its_event_names(platform: Pla
     platform.deploy(function(on="github/push"))
     put(platform, "github", **GITHUB)
     body = orjson.dumps(PUSH)
-    answer = post(platform, "github", body, **by_github(body))
-    event = made(platform, answer)
+    answer = post(platform, "github", body, **github_headers(body))
+    event = event_made(platform, answer)
     assert answer.json() == {"ids": ["webhook:github:d-1"], "status": 200}
     assert (event["name"], event["data"], event["user"]) == ("github/push", PUSH, {"external_id": "ada"})
     assert [run["status"] for run in platform.runs(event["id"])] == ["completed"]
@@ -87,7 +87,7 @@ def test_every_field_can_be_an_expression(platform: Platform) -> None:
         **{"if": "body.kind != 'test'"},
     )
     sent = {"kind": "order", "number": 7, "items": [{"sku": "a"}, {"sku": "b"}], "mail": "a@b.c", "at": 1_780_000_000}
-    event = made(platform, post(platform, "shop?shop=north", sent, user_agent="shop/1"))
+    event = event_made(platform, post(platform, "shop?shop=north", sent, user_agent="shop/1"))
     assert {field: event[field] for field in ("id", "name", "data", "user", "ts")} == {
         "id": "webhook:shop:7",
         "name": "north/order.2",
@@ -134,14 +134,14 @@ BODIES: list[tuple[bytes, str, Json]] = [
 def test_a_body_can_be_json_a_form_or_text(platform: Platform) -> None:
     put(platform, "any")
     for body, content_type, data in BODIES:
-        assert made(platform, post(platform, "any", body, content_type))["data"] == data, (body, content_type)
+        assert event_made(platform, post(platform, "any", body, content_type))["data"] == data, (body, content_type)
 
 
 def test_ts_and_user_can_be_texts_and_null_means_unset(platform: Platform) -> None:
     put(platform, "texts", ts="body.at", user="body.who", id="body.id")
-    event = made(platform, post(platform, "texts", {"at": "2026-06-01T12:00:00+02:00", "who": 7, "id": "x"}))
+    event = event_made(platform, post(platform, "texts", {"at": "2026-06-01T12:00:00+02:00", "who": 7, "id": "x"}))
     assert (event["ts"], event["user"]) == (1_780_308_000_000, {"external_id": 7})
-    event = made(platform, post(platform, "texts", {"at": None, "who": None, "id": None}))
+    event = event_made(platform, post(platform, "texts", {"at": None, "who": None, "id": None}))
     assert (event["ts"], event["user"]) == (SECONDS * 1000, {})
 
 
@@ -149,7 +149,7 @@ def test_json_that_is_sent_as_text_is_parsed(platform: Platform) -> None:
     put(platform, "sns", event="sns/{{ body.Type }}", id="body.MessageId", data="{'subject': body.Subject}")
     sent = {"Type": "Notification", "MessageId": "m-1", "Subject": "bounce", "Message": '{"mail":1}'}
     for kind in ("text/plain; charset=UTF-8", "application/octet-stream", "TEXT/PLAIN"):
-        event = made(platform, post(platform, "sns", sent, kind))
+        event = event_made(platform, post(platform, "sns", sent, kind))
         assert (event["name"], event["id"], event["data"]) == (
             "sns/Notification",
             "webhook:sns:m-1",
@@ -160,12 +160,12 @@ def test_json_that_is_sent_as_text_is_parsed(platform: Platform) -> None:
 def test_json_in_a_form_field_is_parsed_if_the_rule_uses_its_fields(platform: Platform) -> None:
     put(platform, "slack", data="{'user': body.payload.user.id, 'all': body.payload, 'other': body.other}")
     form = urlencode({"payload": '{"user": {"id": "U1"}}', "other": '{"a": 1}'}).encode()
-    event = made(platform, post(platform, "slack", form, FORM))
+    event = event_made(platform, post(platform, "slack", form, FORM))
     assert event["data"] == {"user": "U1", "all": {"user": {"id": "U1"}}, "other": '{"a": 1}'}
     for text in ("no JSON", "{", "5", '"text"'):
         refused(post(platform, "slack", urlencode({"payload": text, "other": ""}).encode(), FORM), 422)
     put(platform, "texts", data="{'text': body.Body}")
-    event = made(platform, post(platform, "texts", urlencode({"Body": '{"a": 1}'}).encode(), FORM))
+    event = event_made(platform, post(platform, "texts", urlencode({"Body": '{"a": 1}'}).encode(), FORM))
     assert event["data"] == {"text": '{"a": 1}'}, "the rule decides, not the sender"
 
 
@@ -179,7 +179,7 @@ def test_a_rule_can_parse_json_in_any_text(platform: Platform) -> None:
         **{"if": "parse_json(body.Message).kind != 'test'"},
     )
     message = json.dumps({"kind": "bounced", "inner": '{"n": null}'})
-    event = made(platform, post(platform, 'texts?q=%5B"a"%5D', {"Message": message}, x_h="7"))
+    event = event_made(platform, post(platform, 'texts?q=%5B"a"%5D', {"Message": message}, x_h="7"))
     assert (event["name"], event["data"]) == ("bounced", {"n": None, "q": "a", "h": 7})
     assert post(platform, "texts", {"Message": '{"kind": "test"}'}).json()["ids"] == []
     (error,) = refused(post(platform, "texts", {"Message": "hello"}), 422)["errors"]
@@ -193,9 +193,9 @@ def test_a_rule_can_set_the_type_of_the_body(platform: Platform) -> None:
     for reading in ("json", "form", "text"):
         put(platform, reading, body=reading)
     for kind in (FORM, "text/plain", "application/json"):
-        assert made(platform, post(platform, "json", b'{"a": 1}', kind))["data"] == {"a": 1}
-        assert made(platform, post(platform, "form", b"a=1", kind))["data"] == {"a": "1"}
-        assert made(platform, post(platform, "text", b'{"a": 1}', kind))["data"] == {"value": '{"a": 1}'}
+        assert event_made(platform, post(platform, "json", b'{"a": 1}', kind))["data"] == {"a": 1}
+        assert event_made(platform, post(platform, "form", b"a=1", kind))["data"] == {"a": "1"}
+        assert event_made(platform, post(platform, "text", b'{"a": 1}', kind))["data"] == {"value": '{"a": 1}'}
         assert "is not JSON" in refused(post(platform, "json", b"a=1", kind), 400)["detail"]
 
 
@@ -209,7 +209,7 @@ def test_the_fields_of_a_multipart_form_are_read_and_its_files_are_described(pla
         b'Content-Disposition: form-data; name="f"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n\x89PNG\xff',
     ]
     body = b"".join(b"--x.y\r\n%b\r\n" % part for part in parts) + b"--x.y--\r\n"
-    event = made(platform, post(platform, "form", body, 'multipart/form-data; boundary="x.y"'))
+    event = event_made(platform, post(platform, "form", body, 'multipart/form-data; boundary="x.y"'))
     assert event["data"] == {
         "all": {
             "event": {"id": 7},
@@ -235,7 +235,7 @@ def test_standard_webhooks_of_an_unmodified_sender_are_accepted(platform: Platfo
     signature = Webhook(secret).sign("msg_1", datetime.fromtimestamp(SECONDS, UTC), body)
     signed = {"webhook_id": "msg_1", "webhook_timestamp": str(SECONDS), "webhook_signature": f"v1,AAAA {signature}"}
     answer = post(platform, "std", body.encode(), **signed)
-    assert (made(platform, answer)["name"], answer.json()["ids"]) == ("user.created", ["webhook:std:msg_1"])
+    assert (event_made(platform, answer)["name"], answer.json()["ids"]) == ("user.created", ["webhook:std:msg_1"])
     refused(post(platform, "std", body.encode(), **{**signed, "webhook_id": "msg_2"}), 401)
     platform.travel("6m")
     assert "too old" in refused(post(platform, "std", body.encode(), **signed), 401)["detail"]
@@ -246,14 +246,17 @@ def test_events_of_stripe_are_accepted_once(platform: Platform) -> None:
     verify = {"type": "stripe", "secret": "STRIPE", "tolerance": "1h"}
     put(platform, "stripe", event="stripe/{{ body.type }}", ts="body.created * 1000", verify=verify)
     body = orjson.dumps({"id": "evt_1", "type": "charge.succeeded", "created": SECONDS - 60})
-    first = post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret"))
-    assert (made(platform, first)["name"], first.json()["ids"]) == ("stripe/charge.succeeded", ["webhook:stripe:evt_1"])
+    first = post(platform, "stripe", body, **stripe_headers(body, "whsec_test_secret"))
+    assert (event_made(platform, first)["name"], first.json()["ids"]) == (
+        "stripe/charge.succeeded",
+        ["webhook:stripe:evt_1"],
+    )
     platform.travel("50m")
-    again = post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret", SECONDS + 3000))
+    again = post(platform, "stripe", body, **stripe_headers(body, "whsec_test_secret", SECONDS + 3000))
     assert again.json() == first.json()
     assert len(platform.events("stripe/charge.succeeded")) == 1
     platform.travel("11m")
-    refused(post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret")), 401)
+    refused(post(platform, "stripe", body, **stripe_headers(body, "whsec_test_secret")), 401)
 
 
 def test_any_hmac_of_the_body_can_be_checked(platform: Platform) -> None:
@@ -262,7 +265,7 @@ def test_any_hmac_of_the_body_can_be_checked(platform: Platform) -> None:
     put(platform, "shop", verify=verify)
     body = b"<order/>"
     signature = base64.b64encode(hmac.digest(b"hush", body, "sha512")).decode()
-    assert made(platform, post(platform, "shop", body, "text/xml", x_shop_hmac=signature))["data"] == {
+    assert event_made(platform, post(platform, "shop", body, "text/xml", x_shop_hmac=signature))["data"] == {
         "value": "<order/>"
     }
     refused(post(platform, "shop", body + b" ", "text/xml", x_shop_hmac=signature), 401)
@@ -277,7 +280,7 @@ def test_slacks_signature_covers_the_time_and_the_raw_form(platform: Platform) -
         digest = hmac.new(b"8f742231b10e8888abcd99yyyzzz85a5", b"v0:%d:%b" % (at, of), "sha256").hexdigest()
         return {"x_slack_request_timestamp": str(at), "x_slack_signature": f"v0={digest}"}
 
-    assert made(platform, post(platform, "slack", body, FORM, **signed(SECONDS)))["data"] == {"user": "U1"}
+    assert event_made(platform, post(platform, "slack", body, FORM, **signed(SECONDS)))["data"] == {"user": "U1"}
     refused(post(platform, "slack", body, FORM, **signed(SECONDS - 301)), 401)
     refused(post(platform, "slack", body, FORM, **signed(SECONDS, body + b" ")), 401)
     refused(post(platform, "slack", body, FORM, **{**signed(SECONDS), "x_slack_request_timestamp": "x"}), 401)
@@ -289,7 +292,7 @@ def test_twilios_signature_covers_the_url(platform: Platform) -> None:
     put(platform, "sms", verify={"type": "twilio", "secret": "TWILIO", "url": url})
     body = b"Digits=1234&To=%2B18005551212&From=%2B14158675309&Caller=%2B14158675309&CallSid=CA1234567890ABCDE"
     signature = "RSOYDt4T1cUTdK1PDd93/VVr8B8="  # from Twilio's documentation
-    event = made(platform, post(platform, "sms?foo=1&bar=2", body, FORM, x_twilio_signature=signature))
+    event = event_made(platform, post(platform, "sms?foo=1&bar=2", body, FORM, x_twilio_signature=signature))
     assert event["data"]["From"] == "+14158675309"
     refused(post(platform, "sms?foo=1&bar=3", body, FORM, x_twilio_signature=signature), 401)
     refused(post(platform, "sms?foo=1&bar=2", body + b"&a=1", FORM, x_twilio_signature=signature), 401)
@@ -306,7 +309,7 @@ def test_twilios_signature_covers_the_url(platform: Platform) -> None:
 def test_a_token_must_be_the_secret(platform: Platform, verify: Json, header: str) -> None:
     platform.secret("TOKEN", "t0ken")
     put(platform, "w", verify={**verify, "secret": "TOKEN"})
-    assert made(platform, post(platform, "w", {"a": 1}, **{header: "t0ken"}))["data"] == {"a": 1}
+    assert event_made(platform, post(platform, "w", {"a": 1}, **{header: "t0ken"}))["data"] == {"a": 1}
     for wrong in ("t0ke", "T0KEN", "t0ken ken", "Bearer t0ken", ""):
         assert "t0ken" not in refused(post(platform, "w", {}, **{header: wrong}), 401)["detail"]
     refused(post(platform, "w", {}), 401)
@@ -315,7 +318,7 @@ def test_a_token_must_be_the_secret(platform: Platform, verify: Json, header: st
 def test_a_token_can_be_in_the_query(platform: Platform) -> None:
     platform.secret("TOKEN", "t0ken")
     put(platform, "w", verify={"type": "token", "query": "code", "secret": "TOKEN"})
-    assert made(platform, post(platform, "w?a=1&code=t0ken", {"a": 1}))["data"] == {"a": 1}
+    assert event_made(platform, post(platform, "w?a=1&code=t0ken", {"a": 1}))["data"] == {"a": 1}
     for wrong in ("w?code=x", "w?code=", "w", "w?code=x&code=t0ken"):
         refused(post(platform, wrong, {}), 401)
 
@@ -325,7 +328,7 @@ def test_a_wrong_signature_is_refused_and_nothing_is_accepted(platform: Platform
     platform.secret("GITHUB_SECRET", SECRET)
     put(platform, "github", **GITHUB)
     body = orjson.dumps(PUSH)
-    headers = by_github(body, "other" if change == "secret" else SECRET)
+    headers = github_headers(body, "other" if change == "secret" else SECRET)
     if change == "missing":
         headers.pop("x_hub_signature_256")
     elif change in ("empty", "garbage"):
@@ -338,13 +341,13 @@ def test_a_wrong_signature_is_refused_and_nothing_is_accepted(platform: Platform
 def test_a_missing_secret_gets_a_503_and_the_log_names_it(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
     put(platform, "github", **GITHUB)
     body = orjson.dumps(PUSH)
-    answer = post(platform, "github", body, **by_github(body))
+    answer = post(platform, "github", body, **github_headers(body))
     assert "GITHUB_SECRET" not in refused(answer, 503)["detail"]
     assert int(answer.headers["retry-after"]) > 0
     (text,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "secret GITHUB_SECRET: it is not set" in text
     platform.secret("GITHUB_SECRET", SECRET)
-    assert made(platform, post(platform, "github", body, **by_github(body)))["data"] == PUSH
+    assert event_made(platform, post(platform, "github", body, **github_headers(body)))["data"] == PUSH
 
 
 # --- challenges ------------------------------------------------------------------------------------------------------
@@ -354,7 +357,7 @@ def get(platform: Platform, path: str, method: str = "GET") -> Answer:
     return platform.http(method, f"/webhooks/{path}", headers={"authorization": "none"})
 
 
-def shown(answer: Answer) -> tuple[int, str, str, bytes]:
+def answer_parts(answer: Answer) -> tuple[int, str, str, bytes]:
     return answer.status, answer.headers["content-type"], answer.headers["x-content-type-options"], answer.body
 
 
@@ -379,10 +382,10 @@ def test_slacks_challenge_is_answered_and_makes_no_event(platform: Platform) -> 
         return post(platform, "slack", body, **headers)
 
     sent = {"token": "x", "challenge": "3eZbrw1a<script>", "type": "url_verification"}
-    assert shown(send(sent)) == (*PLAIN, b"3eZbrw1a<script>")
+    assert answer_parts(send(sent)) == (*PLAIN, b"3eZbrw1a<script>")
     refused(send(sent, b"other"), 401)
     assert platform.events() == []
-    assert made(platform, send({"type": "event_callback", "challenge": "x"}))["name"] == "slack/event_callback"
+    assert event_made(platform, send({"type": "event_callback", "challenge": "x"}))["name"] == "slack/event_callback"
 
 
 def test_metas_challenge_is_answered_if_the_token_is_right(platform: Platform) -> None:
@@ -390,7 +393,7 @@ def test_metas_challenge_is_answered_if_the_token_is_right(platform: Platform) -
     token = {"query": "hub.verify_token", "secret": "META"}
     put(platform, "meta", challenge={"answer": "query['hub.challenge']", "token": token})
     asked = "hub.mode=subscribe&hub.challenge=1158201444"
-    assert shown(get(platform, f"meta?{asked}&hub.verify_token=t0ken")) == (*PLAIN, b"1158201444")
+    assert answer_parts(get(platform, f"meta?{asked}&hub.verify_token=t0ken")) == (*PLAIN, b"1158201444")
     for wrong in (
         f"{asked}&hub.verify_token=other",
         asked,
@@ -410,8 +413,8 @@ def test_a_missing_token_of_a_challenge_gets_a_503(platform: Platform) -> None:
 
 def test_a_challenge_is_echoed_as_plain_text_of_bounded_length(platform: Platform) -> None:
     put(platform, "dropbox", challenge={"answer": "query.challenge"})
-    assert shown(get(platform, "dropbox?challenge=%3Cb%3E%C3%A9")) == (*PLAIN, "<b>\u00e9".encode())
-    assert shown(get(platform, f"dropbox?challenge={'x' * 1024}"))[3] == b"x" * 1024
+    assert answer_parts(get(platform, "dropbox?challenge=%3Cb%3E%C3%A9")) == (*PLAIN, "<b>\u00e9".encode())
+    assert answer_parts(get(platform, f"dropbox?challenge={'x' * 1024}"))[3] == b"x" * 1024
     refused(get(platform, f"dropbox?challenge={'x' * 1025}"), 422)
     refused(get(platform, "dropbox?challenge=a&challenge=b"), 422)
     assert get(platform, "dropbox").json() == {"ids": [], "status": 200}
@@ -549,7 +552,7 @@ def test_the_error_of_a_rule_contains_the_expression_and_no_secret(platform: Pla
     platform.secret("GITHUB_SECRET", SECRET)
     put(platform, "github", **{**GITHUB, "data": "body.none"})
     body = orjson.dumps(PUSH)
-    answer = post(platform, "github", body, **by_github(body))
+    answer = post(platform, "github", body, **github_headers(body))
     problem = refused(answer, 422)
     why = 'there is no key "none"'
     assert problem["detail"] == f"webhook github: data `body.none`: {why}"
@@ -559,7 +562,7 @@ def test_the_error_of_a_rule_contains_the_expression_and_no_secret(platform: Pla
 
 def test_a_webhook_can_make_identify_events(platform: Platform) -> None:
     put(platform, "crm", event="stepwell/identify", user="body")
-    event = made(platform, post(platform, "crm", {"external_id": "ada", "email": "ada@b.c"}))
+    event = event_made(platform, post(platform, "crm", {"external_id": "ada", "email": "ada@b.c"}))
     assert (event["name"], event["user"]["email"]) == ("stepwell/identify", "ada@b.c")
     assert platform.api("GET", "/v1/users/ada%40b.c")["id"] == "ada"
 
@@ -570,7 +573,7 @@ def test_a_type_that_refuses_an_event_refuses_the_request(platform: Platform) ->
     put(platform, "typed")
     assert "total" in refused(post(platform, "typed", {}), 400)["detail"]
     assert platform.events("hook") == []
-    assert made(platform, post(platform, "typed", {"total": 1}))["data"] == {"total": 1}
+    assert event_made(platform, post(platform, "typed", {"total": 1}))["data"] == {"total": 1}
 
 
 # --- hostile requests ------------------------------------------------------------------------------------------------
@@ -601,7 +604,7 @@ def test_a_body_that_cannot_be_parsed_is_refused_if_the_rule_uses_it(platform: P
         refused(post(platform, "needs", body, content_type), 400)
     assert platform.events() == []
     for body, content_type in UNREADABLE:
-        event = made(platform, post(platform, "needs-not", body, content_type, user_agent="a"))
+        event = event_made(platform, post(platform, "needs-not", body, content_type, user_agent="a"))
         assert event["data"] == {"agent": "a"}, (body[:30], content_type)
 
 
@@ -611,7 +614,7 @@ def test_a_request_that_is_too_large_is_refused(platform: Platform) -> None:
     refused(post(platform, "large", {"text": "x" * 10_000_000}), 413)
     problem = refused(post(platform, "large", {"text": "x" * 300_000}), 413)
     assert "262,144" in problem["detail"]
-    assert made(platform, post(platform, "part", {"text": "x" * 300_000}))["data"] == {"size": 300_000}
+    assert event_made(platform, post(platform, "part", {"text": "x" * 300_000}))["data"] == {"size": 300_000}
     put(platform, "grows", data="[body, body, body, body, body, body]")
     refused(post(platform, "grows", {"text": "x" * 1_000_000}), 413)
 
@@ -647,7 +650,7 @@ def test_an_expression_that_is_too_expensive_is_refused(platform: Platform, expr
 def test_headers_can_contain_any_value(platform: Platform) -> None:
     put(platform, "odd", event="odd", id="headers['x-id']", data="{'all': headers['x-odd'], 'query': query}")
     answer = post(platform, "odd?a=%0D%0ASet-Cookie:%20x&b=%FF&b=2", {}, x_odd="{{ 1 }}\x7f", x_id="a b\x7f")
-    event = made(platform, answer)
+    event = event_made(platform, answer)
     assert event["data"]["all"] == "{{ 1 }}\x7f"
     assert event["data"]["query"] == {"a": "\r\nSet-Cookie: x", "b": ["\ufffd", "2"]}
     assert "set-cookie" not in answer.headers
@@ -670,7 +673,7 @@ def test_rules_can_be_created_changed_listed_and_removed(platform: Platform) -> 
     platform.travel("1m")
     assert put(platform, "b", event="other")["changed_at"] > first["changed_at"]
     assert [item["name"] for item in platform.api("GET", "/v1/webhooks")["data"]] == ["a", "b"]
-    assert made(platform, post(platform, "b", {}))["name"] == "other"
+    assert event_made(platform, post(platform, "b", {}))["name"] == "other"
     assert platform.api("DELETE", "/v1/webhooks/b")["event"] == "other"
     for method in ("GET", "DELETE"):
         with pytest.raises(Refused) as refusal:
@@ -682,13 +685,13 @@ def test_rules_can_be_created_changed_listed_and_removed(platform: Platform) -> 
 def test_a_rule_survives_a_restart(platform: Platform) -> None:
     put(platform, "kept")
     platform.restart()
-    assert made(platform, post(platform, "kept", {}))["name"] == "hook"
+    assert event_made(platform, post(platform, "kept", {}))["name"] == "hook"
 
 
 def test_rules_are_registered_with_their_functions(platform: Platform) -> None:
     files = {"webhooks/github.yaml": "event: github/{{ body.kind }}\nid: body.id\n"}
     platform.deploy(function(on="github/push"), files)
-    event = made(platform, post(platform, "github", {"kind": "push", "id": 1}))
+    event = event_made(platform, post(platform, "github", {"kind": "push", "id": 1}))
     assert [run["status"] for run in platform.runs(event["id"])] == ["completed"]
     with pytest.raises(Refused) as refusal:
         platform.deploy(function(), {"webhooks/broken.json": '{"event": "x", "id": "body."}'})

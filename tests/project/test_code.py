@@ -46,7 +46,7 @@ def test_a_path_can_be_the_functions_folder_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "expected"),
     [
         ("file://./nowhere", "'./nowhere' does not exist"),
         ("file://../outside", "leads out of the function's folder"),
@@ -56,11 +56,11 @@ def test_a_path_can_be_the_functions_folder_itself(tmp_path: Path) -> None:
         ("file://main.py/x", "cannot be followed"),
     ],
 )
-def test_an_invalid_path_is_refused(tmp_path: Path, path: str, says: str) -> None:
+def test_an_invalid_path_is_refused(tmp_path: Path, path: str, expected: str) -> None:
     folder = write(tmp_path, {"function/main.py": "", "outside/main.py": ""}) / "function"
     (folder / "link").symlink_to("../outside")
     (folder / "circle").symlink_to("circle")
-    with pytest.raises(CodeError, match=says):
+    with pytest.raises(CodeError, match=expected):
         resolve(folder, path)
 
 

@@ -30,7 +30,7 @@ def checked(folder: Path, expression: str, trigger: dict[str, Any] | None = None
 
 
 @pytest.mark.parametrize(
-    ("expression", "says"),
+    ("expression", "expected"),
     [
         ("event.data.totl > 1.0", "did you mean `total`?"),
         ("data.total == 'ten'", "never true"),
@@ -39,11 +39,11 @@ def checked(folder: Path, expression: str, trigger: dict[str, Any] | None = None
     ],
 )
 def test_a_field_that_the_type_cannot_have_is_an_error_with_its_place(
-    tmp_path: Path, expression: str, says: str
+    tmp_path: Path, expression: str, expected: str
 ) -> None:
     found = checked(tmp_path, expression, v1=NUMBER)
     assert len(found.errors) == 1, found
-    assert says in found.errors[0].message
+    assert expected in found.errors[0].message
     assert found.errors[0].pointer == ("steps", "b", "after", 0, "if")
 
 

@@ -55,7 +55,7 @@ def test_a_change_of_an_ignored_field_makes_no_new_version(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("definition", "says"),
+    ("definition", "expected"),
     [
         ({"format": "cue", "def": {}}, "must be a CUE type"),
         ({"format": "cue", "def": ""}, "must be a CUE type"),
@@ -64,9 +64,9 @@ def test_a_change_of_an_ignored_field_makes_no_new_version(tmp_path: Path) -> No
         ({"def": "file://./events/e.cue"}, 'add "format": "cue"'),
     ],
 )
-def test_an_invalid_type_in_cue_is_refused(tmp_path: Path, definition: Any, says: str) -> None:
+def test_an_invalid_type_in_cue_is_refused(tmp_path: Path, definition: Any, expected: str) -> None:
     write_files(write(tmp_path, trigger={"event": "x", "definition": definition}), "index.js")
-    with pytest.raises(LoadError, match=says):
+    with pytest.raises(LoadError, match=expected):
         load(tmp_path)
 
 

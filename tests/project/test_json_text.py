@@ -50,7 +50,7 @@ def test_every_value_has_a_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "says"),
+    ("text", "place", "message"),
     [
         ("", (1, 1), "is empty"),
         ("  \n ", (2, 2), "is empty"),
@@ -73,8 +73,8 @@ def test_every_value_has_a_place() -> None:
         ("[" * 100_000, (1, 66), "nested more than 64 deep"),
     ],
 )
-def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], says: str) -> None:
+def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], message: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_json(text)
     assert (refused.value.line, refused.value.column) == place, refused.value.message
-    assert says in refused.value.message
+    assert message in refused.value.message

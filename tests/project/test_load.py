@@ -161,7 +161,7 @@ steps:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "expected"),
     [
         ("stepwell.json", "", "1:1: is empty"),
         ("stepwell.json", '{\n  "id": "f",\n}', "2:12: has a `,` before `}`"),
@@ -173,8 +173,8 @@ steps:
         ("stepwell.json", " " * (1024 * 1024 + 1), "1:1: is larger than 1 MB"),
     ],
 )
-def test_an_invalid_file_is_refused(tmp_path: Path, name: str, content: str | bytes, says: str) -> None:
-    assert refusal(put(tmp_path, name, content))[0].startswith(says)
+def test_an_invalid_file_is_refused(tmp_path: Path, name: str, content: str | bytes, expected: str) -> None:
+    assert refusal(put(tmp_path, name, content))[0].startswith(expected)
 
 
 def test_a_folder_without_a_definition_is_refused(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "says"),
+    ("step", "expected"),
     [
         ({"path": "file://./nowhere"}, "step `a`: './nowhere' does not exist"),
         ({"path": "file://./link"}, "leads out of the function's folder"),
@@ -199,7 +199,7 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         ({"path": "file://./notes.txt"}, "cannot tell how to run"),
     ],
 )
-def test_a_step_without_a_program_is_reported_at_its_path(tmp_path: Path, step: dict[str, Any], says: str) -> None:
+def test_a_step_without_a_program_is_reported_at_its_path(tmp_path: Path, step: dict[str, Any], expected: str) -> None:
     definition = {"id": "f", "triggers": [{"event": "a"}], "steps": {"a": step}}
     folder = tmp_path / "function"
     file = put(folder, "stepwell.json", definition)
@@ -209,7 +209,7 @@ def test_a_step_without_a_program_is_reported_at_its_path(tmp_path: Path, step: 
     (folder / "link").symlink_to("../outside")
     [line] = refusal(file)
     assert line.startswith("10:7: ")
-    assert says in line
+    assert expected in line
 
 
 def test_one_broken_function_does_not_stop_the_others(tmp_path: Path) -> None:

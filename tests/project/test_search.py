@@ -326,7 +326,7 @@ def as_a_user() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("locked", "named", "says"),
+    ("locked", "named", "expected"),
     [
         ("closed", ".", "closed:1:1: cannot be read (Permission denied), so functions in it are not found"),
         ("closed", "closed", "closed:1:1: cannot be read (Permission denied)"),
@@ -336,7 +336,9 @@ def as_a_user() -> Iterator[None]:
         ("f/stepwell.json", ".", "f/stepwell.json:1:1: cannot be read: Permission denied"),
     ],
 )
-def test_folders_and_files_that_cannot_be_read_are_reported(shared: Path, locked: str, named: str, says: str) -> None:
+def test_folders_and_files_that_cannot_be_read_are_reported(
+    shared: Path, locked: str, named: str, expected: str
+) -> None:
     put(shared / "f/s/main.sh", "echo")
     steps = {"s": {"path": "file://s"}}
     put(shared / "f/stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
@@ -345,7 +347,7 @@ def test_folders_and_files_that_cannot_be_read_are_reported(shared: Path, locked
     with as_a_user():
         functions, errors = load_all([shared / named])
     (shared / locked).chmod(0o755)
-    assert says in "\n".join(map(str, errors))
+    assert expected in "\n".join(map(str, errors))
     others = {("closed", "."): "f", ("f/stepwell.json", "."): "g"}
     assert [function.definition.id for function in functions] == list(others.get((locked, named), ""))
 

@@ -68,7 +68,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "says"),
+    ("text", "place", "expected"),
     [
         ("", (1, 1), "is empty"),
         ("# nothing\n", (1, 1), "is empty"),
@@ -92,9 +92,9 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (LAUGHS, (1, 11), "counting aliases"),
     ],
 )
-def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], says: str) -> None:
+def test_a_mistake_is_reported_at_its_place(text: str, place: tuple[int, int], expected: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_yaml(text)
-    assert says in refused.value.message
+    assert expected in refused.value.message
     if text is not LAUGHS:
         assert (refused.value.line, refused.value.column) == place, refused.value.message

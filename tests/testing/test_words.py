@@ -147,7 +147,7 @@ def _wrong_type(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "expected"),
     [
         (_nothing, "contains no function"),
         (_one_broken, "`triggers` is missing"),
@@ -156,8 +156,10 @@ def _wrong_type(folder: Path) -> None:
         (lambda folder: None, "does not exist"),
     ],
 )
-def test_a_folder_with_an_error_is_refused_as_a_whole(platform: Stepwell, tmp_path: Path, make: Any, says: str) -> None:
+def test_a_folder_with_an_error_is_refused_as_a_whole(
+    platform: Stepwell, tmp_path: Path, make: Any, expected: str
+) -> None:
     make(tmp_path / "all")
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(Refused, match=expected):
         platform.deploy(tmp_path / "all")
     assert platform.api("GET", "/v1/functions")["data"] == []
