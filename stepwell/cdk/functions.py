@@ -47,7 +47,7 @@ from stepwell.event_types.registry import TypeVersion
 from stepwell.project.event_types import project_types
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all
-from stepwell.project.pushed import left_out
+from stepwell.project.pushed import not_pushed
 from stepwell.project.search import Tree
 from stepwell.project.webhooks import WebhookFile, find_webhooks
 
@@ -150,7 +150,7 @@ def _read_project(path: Path) -> _Project:
     if problems := [*types.problems, *webhooks.problems]:
         raise LoadError(problems)
     wrong_expressions = check_expressions(functions, types).errors
-    omitted = [note for function in functions for note in left_out(function)]
+    omitted = [note for function in functions for note in not_pushed(function)]
     warnings = [*tree.passed_over, *omitted, *types.warnings, *wrong_expressions, *webhooks.warnings]
     return _Project(functions, types.types, webhooks.webhooks, list(map(str, warnings)))
 

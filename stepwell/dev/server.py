@@ -21,7 +21,7 @@ from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.log_lines import log_lines
-from stepwell.project.event_types import ProjectTypes, project_types, surprises
+from stepwell.project.event_types import ProjectTypes, project_types, unannounced_breaks
 from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
@@ -119,7 +119,7 @@ def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[Pl
     from stepwell.project.expression_checks import check_expressions  # imported late: most projects have no types
 
     checked = check_expressions(functions, types)
-    return [*checked.errors, *checked.warnings, *surprises(types)]
+    return [*checked.errors, *checked.warnings, *unannounced_breaks(types)]
 
 
 async def watch(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> None:

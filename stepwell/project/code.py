@@ -127,12 +127,11 @@ def dotenv(folder: Path) -> dict[str, str]:
 class Filter(Protocol):
     """Decides which paths are excluded from the code."""
 
-    def holds(self, path: str, is_folder: bool) -> bool: ...
+    def excludes(self, path: str, is_folder: bool) -> bool: ...
 
 
 class _Ignored:
-    """Excludes the files that `.stepwellignore` ignores, and leftovers of editors. A `!` pattern includes a leftover
-    again.
+    """Excludes what `.stepwellignore` ignores, and leftovers of editors, unless a `!` pattern includes them.
 
     `root`: the code's folder; `folders`: the folders whose `.stepwellignore` counts.
     """
@@ -145,7 +144,7 @@ class _Ignored:
             if (folder / _IGNORE_FILE).is_file()
         ]
 
-    def holds(self, path: str, is_folder: bool) -> bool:
+    def excludes(self, path: str, is_folder: bool) -> bool:
         """Whether this path, relative to the code's folder, is excluded."""
         above, _, name = path.rpartition("/")
         if name in _EXCLUDED:
@@ -175,7 +174,7 @@ def walk(root: Path, ignored: Filter) -> Iterator[str]:
             for entry in entries:
                 path = above + entry.name
                 is_folder = entry.is_dir(follow_symlinks=False)
-                if ignored.holds(path, is_folder):
+                if ignored.excludes(path, is_folder):
                     continue
                 if is_folder:
                     folders.append(f"{path}/")

@@ -62,17 +62,17 @@ def is_copy(folder: Path, code_hash: str) -> bool:
         return False
     folder = folder.resolve()
     try:
-        names = sorted(walk(folder, _Leavings()), key=os.fsencode)
+        names = sorted(walk(folder, _PythonCaches()), key=os.fsencode)
         environments = virtual_environments(names)
         return hash_of(read_file(folder, name, LARGEST, environments)[0] for name in names) == code_hash
     except (OSError, CodeError):
         return False
 
 
-class _Leavings:
+class _PythonCaches:
     """Excludes the `__pycache__` folders that Python writes into a copy."""
 
-    def holds(self, path: str, is_folder: bool) -> bool:
+    def excludes(self, path: str, is_folder: bool) -> bool:
         return is_folder and path.rpartition("/")[2] == "__pycache__"
 
 

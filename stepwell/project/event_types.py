@@ -57,7 +57,7 @@ def project_types(paths: Iterable[Path], functions: Iterable[LoadedFunction]) ->
     return ProjectTypes(types, found.problems, found.warnings, placers)
 
 
-def surprises(types: ProjectTypes) -> list[PlacedProblem]:
+def unannounced_breaks(types: ProjectTypes) -> list[PlacedProblem]:
     """Problems of types whose newest version refuses events that the version before accepts, without setting a policy.
 
     A server that has the version before refuses a plain push of such a type.

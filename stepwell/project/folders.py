@@ -8,7 +8,7 @@ from pathlib import Path
 from stepwell.project.search import Tree, is_file, is_folder, is_function
 
 
-def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
+def folders_named(name: str, paths: Iterable[Path]) -> set[Path]:
     """The folders with this name at or below each path. If a path is a function's folder, also the one beside it.
 
     Leaves out folders that are functions themselves, and folders inside another folder that is found.

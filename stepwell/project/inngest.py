@@ -15,7 +15,7 @@ from stepwell.project.code import CodeError, resolve
 from stepwell.project.convention import dockerfile
 
 NAME = "inngest.json"
-PASSED_OVER = "these are settings of Inngest's dev server, not a function"
+NOT_A_FUNCTION = "these are settings of Inngest's dev server, not a function"
 _LARGEST = 64 * 1024
 _OF_DEFINITIONS = frozenset({"id", "name", "triggers", "steps"})
 _SETTINGS = frozenset({

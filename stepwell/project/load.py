@@ -158,7 +158,7 @@ def _why_none(folder: Path) -> str:
         return f"cannot be read: {error.strerror}"
     for name in names:
         if inngest.is_settings(folder / name):
-            return f"found no definition: in {name}, {inngest.PASSED_OVER}"
+            return f"found no definition: in {name}, {inngest.NOT_A_FUNCTION}"
         if name in NAMES:
             return f"has no definition: {name} is not a file, or a link that does not lead to a file"
         if name.lower() in NAMES:
@@ -219,12 +219,15 @@ def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[i
     for i, trigger in enumerate(definition.triggers):
         if trigger.definition is None or trigger.definition.format == CUE:
             continue
-        from stepwell.project.schemas import read_schema, refuse  # imported only if needed: it is slow to import
+        from stepwell.project.schemas import (
+            read_schema,
+            schema_problems,
+        )  # imported only if needed: it is slow to import
 
         pointer: Pointer = ("triggers", i, "definition", "def")
         schema = trigger.definition.def_
         if not isinstance(schema, str):
-            problems += refuse(schema, file, source, pointer)
+            problems += schema_problems(schema, file, source, pointer)
             continue
         try:
             found[i] = read_schema(resolve(file.parent, schema)).data

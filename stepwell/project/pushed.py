@@ -24,7 +24,7 @@ def for_push(function: LoadedFunction) -> LoadedFunction:
     return replace(function, steps=steps)
 
 
-def left_out(function: LoadedFunction) -> list[PlacedProblem]:
+def not_pushed(function: LoadedFunction) -> list[PlacedProblem]:
     """One problem for each virtual environment that is not pushed: a step that needs it fails elsewhere."""
     problems = []
     for step_id, code in function.steps.items():

@@ -18,7 +18,7 @@ from stepwell.core.definition import field_validators
 from stepwell.core.definition.problems import Pointer, shown
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.validation import BadSchema, check_schema
-from stepwell.project.folders import folders_called
+from stepwell.project.folders import folders_named
 from stepwell.project.json_text import parse_json
 from stepwell.project.leftovers import is_leftover
 from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
@@ -74,7 +74,7 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
     types: dict[tuple[str, str], EventType] = {}
     problems: list[PlacedProblem] = []
     warnings: list[PlacedProblem] = []
-    for folder in sorted(folders_called(FOLDER, paths)):
+    for folder in sorted(folders_named(FOLDER, paths)):
         for file in sorted(folder.rglob("*" + SUFFIX)):
             if is_leftover(file.name):
                 continue
@@ -131,12 +131,12 @@ def read_schema(file: Path) -> Source:
         raise LoadError([PlacedProblem(file, 1, 1, (), "is not in UTF-8; save it as UTF-8")]) from None
     except SourceError as error:
         raise LoadError([PlacedProblem(file, error.line, error.column, (), error.message)]) from None
-    if problems := refuse(source.data, file, source, ()):
+    if problems := schema_problems(source.data, file, source, ()):
         raise LoadError(problems)
     return source
 
 
-def refuse(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedProblem]:
+def schema_problems(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedProblem]:
     """The reasons why the value at a place of a file cannot be the schema of an event."""
     try:
         check_schema(schema)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from stepwell.project.ignored import GIT, STEPWELL, Ignored
-from stepwell.project.inngest import PASSED_OVER as SETTINGS_OF_INNGEST
+from stepwell.project.inngest import NOT_A_FUNCTION as SETTINGS_OF_INNGEST
 from stepwell.project.inngest import is_settings
 from stepwell.project.leftovers import is_leftover
 from stepwell.project.source import PlacedProblem
@@ -23,7 +23,7 @@ from stepwell.project.source import PlacedProblem
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _OF_TOOLS = frozenset({"node_modules", "bower_components", "site-packages", "__pycache__", "__pypackages__"})
 _OF_BUILDS = frozenset({"build", "dist", "cdk.out"})
-_MADE = frozenset({"schemas", "webhooks"})  # searched although git ignores them: programs may generate them
+_GENERATED = frozenset({"schemas", "webhooks"})  # searched although git ignores them: programs may generate them
 _ENVIRONMENT = "pyvenv.cfg"  # a folder with this file is a virtual environment
 _MOST = 300_000  # files and folders
 
@@ -143,7 +143,7 @@ class Tree:
         if entry.name in _OF_BUILDS or entry.name.endswith((".egg-info", ".dist-info")):
             why = f"folders named {entry.name} contain build output"
         elif who := ignored.by(entry.name, is_folder=not entry.is_symlink()):
-            if who == GIT and entry.name in _MADE:
+            if who == GIT and entry.name in _GENERATED:
                 return False
             why = f"{who} ignores it"
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.project.folders import folders_called
+from stepwell.project.folders import folders_named
 from stepwell.project.leftovers import is_leftover
 from stepwell.project.load import read_source
 from stepwell.project.search import Tree, is_function
@@ -51,7 +51,7 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
     paths = Tree.of(paths)
     found: dict[str, WebhookFile] = {}
     problems: list[PlacedProblem] = []
-    for folder in sorted(folders_called(FOLDER, paths)):
+    for folder in sorted(folders_named(FOLDER, paths)):
         if _is_code(folder, paths):
             continue
         for file in sorted(folder.iterdir()):

@@ -14,7 +14,7 @@ import pytest
 from stepwell.project.archive import BadArchive, unpack, write_archive
 from stepwell.project.code import CodeError
 from stepwell.project.load import LoadedFunction, load
-from stepwell.project.pushed import for_push, left_out
+from stepwell.project.pushed import for_push, not_pushed
 
 
 def function(folder: Path, *, command: list[str] | None = None) -> LoadedFunction:
@@ -71,7 +71,7 @@ def test_files_that_work_only_on_this_machine_are_not_pushed(tmp_path: Path) -> 
     arrived = sent(loaded, tmp_path / "there")
     assert files(tmp_path / "there/step") == ["main.sh", "node_modules/tool/cli.js"]
     assert arrived.steps["a"].hash == for_push(loaded).steps["a"].hash != loaded.steps["a"].hash
-    assert [str(note.message).split(" works only")[0] for note in left_out(loaded)] == [
+    assert [str(note.message).split(" works only")[0] for note in not_pushed(loaded)] == [
         "step `a`: the virtual environment .venv",
         "step `a`: the virtual environment lib/env",
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.project.event_types import project_types, surprises
+from stepwell.project.event_types import project_types, unannounced_breaks
 from stepwell.project.expression_checks import CheckedExpressions, check_expressions
 from stepwell.project.load import load
 
@@ -125,8 +125,8 @@ def test_an_awaited_event_is_checked_against_its_own_type(tmp_path: Path) -> Non
 
 def test_a_version_that_a_plain_push_would_refuse_is_reported_with_its_place(tmp_path: Path) -> None:
     checked(tmp_path, "true", v1=NUMBER, v2=TEXT)
-    (surprise,) = surprises(project_types([tmp_path], []))
+    (surprise,) = unannounced_breaks(project_types([tmp_path], []))
     assert (surprise.file.name, surprise.pointer) == ("go.v2.schema.json", ("properties", "total", "type"))
     assert "go v2 breaks v1" in surprise.message
     checked(tmp_path, "true", v2=TEXT | {"x-stepwell-policy": "warn"})
-    assert surprises(project_types([tmp_path], [])) == []
+    assert unannounced_breaks(project_types([tmp_path], [])) == []

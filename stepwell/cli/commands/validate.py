@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.ui.output import JsonOption, console, print_json, stderr
-from stepwell.project.event_types import project_types, surprises
+from stepwell.project.event_types import project_types, unannounced_breaks
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.inngest import is_settings
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
@@ -39,7 +39,7 @@ def command(
     if check and types.types:
         checked = check_expressions(loaded, types)
         problems += checked.errors
-        warnings += [*checked.warnings, *surprises(types)]
+        warnings += [*checked.warnings, *unannounced_breaks(types)]
     is_empty = not (loaded or webhooks.webhooks or any(is_settings(problem.file) for problem in tree.passed_over))
     if as_json:
         ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.webhooks]

@@ -71,7 +71,7 @@ def command(
 def _load(paths: list[Path]) -> Project:
     from stepwell.project.event_types import project_types
     from stepwell.project.load import load_all
-    from stepwell.project.pushed import left_out
+    from stepwell.project.pushed import not_pushed
     from stepwell.project.search import Tree
     from stepwell.project.webhooks import find_webhooks
 
@@ -84,7 +84,7 @@ def _load(paths: list[Path]) -> Project:
     for passed_over in tree.passed_over:
         warn(str(passed_over))
     for function in functions:
-        for warning in (*function.warnings(), *left_out(function)):
+        for warning in (*function.warnings(), *not_pushed(function)):
             warn(str(warning))
     types, webhooks = project_types(tree, functions), find_webhooks(tree)
     for warning in (*types.warnings, *webhooks.warnings):
