@@ -107,7 +107,7 @@ def test_a_step_that_ignores_the_decision_of_an_approval_is_a_warning(tmp_path: 
     assert found["errors"] == []
     (warning,) = found["warnings"]
     assert warning["pointer"] == "/steps/b/after/0"
-    assert "also runs if `ask` is declined; add `if: response.approved`" in warning["message"]
+    assert "`b` runs even if `ask` is declined; add `if: response.approved`" in warning["message"]
 
 
 def test_expressions_are_checked_against_the_types_next_to_the_functions(tmp_path: Path) -> None:
