@@ -17,7 +17,7 @@ def command(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel a run: steps that have not ended are cancelled, and running programs are killed.
+    """Cancel a run. Steps that have not ended are cancelled, and running programs are killed.
 
     Example: stepwell cancel 7w2kq4m1
     """

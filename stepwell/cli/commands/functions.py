@@ -56,8 +56,8 @@ def retire(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retire functions of an environment in AWS: events do not start them any more. Open runs continue. A push makes
-    the functions live again.
+    """Retire functions of an environment in AWS, so that events do not start them any more. Open runs continue. A push
+    makes the functions live again.
 
     Example: stepwell functions retire welcome --env production
     """
@@ -85,8 +85,8 @@ def delete(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a function: events do not start it any more, and events kept during a pause are discarded. Open runs
-    continue, and past runs stay visible. A push brings the function back, with the next version number.
+    """Delete a function, so that events do not start it any more. Events that were kept during a pause are discarded.
+    Open runs continue, and past runs stay visible. A push brings the function back, with the next version number.
 
     Example: stepwell functions delete welcome --cancel
     """
@@ -111,8 +111,9 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed; change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove resources that no live version and no open run needs from an environment in AWS: Lambdas, roles, task
-    definitions, images, code, values of `.env` files, replaced layers, and log groups whose logs have expired.
+    """Remove unused resources from an environment in AWS. A resource is unused if no live version and no open run needs
+    it. Resources are Lambdas, roles, task definitions, images, code, values of `.env` files, replaced layers, and log
+    groups whose logs have expired.
 
     Example: stepwell functions prune --env production --dry-run
     """

@@ -61,8 +61,8 @@ def erase(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase a user: open runs are cancelled, and data, outputs, errors, logs, ids and traits are deleted. Events and
-    runs stay in the lists, without content.
+    """Erase the data of a user. Open runs are cancelled, and data, outputs, errors, logs, ids and traits are deleted.
+    Events and runs stay in the lists, without content.
 
     Example: stepwell user erase ada@example.com --yes
     """

@@ -25,8 +25,8 @@ def command(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every definition at or below the paths: fields, steps, edges, expressions and code. The event types in
-    schemas folders and the rules in webhooks folders are checked too. The exit code is 1 if something is wrong.
+    """Check every definition at or below the paths. This includes fields, steps, edges, expressions and code, and also
+    the event types in schemas folders and the rules in webhooks folders. The exit code is 1 if something is wrong.
 
     Example: stepwell validate functions/
     """

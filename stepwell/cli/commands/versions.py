@@ -72,7 +72,7 @@ def pause(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pause a function: events that would start it are kept until `stepwell resume`. Open runs continue.
+    """Pause a function. Events that would start it are kept until `stepwell resume`. Open runs continue.
 
     Example: stepwell pause welcome
     """

@@ -109,7 +109,7 @@ def push(
 
 @app.command()
 def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Remove a webhook: requests to it are answered with 404. Events that it created stay.
+    """Remove a webhook. Requests to it are answered with 404. Events that it created stay.
 
     Example: stepwell webhooks remove github
     """

@@ -139,7 +139,7 @@ def policy(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set what happens to events that do not match their schema: `reject` refuses them, `warn` accepts and marks them,
+    """Set what happens to events that do not match their schema. `reject` refuses them, `warn` accepts and marks them,
     `off` does not check them.
 
     Example: stepwell types policy order/placed reject
