@@ -80,6 +80,6 @@ def test_a_request_without_an_answer_is_reported_in_one_line(other: _Other) -> N
     assert "no server answers at http://127.0.0.1:1; start one" in error("http://127.0.0.1:1")
     assert "should the address begin with http://?" in error(f"https://127.0.0.1:{port}")
     assert "SSL_CERT_FILE=/gone does not exist" in error("https://127.0.0.1:1", SSL_CERT_FILE="/gone")
-    assert "ALL_PROXY=socks://x:1 is no proxy" in error("http://stepwell.example", ALL_PROXY="socks://x:1")
+    assert "ALL_PROXY=socks://x:1 is not a valid proxy" in error("http://stepwell.example", ALL_PROXY="socks://x:1")
     assert "STEPWELL_URL=stepwell is not a valid address" in error("stepwell")
     assert "no server answers" in error("http://127.0.0.1:1", SSL_CERT_FILE="/gone", ALL_PROXY="socks://x:1")

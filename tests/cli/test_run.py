@@ -74,7 +74,7 @@ def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("event", "says"),
-    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "no event"), ("7", "--event"),
+    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "the array is empty"), ("7", "--event"),
      ('[{"name": "a"}, {"name": "b"}]', "one event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"),
      ('{"name": "go", "x": 1}', "/x"), ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
 )  # fmt: skip

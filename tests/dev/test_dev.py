@@ -115,7 +115,7 @@ def test_a_duplicate_event_is_shown_as_duplicate(server: Server, http: Api) -> N
 def test_without_functions_it_prints_that_nothing_can_start(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with dev(tmp_path / "none", tmp_path / "db") as server, api(server) as http:
-        assert "no function that is live" in str(why(server, http.send("x")))
+        assert "no live function" in str(why(server, http.send("x")))
 
 
 # --- functions and events --------------------------------------------------------------------------------------------
