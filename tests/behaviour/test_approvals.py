@@ -641,7 +641,7 @@ def test_erasing_a_user_erases_comments_on_approvals(platform: Platform) -> None
         (
             {"timeout": "1d", "runtime": {"type": "approval", "message": "?", "timeout": "2d"}},
             "/steps/confirm/runtime/timeout",
-            "keep one",
+            "remove one of them",
         ),
         ({"runtime": {"type": "approval"}}, "/steps/confirm/runtime/message", "is missing"),
         ({"runtime": {"type": "approval", "message": ""}}, "/steps/confirm/runtime/message", "must not be empty"),
