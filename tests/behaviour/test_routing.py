@@ -110,7 +110,7 @@ ARCHIVES = {
         (archive(DEFINITION, MAIN, ("a/../../evil", "x", 0o100644)), "leads out"),
         (archive(DEFINITION, MAIN, ("..\\evil", "x", 0o100644)), "leads out"),
         (archive(DEFINITION, MAIN, ("link", "/etc/passwd", 0o120777)), "link"),
-        (archive(DEFINITION, MAIN, ("a", "x", 0o100644), ("a/b", "x", 0o100644)), "one name"),
+        (archive(DEFINITION, MAIN, ("a", "x", 0o100644), ("a/b", "x", 0o100644)), "the same name"),
         (archive(DEFINITION, MAIN, MAIN), "twice"),
         (archive(DEFINITION, MAIN, ("pipe", "", 0o010644)), "device"),
     ],
