@@ -207,7 +207,7 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
         },
         failed(
             "output_too_large",
-            "the output has 7,340,039 bytes, more than the 262,144 (256 KiB) allowed; "
+            "the output has 7,340,039 bytes, more than the maximum of 262,144 (256 KiB); "
             "store it elsewhere and output a reference, such as a URL or a key",
             final=True,
         ),
