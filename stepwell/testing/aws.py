@@ -49,11 +49,8 @@ HANDLERS = tuple(function.name for function in FUNCTIONS if not isinstance(funct
 
 
 class AwsStepwell(Decisions):
-    """Implements `platform.Stepwell` in an empty account.
-
-    `emulator` and `host` can be reused, by one object at a time. `unkindness`: the faults that the account injects;
-    None injects no faults.
-    """
+    """Implements `platform.Stepwell` in an empty account. `emulator` and `host` can be reused, by one object at a time.
+    `unkindness`: the faults that the account injects; None injects no faults."""
 
     name = "aws"
     parallelism = 4  # steps that a test may run at a time without reaching Lambda's concurrency

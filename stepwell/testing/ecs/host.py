@@ -128,10 +128,7 @@ class EcsHost:
             task.join()
 
     def wait_any(self, timeout_s: float) -> bool:
-        """Waits until a task has ended and its event was emitted, counting from the last call.
-
-        Returns False if none ends within the timeout, or if no task runs.
-        """
+        """Waits for an end of a task, and its event, since the last call; False on timeout, or without running tasks."""
         with self._change:
             self._change.wait_for(lambda: self._ended != self._reported or self._ended == len(self._tasks), timeout_s)
             has_ended, self._reported = self._ended != self._reported, self._ended
