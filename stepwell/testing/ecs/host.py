@@ -128,7 +128,7 @@ class EcsHost:
             task.join()
 
     def wait_any(self, timeout_s: float) -> bool:
-        """Waits for an end of a task, and its event, since the last call; False on timeout, or without running tasks."""
+        """Waits until another task has ended and its event was emitted; False on timeout, or if no task runs."""
         with self._change:
             self._change.wait_for(lambda: self._ended != self._reported or self._ended == len(self._tasks), timeout_s)
             has_ended, self._reported = self._ended != self._reported, self._ended
