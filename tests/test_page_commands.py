@@ -125,7 +125,7 @@ def test_the_commands_of_a_page_work(page: Path, shell: Path, tmp_path: Path, fr
     with (tmp_path / "output").open("w+") as output:
         done = subprocess.run(
             ["bash", "-c", script(page.read_text("utf-8"), free_port)],
-            cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=120, check=False,
+            cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=220, check=False,
         )  # fmt: skip
         output.seek(0)
         assert done.returncode == 0, output.read()

@@ -36,7 +36,11 @@ steps:
     path: file://./nudge.py
     after:
       - step: greet
-        async: {{event: order/placed, match: async.user.email == event.user.email, ttl: 3d, onTimeout: true}}
+        async:
+          event: order/placed
+          match: async.user.email == event.user.email
+          ttl: 3d
+          onTimeout: true
 ```
 
 **Durations** are numbers with units: `500ms`, `10s`, `15m`, `1h30m`, `3d`, `2w`; at most 366 days. **Expressions** are
