@@ -66,7 +66,7 @@ def test_a_line_that_is_wrong_is_named_and_the_others_are_sent(url: str, tmp_pat
     value = json.loads(run(file, "--json", code=1).stdout)
     assert (value["sent"], [wrong["line"] for wrong in value["wrong"]]) == (2, [2, 3, 3, 4, 6, 7])
     assert events(url) == [{"n": 0}, {"n": 1}]
-    assert "line 3, /name: a name is needed" in run(file, code=1).stderr
+    assert "line 3, /name: name is missing or not a text" in run(file, code=1).stderr
 
 
 def test_errors_of_the_server_are_printed_with_the_line(url: str, tmp_path: Path) -> None:

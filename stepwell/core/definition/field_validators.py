@@ -37,7 +37,7 @@ def duration(text: str) -> str:
     if milliseconds <= 0:
         raise ValueError(f"{text!r} is zero; write a longer duration such as 10s, or remove the field")
     if milliseconds > LONGEST_MS:
-        raise ValueError(f'{text!r} is more than 366 days, the maximum; write at most "366d"')
+        raise ValueError(f'{text!r} is more than 366 days, the maximum; write "366d" or less')
     return text
 
 
