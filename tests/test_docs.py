@@ -17,12 +17,16 @@ from tests import commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = (".git", ".venv", "node_modules", "build", "cdk.out", ".stepwell", "fixtures", "templates")
-PAGES = sorted(
-    path
-    for path in ROOT.rglob("*.md")
-    if not any(part in FOLDERS or part.startswith(".pytest") for part in path.relative_to(ROOT).parts)
-)
+NOT_OURS = {"node_modules", "build", "cdk.out", "fixtures", "templates"}  # as hidden folders are
+
+
+def markdown_files() -> Iterator[Path]:
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in NOT_OURS and not name.startswith(".")]
+        yield from (Path(folder, name) for name in files if name.endswith(".md"))
+
+
+PAGES = sorted(markdown_files())
 
 
 @pytest.fixture(scope="module", autouse=True)
