@@ -116,7 +116,7 @@ def test_a_function_can_start_on_invalid_events(platform: Platform, policy: str)
 
 
 def test_engine_events_have_no_type_so_there_are_no_loops(platform: Platform) -> None:
-    with pytest.raises(Refused, match="engine's own"):
+    with pytest.raises(Refused, match="reserved for the engine"):
         register(platform, name=INVALID)
     platform.api("PUT", "/v1/settings", {"unknown_types": "warn"})
     platform.deploy(function(on=INVALID))
@@ -314,7 +314,7 @@ def test_a_registration_can_be_a_dry_run(platform: Platform) -> None:
     register(platform, policy="reject")
     with pytest.raises(Refused, match="was number, is string now"):
         register_all(platform, {"version": "2", "schema": TEXT, "may_break": False}, path="/v1/types?dry_run=true")
-    with pytest.raises(Refused, match="neither true nor false"):
+    with pytest.raises(Refused, match="is not a boolean"):
         register_all(platform, {"version": "1", "schema": AMOUNT}, path="/v1/types?dry_run=maybe")
 
 
@@ -470,7 +470,7 @@ def test_the_sender_gets_all_errors_and_reports_contain_the_first_ones(platform:
         ({"properties": {"a": {"pattern": "(?=a)b"}}}, "/schema/properties/a/pattern", "linear time"),
         ({"description": "x" * 1_000_000}, "/schema", "bytes"),
         ({"$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(30)} | {"a30": {}},
-          "$ref": "#/$defs/a0"}, "/schema", "expand to too many schemas"),
+          "$ref": "#/$defs/a0"}, "/schema", "expand"),
         ([], "/schema", "object"),
         ("text", "/schema", "object"),
     ],
