@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -72,3 +73,13 @@ def test_data_without_an_rsa_certificate_is_refused(tmp_path: Path) -> None:
     for kind in (("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), ("ed25519",), ("rsa:1024",)):
         with pytest.raises(BadCertificate):
             certify(tmp_path, *kind)
+
+
+def test_a_certificate_of_other_elements_or_with_something_after_it_is_refused(tmp_path: Path) -> None:
+    """A reader that is more lenient than OpenSSL's would take a key from data that is not a certificate."""
+    certify(tmp_path)
+    certificate = ssl.PEM_cert_to_DER_cert((tmp_path / "c.pem").read_text())
+    set_instead_of_sequence = b"\x31" + certificate[1:]
+    for wrong in (set_instead_of_sequence, certificate + b"\0", certificate + certificate):
+        with pytest.raises(BadCertificate):
+            public_key(ssl.DER_cert_to_PEM_cert(wrong).encode())

@@ -82,7 +82,7 @@ class TooCostly(Exception):
         self.on = on
 
 
-def check_cost(tree: Node, sizes: Sizes, converted: Size, *, returns_value: bool = False) -> float:
+def check_cost(tree: Node, sizes: Sizes, converted: Size, *, returns_value: bool) -> float:
     """The upper bound of an evaluation's time. Raises TooCostly if that is over the limit.
 
     `converted`: the size of all values that the library has to convert. `returns_value`: whether the result is
@@ -127,7 +127,7 @@ def _longest(tree: Node, limit: float, returns_value: bool) -> int:
 def always_too_costly(tree: Node) -> str | None:
     """The part that makes an evaluation too slow even with an empty event; None if there is none."""
     try:
-        check_cost(tree, _TotalLength(0), one(0, 0, 0))
+        check_cost(tree, _TotalLength(0), one(0, 0, 0), returns_value=False)
     except TooCostly as error:
         return error.on
     return None
