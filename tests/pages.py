@@ -1,6 +1,7 @@
 """The shell blocks of a page, and the script that runs them.
 
-The `sh` blocks of a page run one after another in one shell, in an empty folder. A comment above a block changes this:
+The `sh` blocks of a page run one after another in one shell, in an empty folder. A block of another language with a title,
+such as ```` ```yaml title="order/stepwell.yaml" ````, is written to that file. A comment above an `sh` block changes this:
 
 - `<!-- not run: REASON -->`: the block is only read.
 - `<!-- in the background -->`: the last line of the block starts a server, which runs until the page ends.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 BLOCK = re.compile(
     r"^<!-- first run\n(?P<hidden>.*?)^-->$"
+    r"|^```\w+ title=\"(?P<file>[^\"\n]+)\"\n(?P<content>.*?)^```$"
     r"|^(?:<!-- (?P<mark>[^\n]*) -->\n)?(?P<indent> *)```(?:sh|bash|console)\n(?P<shown>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -47,8 +49,13 @@ class Block:
 def blocks(page: str) -> Iterator[Block]:
     for found in BLOCK.finditer(page):
         line = page.count("\n", 0, found.start()) + 1
-        text = found["hidden"] or found["shown"]
+        text = found["hidden"] or found["shown"] or _written(found["file"], found["content"])
         yield Block(line, re.sub(rf"^{found['indent'] or ''}", "", text, flags=re.MULTILINE), found["mark"] or "")
+
+
+def _written(file: str, content: str) -> str:
+    """The command that writes a file."""
+    return f"cat > {file} <<'END_OF_FILE'\n{content}END_OF_FILE\n"
 
 
 def script(page: str, port: int) -> str:
