@@ -1,7 +1,8 @@
 """The shell blocks of a page, and the script that runs them.
 
-The `sh` blocks of a page run one after another in one shell, in an empty folder. A block of another language with a title,
-such as ```` ```yaml title="order/stepwell.yaml" ````, is written to that file. A comment above an `sh` block changes this:
+The `sh` blocks of a page run one after another in one shell, in an empty folder. A block of another language with a
+title, such as ```` ```yaml title="order/stepwell.yaml" ````, is written to that file. A comment above an `sh` block
+changes this:
 
 - `<!-- not run: REASON -->`: the block is only read.
 - `<!-- in the background -->`: the last line of the block starts a server, which runs until the page ends.
