@@ -115,7 +115,8 @@ class Reader(Protocol):
         limit: int = 50,
     ) -> Page[EventDetail]: ...
 
-    def read_event(self, event_id: str) -> EventDetail | None: ...
+    def read_event(self, event_id: str) -> EventDetail | None:
+        """An event. The misses include the paused functions that keep the event, which lists leave out."""
 
     def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]: ...
 

@@ -342,6 +342,27 @@ def test_only_events_that_would_have_started_the_function_are_kept(platform: Pla
     assert [run["event_id"] for run in platform.runs() if run["function_id"] == "f"] == events[:1]
 
 
+def test_an_event_shows_the_paused_functions_that_keep_it(platform: Platform) -> None:
+    platform.deploy(function(id="started"))
+    platform.deploy(function(id="unwilling", on={"event": "go", "expression": "data.n == 2"}))
+    for name in ("f", "g"):
+        platform.deploy(function(id=name))
+        change(platform, "pause", id=name)
+    platform.deploy(function(id="elsewhere", on="other"))
+    change(platform, "pause", id="elsewhere")
+    event = platform.send(data={"n": 1})
+    platform.settle()
+    reason = "the function is paused and keeps the event until it is resumed"
+    false, *kept = sorted(platform.event(event)["not_started"], key=lambda miss: str(miss["problem"] or ""))
+    assert (false["function_id"], false["problem"]) == ("unwilling", None)
+    assert sorted(miss["function_id"] for miss in kept) == ["f", "g"]
+    assert {(miss["expression"], miss["problem"]) for miss in kept} == {("", reason)}
+    change(platform, "resume")
+    change(platform, "resume", id="g")
+    assert sorted(run["function_id"] for run in platform.runs(event)) == ["f", "g", "started"]
+    assert [miss["function_id"] for miss in platform.event(event)["not_started"]] == ["unwilling"]
+
+
 def test_open_runs_continue_while_their_function_is_paused(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
     (run,) = platform.runs(platform.send())

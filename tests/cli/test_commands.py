@@ -30,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_function(folder / "f" / "bad", "bad", "bad", a=program('echo \'{"status": 404, "message": "not [there]"}\''))
     write_function(folder / "f" / "slow", "slow", "slow", a=program("sleep 30"))
     write_function(folder / "f" / "choosy", "choosy", {"event": "good", "expression": "data.x > 1"})
+    write_function(folder / "f" / "resting", "resting", "rest")
     with dev(folder / "f", folder / "db") as server:
         yield server
 
@@ -142,6 +143,19 @@ def test_an_event_is_shown_with_the_functions_that_it_started_or_not(command: Co
     assert [run["id"] for run in found["runs"]] == [run_id]
 
 
+def test_an_event_is_shown_with_the_paused_functions_that_keep_it(command: Command, http: Api) -> None:
+    assert http.http.post("/v1/functions/resting/pause").status_code == 200
+    event_id = http.send("rest")
+    shown = ok(command("events", "show", event_id))
+    assert "not started resting  the function is paused and keeps the event until it is resumed\n" in shown
+    assert "no function has a trigger" not in shown
+    assert http.http.post("/v1/functions/resting/resume").status_code == 200
+    run_id = http.ended(event_id)["id"]
+    shown = ok(command("events", "show", event_id))
+    assert run_id in shown
+    assert "paused" not in shown
+
+
 @pytest.mark.parametrize("event_id", ["a/b", "50%?x=1#y", "[red]id[/]", "ü"])
 def test_an_event_is_shown_whatever_its_id(command: Command, http: Api, event_id: str) -> None:
     http.send("nothing", id=event_id)
@@ -189,7 +203,8 @@ def test_following_a_run_waits_for_the_end_and_sets_the_exit_code(command: Comma
 
 
 def test_functions_lists_live_functions(command: Command) -> None:
-    assert [function["id"] for function in data(command("functions", "--json"))] == ["bad", "choosy", "good", "slow"]
+    listed = data(command("functions", "--json"))
+    assert [function["id"] for function in listed] == ["bad", "choosy", "good", "resting", "slow"]
     shown = ok(command("functions"))
     assert all(text in shown for text in ("choosy", "data.x > 1", "one, two"))
     assert data(command("functions", "show", "good", "--json"))["version"] == 1

@@ -19,8 +19,9 @@ Time = str  # RFC 3339
 class NotStarted(TypedDict):
     """A function that the event did not start, although a trigger names the event.
 
-    The trigger's `expression` was not true, or a run with the same value of `idempotency` exists (`run_id`). `problem`
-    is the error of the expression, or the reason why the function did not start.
+    The trigger's `expression` was not true, a run with the same value of `idempotency` exists (`run_id`), or the
+    function is paused. `problem` is the error of the expression, or the reason why the function did not start. Lists of
+    events leave out the paused functions that keep an event until they are resumed.
     """
 
     function_id: str

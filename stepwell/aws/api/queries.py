@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar, Unpack
 
@@ -17,7 +18,15 @@ from stepwell.aws.api.logs import Logs
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item, read_items, read_partition
-from stepwell.aws.table.keys import STATUS_SHARDS, Item, approvals_partition, event_key, run_key
+from stepwell.aws.table.keys import (
+    STATUS_SHARDS,
+    Item,
+    approvals_partition,
+    event_entry,
+    event_key,
+    paused_events_partition,
+    run_key,
+)
 from stepwell.aws.table.list_layout import ALL, EVENTS, RUNS, Entry, of_function, of_name, of_replay, of_user
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import first_of, ms_of
@@ -26,6 +35,7 @@ from stepwell.aws.table.samples import read_samples
 from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, run_id, user_key
 from stepwell.core.routing.guard import RunSample
+from stepwell.core.routing.not_started import with_keepers
 from stepwell.core.run.run import RunStatus
 from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
@@ -89,7 +99,18 @@ class Queries:
 
     def read_event(self, event_id: str) -> EventDetail | None:
         item = read_item(self._table, event_key(event_id))
-        return None if item is None else _event(item)
+        if item is None:
+            return None
+        detail = _event(item)
+        return replace(detail, misses=with_keepers(detail.misses, self._functions_keeping(item, detail.event)))
+
+    def _functions_keeping(self, item: Item, event: Event) -> list[str]:
+        """The paused functions that keep an event, sorted. One request for all functions that the event starts."""
+        started = [function["S"] for function in item.get("st", {}).get("L", ())]
+        functions = {paused_events_partition(function_id): function_id for function_id in started}
+        entries = [event_entry(partition, event.position, event.id) for partition in functions]
+        keys = [{"pk": entry["pk"], "sk": entry["sk"]} for entry in entries]
+        return sorted(functions[kept["pk"]["S"]] for kept in read_items(self._table, keys, consistent=True))
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

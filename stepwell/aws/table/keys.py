@@ -17,6 +17,7 @@
 | overdue timers | Query `T#shard` up to a time |
 | cron triggers, canaries to check | Query `C` |
 | events kept for a paused function | Put, Query `P#function` |
+| the paused functions that keep an event | Get `P#function` of each function that it starts |
 | live functions; a version | Query `F`; Get `V#function` |
 | triggers of live functions | Query `META`, `starts#` |
 | has a function changed | Get `META` |

@@ -127,8 +127,8 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
         replay = (f"  replay {run['replay']}" if run["replay"] else "", "magenta")
         lines.append(styled("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"]), replay))
     for miss in event["not_started"]:
-        reason = miss["problem"] or "is false"
-        lines.append(styled("  not started ", miss["function_id"], (f"  {miss['expression']}: {reason}", "dim")))
+        reason = ": ".join(text for text in (miss["expression"], miss["problem"] or "is false") if text)
+        lines.append(styled("  not started ", miss["function_id"], (f"  {reason}", "dim")))
     for item in event["invalid"]:
         lines.append(styled(("  invalid ", "yellow"), f"{item['pointer']}: {item['message']}"))
     if not runs and not event["not_started"]:

@@ -24,7 +24,7 @@ _FEW = 20  # up to so many misses of a table are stored with the event
 class NotStarted:
     """A function that has a trigger for the event, but was not started.
 
-    The trigger's expression was not true, or a run with the same value of `idempotency` exists.
+    The trigger's expression was not true, a run with the same value of `idempotency` exists, or the function is paused.
     """
 
     function_id: str
@@ -36,6 +36,16 @@ class NotStarted:
         """The form that the API shows."""
         fields = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
         return fields if self.run_id is None else {**fields, "run_id": self.run_id}
+
+
+def dropped_miss(function_id: str) -> NotStarted:
+    """The miss of a paused function that drops the event."""
+    return NotStarted(function_id, "", "the function is paused and drops events until it is resumed")
+
+
+def kept_miss(function_id: str) -> NotStarted:
+    """The miss of a paused function that keeps the event. It is never stored: it ends when the function is resumed."""
+    return NotStarted(function_id, "", "the function is paused and keeps the event until it is resumed")
 
 
 class Entries:
@@ -142,6 +152,12 @@ def _whole(part: dict[str, Any], content: Callable[[int], bytes | None]) -> Iter
         if row is not None and number not in out:
             function_id, expression = row
             yield NotStarted(function_id, expression, by_number.get(number)).as_json()
+
+
+def with_keepers(stored: bytes | None, keepers: Iterable[str]) -> bytes | None:
+    """The misses that the API shows, as JSON, with those of the paused functions that keep the event."""
+    kept = [kept_miss(function_id) for function_id in keepers]
+    return orjson.dumps(with_misses(stored, kept)) if kept else stored
 
 
 def with_misses(stored: bytes | None, misses: Iterable[NotStarted]) -> list[dict[str, Any]]:

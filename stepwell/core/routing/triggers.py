@@ -12,7 +12,7 @@ from typing import cast
 from stepwell.core.events.cron import TICK
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan, Starts, Trigger
-from stepwell.core.routing.not_started import NO_MISSES, Misses, MissesOf, NotStarted
+from stepwell.core.routing.not_started import NO_MISSES, Misses, MissesOf, NotStarted, dropped_miss
 from stepwell.core.routing.trigger_table import Evaluation, TriggerTable
 from stepwell.core.routing.versions import Route, State
 from stepwell.core.routing.waits import event_key, holds_structure
@@ -151,8 +151,7 @@ class Catalog:
         others: list[NotStarted] = []
         for function_id in [name for name in started if name in self._dropping] if self._dropping else ():
             del started[function_id]
-            problem = "the function is paused and drops events until it is resumed"
-            others.append(NotStarted(function_id, "", problem))
+            others.append(dropped_miss(function_id))
         plans = [self._plan(starts) for starts in started.values()]
         return plans, Misses(misses, others) if misses or others else NO_MISSES
 

@@ -17,7 +17,7 @@ from stepwell.api.approvals.approvals import messages_of
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample
-from stepwell.core.routing.not_started import whole_misses
+from stepwell.core.routing.not_started import whole_misses, with_keepers
 from stepwell.core.run.messages import TimerKind
 from stepwell.local.database.lists import LAST, Filters, ListQuery, choose_events_path, choose_runs_path
 from stepwell.local.database.log_files import log_folder, read_logs
@@ -102,7 +102,10 @@ class Queries:
 
     def read_event(self, event_id: str) -> EventDetail | None:
         row = self._connection.execute(f"{_EVENT} WHERE id = ?", (event_id,)).fetchone()
-        return self._event(row) if row else None
+        if row is None:
+            return None
+        detail = self._event(row)
+        return replace(detail, misses=with_keepers(detail.misses, self.functions_holding(row[0])))
 
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
         """The newest events after a position, oldest first, each with the runs that it started, by function.
