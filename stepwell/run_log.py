@@ -1,4 +1,4 @@
-"""Logs failed attempts and runs, and duplicate events.
+"""Logs failed attempts and runs, duplicate events, and runs that events resumed or cancelled.
 
 Log records have `fields`, for the JSON lines of a server and for the console of `stepwell dev`.
 """
@@ -10,26 +10,30 @@ from collections.abc import Sequence
 
 from stepwell.core.events.events import Event
 from stepwell.core.run.messages import Command, EmitEnd, RecordAttempt, SetTimer, Timer, TimerKind
+from stepwell.core.run.run import OPEN_PAUSES, PauseStatus
 from stepwell.core.run.run_error import run_error
 from stepwell.core.times import time_text
 from stepwell.platform import RunRecord, Transition
 
-ATTEMPTS, EVENTS = "stepwell.attempts", "stepwell.events"
+ATTEMPTS, EVENTS, WAITS = "stepwell.attempts", "stepwell.events", "stepwell.waits"
 
 _runs = logging.getLogger("stepwell.runs")
 _attempts = logging.getLogger(ATTEMPTS)
 _events = logging.getLogger(EVENTS)
+_waits = logging.getLogger(WAITS)
 _MAX_MESSAGE = 500  # characters
 
 
 def log_transition(transition: Transition) -> None:
-    """Logs failed and lost attempts of a transition, and the failure of the run."""
+    """Logs failed and lost attempts of a transition, the failure of the run, and events that satisfied waits."""
     for command in transition.commands:
         if isinstance(command, RecordAttempt):
             if command.error is not None:
                 _log_failed_attempt(transition.record, command, transition.commands)
         elif isinstance(command, EmitEnd) and command.status == "failed":
             _log_failed_run(transition.record)
+    if transition.record.plan.pauses and _waits.isEnabledFor(logging.DEBUG):
+        _log_satisfied_waits(transition)
 
 
 def _log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequence[Command]) -> None:
@@ -65,6 +69,18 @@ def _log_failed_run(record: RunRecord) -> None:
     fields |= {"kind": kind, "error": message}
     text = "run %s of %s failed at step %s: %s: %s"
     _runs.warning(text, run.id, plan.function_id, step, kind, message, extra={"fields": fields})
+
+
+def _log_satisfied_waits(transition: Transition) -> None:
+    """Logs each wait that an event satisfied: the run, and the steps that waited; none if the event cancelled it."""
+    plan, before, run = transition.record.plan, transition.before.run, transition.record.run
+    for pause, old, new in zip(plan.pauses, before.pauses, run.pauses, strict=True):
+        if new.status is PauseStatus.MATCHED and old.status in OPEN_PAUSES:
+            steps = dict.fromkeys(plan.steps[plan.edges[e].step].id for e in new.edges)
+            fields = {"event": new.event_id, "name": pause.event, "function": plan.function_id, "run": run.id}
+            fields |= {"steps": list(steps), "cancels": pause.cancels}
+            text = "event %s %s satisfied a wait of run %s of %s"
+            _waits.debug(text, pause.event, new.event_id, run.id, plan.function_id, extra={"fields": fields})
 
 
 def log_known_event(event: Event) -> None:

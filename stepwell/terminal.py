@@ -44,11 +44,6 @@ def shown(value: object) -> str:
     return escape(one_line(str(value)))
 
 
-def shown_lines(value: object) -> str:
-    """Escapes a text that may have several lines, for a cell of a table."""
-    return escape(visible(str(value)))
-
-
 def styled(*parts: str | Text | tuple[str, str]) -> Text:
     """One line of text from parts, each a text or a pair of text and style. Line breaks in parts are replaced."""
     return Text.assemble(*(_one_line(part) for part in parts))

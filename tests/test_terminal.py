@@ -230,4 +230,4 @@ def _bare(part: ast.expr) -> str | None:
     return ast.unparse(value)
 
 
-SAFE = {"shown", "shown_lines", "local_time", "duration", "len"}
+SAFE = {"shown", "local_time", "duration", "len"}

@@ -12,14 +12,14 @@ _RESERVED = "stepwell/"
 def why_nothing_started(name: str, keepers: list[str], catalog: Catalog) -> str | None:
     """The reason as one line; None if the event is not expected to start anything.
 
-    `keepers` are the paused functions for which the event is kept.
+    The event has resumed no run. `keepers` are the paused functions for which the event is kept.
     """
     if keepers:
         return f"kept for {', '.join(keepers)}, which is paused; starts a run when it is resumed"
     if name.startswith(_RESERVED) or catalog.is_triggered_by(name):
         return None
     if catalog.is_awaited(name):
-        return f"starts nothing: no trigger names {name}, only waits of runs"
+        return f"starts nothing: no trigger names {name}, and no open wait matches it"
     triggers = catalog.triggers
     if not triggers:
         return "starts nothing: no live function has an event trigger"

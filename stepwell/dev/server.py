@@ -26,7 +26,7 @@ from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
 from stepwell.project.webhooks import find_webhooks
-from stepwell.run_log import ATTEMPTS, EVENTS
+from stepwell.run_log import ATTEMPTS, EVENTS, WAITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             output = Output(as_json=options.as_json)
             console = DeployConsole(output)
             events = EventConsole(output, server.queries, server.platform.store.catalog)
-            for name, level in ((ATTEMPTS, logging.INFO), (EVENTS, logging.DEBUG)):
+            for name, level in ((ATTEMPTS, logging.INFO), (EVENTS, logging.DEBUG), (WAITS, logging.DEBUG)):
                 logger = logging.getLogger(name)
                 logger.setLevel(level)
                 logger.propagate = False  # the console prints these records

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
+from stepwell.cli.ui.output import console
 from tests.servers import Api, Json, Server, api, dev, eventually, new_key, program, serve, serving, write_function
 
 Command = Callable[..., Any]
@@ -70,6 +71,21 @@ def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> N
     assert "waits for a decision" in value
     value = command("decline", run["id"], "ask", code=1)
     assert '"decision":"approved"' in value
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_messages_of_approvals_have_the_width_of_the_terminal(
+    http: Api, command: Command, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", columns)  # it has read COLUMNS before
+    first = "1,250.00 EUR to Grace Hopper for the compiler, invoice 1952-05?"
+    run = started(http, n=f"{first}\n{'x' * 200}")
+    lines = command("approvals").splitlines()
+    assert lines[0] == f"{run['id']}  one ask"
+    assert lines[1].rstrip() == f"  Pay {first}"
+    assert all(len(line.rstrip()) <= columns for line in lines)
+    assert sum(line.count("x") for line in lines[2:]) >= 200
+    assert re.fullmatch(r"  asked [\d:]+, to be decided by Ada until \S+ [\d:]+", lines[-1].rstrip())
 
 
 def test_with_several_open_approvals_the_step_must_be_named(http: Api, command: Command) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import Api, Server, api, dev, eventually, program, write_function
+from tests.servers import Api, Json, Server, api, dev, eventually, program, write_function
 
 
 @pytest.fixture
@@ -104,6 +106,76 @@ def test_it_prints_why_an_event_started_nothing(server: Server, http: Api, funct
     assert server.line(lambda line: line.get("id") == false)["not_started"][0]["problem"] is None
     assert http.http.post("/v1/functions/one/pause").status_code == 200
     assert why(server, http.send("one")) == "kept for one, which is paused; starts a run when it is resumed"
+
+
+def wait_for_payment(**edge: object) -> Json:
+    paid = {"event": "order/paid", "match": "async.data.id == event.data.id", "ttl": "1d"}
+    return program("echo 1", after=[{"step": "$trigger", "async": paid, **edge}])
+
+
+def waiting_run(http: Api, event: str = "order/placed", **data: object) -> str:
+    """The id of a run that waits for an event."""
+    sent = http.send(event, data=data)
+    (run,) = eventually(lambda: [run for run in http.runs_of(sent) if "waiting" in str(run["steps"])])
+    return str(run["id"])
+
+
+def test_it_prints_the_runs_that_an_event_resumed(tmp_path: Path) -> None:
+    late = program("echo 2", after=[{"step": "$trigger", "async": {"event": "order/paid", "ttl": "1d"}}])
+    write_function(tmp_path / "f" / "ship", "ship", "order/placed", b=wait_for_payment(), c=wait_for_payment(), d=late)
+    with dev(tmp_path / "f", tmp_path / "db") as server, api(server) as http:
+        runs = [waiting_run(http, id=number) for number in (1, 2)]
+        paid = http.send("order/paid", data={"id": 1})
+        line = server.line(lambda line: line.get("id") == paid and line["kind"] == "event")
+        resumed = sorted(line["resumed"], key=lambda item: (runs.index(item["run"]), item["steps"]))
+        assert resumed == [
+            {"function": "ship", "run": runs[0], "steps": ["b", "c"]},
+            {"function": "ship", "run": runs[0], "steps": ["d"]},
+            {"function": "ship", "run": runs[1], "steps": ["d"]},
+        ]
+        assert (line["started"], line["why"], line["cancelled"]) == ({}, None, [])
+        nothing = "starts nothing: no trigger names order/paid, and no open wait matches it"
+        assert why(server, http.send("order/paid", data={"id": 1})) == nothing
+        assert server.line(lambda line: line["kind"] == "event")["resumed"] == []
+
+
+def test_it_prints_the_runs_that_an_event_cancelled(tmp_path: Path) -> None:
+    definition = write_function(tmp_path / "f", "f", "order/placed", a=wait_for_payment()) / "stepwell.json"
+    definition.write_text(json.dumps({**json.loads(definition.read_text()), "cancel": [{"event": "order/stopped"}]}))
+    with dev(tmp_path / "f", tmp_path / "db") as server, api(server) as http:
+        run = waiting_run(http, id=1)
+        stopped = http.send("order/stopped")
+        line = server.line(lambda line: line.get("id") == stopped)
+        assert (line["cancelled"], line["resumed"], line["why"]) == ([{"function": "f", "run": run}], [], None)
+
+
+def test_it_prints_a_run_that_an_event_resumes_after_a_delay(tmp_path: Path) -> None:
+    write_function(tmp_path / "f", "f", "order/placed", a=wait_for_payment(wait="2s"))
+    with dev(tmp_path / "f", tmp_path / "db") as server, api(server) as http:
+        run = waiting_run(http, id=1)
+        paid = http.send("order/paid", data={"id": 1})
+        server.line(lambda line: line.get("id") == paid and line["kind"] == "event")
+        line = server.line(lambda line: line["kind"] == "resumed")
+        assert (line["id"], line["name"]) == (paid, "order/paid")
+        assert line["resumed"] == [{"function": "f", "run": run, "steps": ["a"]}]
+
+
+def test_resumed_runs_are_printed_for_people(tmp_path: Path) -> None:
+    folder = write_function(tmp_path / "f", "ship", "order/placed", b=wait_for_payment())
+    command = [sys.executable, "-m", "stepwell", "dev", str(folder), "--port", "0", "--db", str(tmp_path / "db")]
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            eventually(lambda: "ready" in printed.read_text())
+            url = next(word for word in printed.read_text().split() if word.startswith("http"))
+            for name in ("order/placed", "order/paid"):
+                httpx.post(f"{url}/e", json={"name": name, "data": {"id": 1}})
+                eventually(lambda name=name: f"event {name}" in printed.read_text())  # type: ignore[misc]
+            eventually(lambda: "completed ship" in printed.read_text())
+        finally:
+            process.terminate()
+    assert re.search(r"event order/paid \w+\n      resumed ship \w+ at step b\n", printed.read_text())
+    assert "starts nothing" not in printed.read_text()
 
 
 def test_a_duplicate_event_is_shown_as_duplicate(server: Server, http: Api) -> None:

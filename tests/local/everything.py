@@ -157,6 +157,7 @@ async def _lists(it: Scripted) -> None:
     users.read_event("e1")
     users.read_tail(0, 10)
     users.functions_holding(1)
+    users.is_unrouted("go", 1)
     users.read_functions()
     users.read_samples("once", 10)
     users.read_users(before=None, limit=10)

@@ -12,7 +12,7 @@ from stepwell.core.events.events import Event, event_from
 from stepwell.core.run.messages import AttemptEnded, CancelRequested, RunStarted
 from stepwell.core.run.run import RunStatus, new_run
 from stepwell.local.queries.queries import Queries
-from stepwell.platform import NewEvent, RunRecord
+from stepwell.platform import NewEvent, Route, RunRecord
 from stepwell.reader import Page
 from tests.local.test_stored_runs import CODE, FREE, NOW, OK, START, Runs
 
@@ -111,6 +111,15 @@ def test_the_functions_that_an_event_is_held_for_are_listed(runs: Runs, queries:
     for function in ("g", "f"):
         runs.store.functions.hold(function, event.position)
     assert queries.functions_holding(event.position) == ["f", "g"]
+
+
+def test_an_event_is_unrouted_until_its_routing_is_finished(runs: Runs, queries: Queries) -> None:
+    event = put(runs, "one")
+    assert not queries.is_unrouted(event.name, event.position)
+    runs.store.unrouted.leave([Route(event, ("f",))])
+    assert queries.is_unrouted(event.name, event.position)
+    runs.store.unrouted.take(1)
+    assert not queries.is_unrouted(event.name, event.position)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

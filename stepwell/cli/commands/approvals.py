@@ -13,7 +13,7 @@ import typer
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.remote.environments import EnvOption
 from stepwell.cli.ui.output import JsonOption, console, fail, print_json
-from stepwell.cli.ui.tables import approval_table, short
+from stepwell.cli.ui.tables import approval_lines, short
 from stepwell.terminal import styled
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
@@ -35,7 +35,7 @@ def approvals(
     if as_json:
         print_json(found)
     elif found:
-        console.print(approval_table(found))
+        console.print(approval_lines(found))
     else:
         console.print("no open approvals")
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stepwell.terminal import shown, shown_lines, styled
+from stepwell.terminal import shown, styled
 
 STATUS_STYLES = {
     "completed": "green",
@@ -151,19 +152,17 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
     return table
 
 
-def approval_table(approvals: list[dict[str, Any]]) -> Table:
-    table = Table("run", "step", "asked", "until", "message", box=None, header_style="dim", pad_edge=False)
-    table.columns[0].no_wrap, table.columns[-1].overflow = True, "fold"
+def approval_lines(approvals: list[dict[str, Any]]) -> RenderableType:
+    """For each approval: the run and the step, the message below in the full width, and who may decide until when."""
+    lines: list[RenderableType] = []
     for approval in approvals:
-        table.add_row(
-            shown(approval["run_id"]),
-            shown(f"{approval['function_id']} {approval['step_id']}"),
-            local_time(approval["requested_at"]),
-            local_time(approval["expires_at"]),
-            shown_lines(approval["message"])
-            + (f"\n[dim]{shown(', '.join(approval['approvers']))}[/]" if approval["approvers"] else ""),
-        )
-    return table
+        lines.append(styled((approval["run_id"], "bold"), f"  {approval['function_id']} {approval['step_id']}"))
+        lines.append(Padding(Text(approval["message"], overflow="fold"), (0, 0, 0, 2)))
+        approvers = f"by {', '.join(approval['approvers'])} " if approval["approvers"] else ""
+        until = f"to be decided {approvers}until {local_time(approval['expires_at'])}"
+        times = styled((f"asked {local_time(approval['requested_at'])}, {until}", "dim"))
+        lines.append(Padding(times, (0, 0, 0, 2)))
+    return Group(*lines)
 
 
 def routing_text(routing: dict[str, Any]) -> Text:

@@ -125,6 +125,11 @@ class Queries:
         rows = self._connection.execute("SELECT function FROM kept WHERE event = ? ORDER BY function", (event,))
         return [function for (function,) in rows]
 
+    def is_unrouted(self, name: str, event: int) -> bool:
+        """Whether an event has yet to start runs or wake waits, by the event's row number."""
+        sql = "SELECT 1 FROM unrouted WHERE name = ? AND event = ?"
+        return self._connection.execute(sql, (name, event)).fetchone() is not None
+
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]:
