@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from stepwell.core.events.events import Event
 from stepwell.core.run.messages import Command, EmitEnd, RecordAttempt, SetTimer, Timer, TimerKind
@@ -77,8 +78,8 @@ def _log_satisfied_waits(transition: Transition) -> None:
     for pause, old, new in zip(plan.pauses, before.pauses, run.pauses, strict=True):
         if new.status is PauseStatus.MATCHED and old.status in OPEN_PAUSES:
             steps = dict.fromkeys(plan.steps[plan.edges[e].step].id for e in new.edges)
-            fields = {"event": new.event_id, "name": pause.event, "function": plan.function_id, "run": run.id}
-            fields |= {"steps": list(steps), "cancels": pause.cancels}
+            fields: dict[str, Any] = {"event": new.event_id, "name": pause.event, "function": plan.function_id}
+            fields |= {"run": run.id, "steps": list(steps), "cancels": pause.cancels}
             text = "event %s %s satisfied a wait of run %s of %s"
             _waits.debug(text, pause.event, new.event_id, run.id, plan.function_id, extra={"fields": fields})
 
