@@ -119,7 +119,12 @@ Every failed attempt, step and run has an `error` with a `kind`. A kind never ch
 on it; messages are for people and may change.
 
 ```json
-{{"kind": "exit", "message": "exit code 1: no such file", "status": null, "output": null}}
+{{
+  "kind": "exit",
+  "message": "exit code 1: no such file",
+  "status": null,
+  "output": null
+}}
 ```
 
 `status` is the HTTP status that the step or the address reported. `output` is what the step printed, if that is an object.

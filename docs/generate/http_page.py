@@ -149,7 +149,7 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
             words.append(f"-H 'Content-Type: {media_type}' --data-binary @FILE")
         else:
             words.append(f"-H 'Content-Type: application/json' -d '{_sample(body['content'][media_type]['schema'])}'")
-    return " \\\n  ".join(words) if len(" ".join(words)) > 110 else " ".join(words)
+    return " \\\n  ".join(words) if len(" ".join(words)) > 80 else " ".join(words)
 
 
 def _resource(path: str) -> str:

@@ -1,13 +1,14 @@
-"""A hook of MkDocs: files of the repository that pages link to become pages of the site, below `repository/`.
+"""Hooks of MkDocs. Files of the repository that pages link to become pages of the site, below `repository/`.
 
 A page of docs/ links to `../../examples/README.md` as GitHub expects it. MkDocs knows only files below docs/. The site
 therefore gets a page for each such file: Markdown unchanged, a folder as its README or a list, other text as a code
-block.
+block. Tables get the names of their columns in each cell, for narrow screens.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +20,7 @@ from links import is_external, replace_targets, targets
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "repository/"
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 _sources: dict[str, Path] = {}  # the file that each added page is made of
 
 
@@ -50,6 +52,24 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return os.path.relpath(name, PurePosixPath(uri).parent) + (f"#{anchor}" if anchor else "")
 
     return replace_targets(markdown, target)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """The page with tables that style.css can show as a list of rows where the screen is narrow."""
+    return _TABLE.sub(lambda found: _labelled(found[0]), html)
+
+
+def _labelled(table: str) -> str:
+    """The table with the name of the column in each cell, and names in the first cells that do not break."""
+    columns = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)]
+
+    def row(found: re.Match[str]) -> str:
+        first, *cells = found[0].split("<td")[1:]
+        first = re.sub(r"<code>([^<\s]+)</code>", r'<code class="name">\1</code>', first)
+        named = zip(columns[1:], cells, strict=True)
+        return f"<tr>\n<td{first}" + "".join(f'<td data-column="{column}"{cell}' for column, cell in named)
+
+    return re.sub(r"<tr>\s*<td.*?</tr>", row, table, flags=re.DOTALL)
 
 
 def _source(uri: str) -> Path:
