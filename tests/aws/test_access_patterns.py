@@ -273,7 +273,7 @@ def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_want
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finds one of 1,000 events of the name, which are spread over 16 partitions, in the order of acceptance."""
-    monkeypatch.setattr(stored_events, "_ARRIVALS", 5)
+    monkeypatch.setattr(stored_events, "_ENTRIES", 5)
     batches = Batches(resources)
     wanted = {"event": "paid", "match": "async.data.sum > 20", "ttl": "10m"}
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": wanted})})
