@@ -101,7 +101,7 @@ def test_without_go_the_wheel_is_built_without_the_adapter_unless_it_is_required
 def test_users_can_test_their_functions_with_the_wheel(built: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "testing", tmp_path / "function")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "left_alone"],
+        [sys.executable, "-m", "pytest", "-q", "-k", "user_with_an"],
         cwd=tmp_path / "function",
         env={**os.environ, "PYTHONPATH": str(built[0]), "STEPWELL_CACHE": str(tmp_path / "cache")},
         capture_output=True,

@@ -459,7 +459,7 @@ def test_the_command_replays_the_ticks_of_the_functions_cron_triggers(platform: 
 def test_a_killed_command_continues_without_starting_runs_twice(
     platform: Platform, dies_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.cli.replay.execution._MOST", 3)
+    monkeypatch.setattr("stepwell.cli.replay.execution._MAX_EVENTS", 3)
     platform.deploy(function(id="f"))
     platform.deploy(function(id="g"))
     sent = [platform.send(data={"n": n}) for n in range(8)]

@@ -16,7 +16,6 @@ import pytest
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
-from stepwell.cli.ui.output import console
 from tests.servers import Api, Json, Server, api, dev, eventually, new_key, program, serve, serving, write_function
 
 Command = Callable[..., Any]
@@ -74,10 +73,7 @@ def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> N
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_messages_of_approvals_have_the_width_of_the_terminal(
-    http: Api, command: Command, columns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(console, "width", columns)  # it has read COLUMNS before
+def test_messages_of_approvals_have_the_width_of_the_terminal(http: Api, command: Command, columns: int) -> None:
     first = "1,250.00 EUR to Grace Hopper for the compiler, invoice 1952-05?"
     run = started(http, n=f"{first}\n{'x' * 200}")
     lines = command("approvals").splitlines()

@@ -131,7 +131,7 @@ def test_a_broken_schema_is_reported_and_no_network_is_used(project: Path, monke
     write(project / "schemas" / "a.1.schema.json", {"properties": {"x": {"$ref": "http://127.0.0.1:1/x.json"}}})
     result = types("check", project)
     assert result.exit_code == 1
-    assert "nothing is fetched" in result.stderr
+    assert "is not fetched" in result.stderr
 
 
 # --- diff ------------------------------------------------------------------------------------------------------------

@@ -133,5 +133,5 @@ def test_a_paused_or_deleted_function_is_not_logged_as_live(functions: Path, tmp
     with dev(functions, tmp_path / "db") as server:
         server.wait_until_ready()
         fields = {line["function"]: line["why"] for line in server.lines if line["kind"] == "missing"}
-        assert ("resumed" in fields["good"], "deleted" in fields["other"]) == (True, True)
+        assert ("stepwell resume good" in fields["good"], "deleted" in fields["other"]) == (True, True)
         assert not [line for line in server.lines if line["kind"] == "live"]
