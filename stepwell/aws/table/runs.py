@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import orjson
 
-from stepwell.aws.table.keys import Item, approval_key, approvals_partition, run_key, shard_of, status_partition
+from stepwell.aws.table.keys import (
+    STATUS_SHARDS,
+    Item,
+    approval_key,
+    approvals_partition,
+    run_key,
+    shard_of,
+    status_partition,
+)
 from stepwell.aws.table.run_records import AT_ONCE, Record
 from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.events.events import Event, user_key
@@ -26,7 +34,6 @@ SMALL = 1000  # bytes; an item up to this size costs one write unit
 _PAGE = 4000  # bytes; a longer history is moved into a page
 _PLAIN = 500  # bytes; longer JSON is compressed
 _EVENT = 400  # bytes; a shorter event is copied into the runs, so that a run is read with one request
-STATUS_SHARDS = 8
 _DAY_S = 86_400
 
 
