@@ -56,6 +56,11 @@ class Resources:
     clock_skew_ms: int = 2000  # deadlines fire this much later, because clocks differ
 
     @property
+    def partition(self) -> str:
+        """The partition of the account's ARNs: `aws`, `aws-cn` or `aws-us-gov`."""
+        return self.outcomes_queue_arn.split(":")[1]
+
+    @property
     def role_boundary(self) -> str:
         """The ARN of the permissions boundary of roles that push creates.
 

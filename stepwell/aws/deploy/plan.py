@@ -87,7 +87,7 @@ def _without_repeats(actions: Iterable[Action]) -> Iterator[Action]:
 
 def role_arn(wanted: Wanted, found: Found, resources: Resources) -> str:
     name = role_name(resources.env, wanted.id)
-    partition = resources.outcomes_queue_arn.split(":")[1]
+    partition = resources.partition
     state = found.roles.get(name)
     return state.arn if state else f"arn:{partition}:iam::{resources.account}:role/{name}"
 

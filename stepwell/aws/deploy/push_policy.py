@@ -61,7 +61,7 @@ class Environment:
     def of(cls, resources: Resources, step_lambdas: Iterable[str] = ()) -> Environment:
         return cls(
             env=resources.env,
-            partition=resources.outcomes_queue_arn.split(":")[1],
+            partition=resources.partition,
             region=resources.region,
             account=resources.account,
             table=resources.table,

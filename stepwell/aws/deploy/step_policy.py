@@ -57,7 +57,7 @@ def policy(resources: Resources, needs: StepNeeds) -> Policy:
         statements += _lambdas(resources, pattern)
     statements += _values(resources, needs)
     if needs.containers:  # each input has a random key in the bucket
-        inputs = f"arn:{_partition(resources)}:s3:::{resources.bucket}/inputs/*"
+        inputs = f"arn:{resources.partition}:s3:::{resources.bucket}/inputs/*"
         statements.append(_allow("Containers", ["s3:GetObject", "s3:PutObject"], inputs))
     if needs.vpc:
         statements += _network(_arn(resources, "lambda", f"function:{pattern}"))
@@ -88,11 +88,7 @@ def _allow(sid: str, actions: str | list[str], on: str | list[str]) -> Policy:
 
 
 def _arn(resources: Resources, service: str, rest: str) -> str:
-    return f"arn:{_partition(resources)}:{service}:{resources.region}:{resources.account}:{rest}"
-
-
-def _partition(resources: Resources) -> str:
-    return resources.outcomes_queue_arn.split(":")[1]
+    return f"arn:{resources.partition}:{service}:{resources.region}:{resources.account}:{rest}"
 
 
 def _network(functions: str) -> list[Policy]:
@@ -155,7 +151,7 @@ def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
     if not extra_actions:
         return fields
     table = _arn(resources, "dynamodb", f"table/{resources.table}")
-    engine = [table, f"{table}/*", f"arn:{_partition(resources)}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
+    engine = [table, f"{table}/*", f"arn:{resources.partition}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
     never = ["account:*", "iam:*", "organizations:*"]
     return {
         **fields,

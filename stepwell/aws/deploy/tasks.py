@@ -73,7 +73,7 @@ def make_task(task: StepTask, account: Account, resources: Resources, log: Calla
     else:
         assert task.code is not None
         image = built_image(resources, task.code, step.runtime.entrypoint, log)
-    role = f"arn:{_partition(resources)}:iam::{resources.account}:role/{role_name(env, task.function_id)}"
+    role = f"arn:{resources.partition}:iam::{resources.account}:role/{role_name(env, task.function_id)}"
     container = Container(
         image=image.reference,
         command=image.command,
@@ -91,7 +91,3 @@ def make_task(task: StepTask, account: Account, resources: Resources, log: Calla
         **register_task_definition(account.ecs, account.logs, resources, prefix, container),
         "hash": task.hash(resources),
     }
-
-
-def _partition(resources: Resources) -> str:
-    return resources.outcomes_queue_arn.split(":")[1]
