@@ -48,6 +48,7 @@ class Runtime:
     headers: tuple[tuple[str, str], ...] = ()
     message: str = ""
     approvers: tuple[str, ...] = ()
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,17 @@ class Pause:
     cancels: bool = False
 
 
+_REMOTE = frozenset({"celery", "faktory"})
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of the plan.
 
     `is_approval`: people decide, and nothing is executed. `calls`: it calls a web address, so it needs no processor
-    here. Both are derived from the runtime, and stored because every transition reads them.
+    here. `is_remote`: workers of another system execute it, so an attempt outlives the server. `is_fetched`: it is
+    remote, and an attempt stays queued until a worker asks for it. `needs_slot`: this platform executes it. All are
+    derived from the runtime, and stored because every transition reads them.
     """
 
     id: str
@@ -113,10 +119,16 @@ class Step:
     needs_no_evaluation: bool  # no outgoing edge has an expression or a pause, so nothing is evaluated when it ends
     is_approval: bool = field(init=False)
     calls: bool = field(init=False)
+    is_remote: bool = field(init=False)
+    is_fetched: bool = field(init=False)
+    needs_slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_approval", self.runtime.type == "approval")
         object.__setattr__(self, "calls", self.runtime.type == "http")
+        object.__setattr__(self, "is_remote", self.runtime.type in _REMOTE)
+        object.__setattr__(self, "is_fetched", self.runtime.type == "faktory")
+        object.__setattr__(self, "needs_slot", not (self.is_approval or self.is_remote))
 
 
 @dataclass(frozen=True, slots=True)

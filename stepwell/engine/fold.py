@@ -53,7 +53,7 @@ def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
     steps, (programs, calls) = transition.record.plan.steps, slots
     for claim in transition.claims:
         step = steps[claim.step]
-        if claim.holds_slot or step.is_approval:
+        if claim.holds_slot or not step.needs_slot:
             continue
         if step.calls:
             calls -= 1
@@ -117,10 +117,12 @@ class Folding:
             state, step = self._run.steps[command.step], self._before.plan.steps[command.step]
             if state.status is not _QUEUED or state.attempt != command.attempt:
                 continue
-            if not step.is_approval:  # approvals need no slot
+            if step.needs_slot:
                 if (calls if step.calls else programs) <= 0:
                     continue
                 calls, programs = (calls - 1, programs) if step.calls else (calls, programs - 1)
+            elif step.is_fetched:  # claimed when a worker asks for it
+                continue
             if commands := self._advance(AttemptStarted(command.step, command.attempt)):
                 self._commands += commands
             self._claim(Claim(command.step, command.attempt, cause))

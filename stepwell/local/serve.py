@@ -114,7 +114,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
                 await keep_clean(server.platform, options.keep_days)
 
             await serve(server, listener, keys, local_only=None, certificate=options.certificate, ready=ready)
-            log.info("stopping", extra={"fields": {"running": len(server.platform.executor.running)}})
+            log.info("stopping", extra={"fields": {"running": len(server.platform.executor.running_here)}})
         log.info("stopped")
 
 

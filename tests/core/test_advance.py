@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ import pytest
 from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import TRIGGER, Plan
+from stepwell.core.plan import TRIGGER, Plan, Runtime
 from stepwell.core.run.advance import Decision, advance, questions, used_events
 from stepwell.core.run.messages import (
     NO_ANSWERS,
@@ -1218,3 +1219,72 @@ def test_only_a_run_without_any_facts_can_continue_an_earlier_run() -> None:
     story.begin()
     assert story.ignores(RunResumed(B, (CarriedOver(A, OK),), (), ()))
     assert story.ignores(StepKept(A))
+
+
+# --- attempts that another system executes ---------------------------------------------------------------------------
+
+OVERDUE = Timer(TimerKind.OVERDUE, A, 1)
+
+
+def passed_on(runtime: str, **more: dict[str, Any]) -> Story:
+    """A run whose step `a` is executed by workers of another system, and is claimed."""
+    story = Story(a={"timeout": "1h", "retries": {"attempts": 1, "backoff": {"initial": "1s"}}}, **more)
+    remote = replace(story.plan.steps[A], runtime=Runtime(runtime))
+    story.plan = replace(story.plan, steps=(remote, *story.plan.steps[1:]))
+    story.begin()
+    assert story.fold(AttemptStarted(A, 1)) == [SetTimer(OVERDUE, NOW + HOUR)]
+    return story
+
+
+@pytest.mark.parametrize("runtime", ["celery", "faktory"])
+def test_an_attempt_of_another_system_has_a_timer_until_it_ends(runtime: str) -> None:
+    story = passed_on(runtime)
+    assert list(outstanding(story.plan, story.run)) == [SetTimer(OVERDUE, NOW + HOUR)]
+    assert story.ignores(AttemptEnded(A, 2, OK))
+    assert ClearTimer(OVERDUE) in story.fold(AttemptEnded(A, 1, OK))
+    assert story.ignores(OVERDUE.fact())
+    assert story.steps == "completed"
+
+
+def test_a_task_that_is_overdue_has_timed_out_and_is_retried() -> None:
+    story = passed_on("celery")
+    commands = story.fold(OVERDUE.fact(), NOW + HOUR)
+    (recorded,) = (command for command in commands if isinstance(command, RecordAttempt))
+    assert recorded.error is not None
+    assert recorded.error.kind == "timeout"
+    assert StopStep(A, 1) in commands
+    assert story.steps == "retrying"
+
+
+def test_a_job_that_a_worker_does_not_end_in_time_is_lost_and_queued_again() -> None:
+    story = passed_on("faktory")
+    commands = story.fold(OVERDUE.fact(), NOW + HOUR)
+    (recorded,) = (command for command in commands if isinstance(command, RecordAttempt))
+    assert recorded.status == "lost"
+    assert RunStep(A, 2) in commands
+    assert StopStep(A, 1) in commands
+
+
+def test_an_overdue_attempt_settles_conditions_like_any_failure() -> None:
+    story = passed_on("celery", b={"after": [after("a", on="failure", if_="true")]})
+    story.fold(OVERDUE.fact(), NOW + HOUR)
+    story.fold(RetryDue(A, 1))
+    story.fold(AttemptStarted(A, 2))
+    story.fold(Timer(TimerKind.OVERDUE, A, 2).fact())
+    assert story.steps == "failed queued"
+
+
+@pytest.mark.parametrize("runtime", ["celery", "faktory"])
+def test_a_cancelled_run_stops_attempts_of_other_systems_and_clears_their_timers(runtime: str) -> None:
+    commands = passed_on(runtime).fold(CancelRequested())
+    assert StopStep(A, 1) in commands
+    assert ClearTimer(OVERDUE) in commands
+
+
+def test_a_failed_run_lets_attempts_of_other_systems_end() -> None:
+    story = passed_on("celery", b={})
+    story.fold(AttemptStarted(B, 1))
+    commands = story.fold(AttemptEnded(B, 1, FINAL))
+    assert StopStep(A, 1) not in commands
+    assert ClearTimer(OVERDUE) not in commands
+    assert story.steps == "running failed"

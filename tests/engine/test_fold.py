@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from stepwell.core.plan import Runtime
 from stepwell.core.run.messages import (
     AttemptEnded,
     AttemptLost,
@@ -121,6 +123,25 @@ def test_an_attempt_from_the_queue_that_needs_no_slot_any_more_is_reported() -> 
     record = begun(NONE)
     transition = fold(record, facts(CancelRequested(), AttemptStarted(0, 1)), NOW, FREE)
     assert (transition.claims, transition.unclaimed) == ([], [AttemptStarted(0, 1)])
+
+
+def of_other_system(runtime: str) -> RunRecord:
+    record = new()
+    steps = tuple(replace(step, runtime=Runtime(runtime)) for step in record.plan.steps)
+    return replace(record, plan=replace(record.plan, steps=steps))
+
+
+def test_an_attempt_of_another_system_is_claimed_without_a_slot() -> None:
+    transition = fold(of_other_system("celery"), facts(RunStarted()), NOW, NONE)
+    assert transition.claims == [Claim(0, 1, None)]
+    assert slots_left(FREE, transition) == FREE
+
+
+def test_an_attempt_that_workers_fetch_stays_queued_until_one_asks() -> None:
+    transition = fold(of_other_system("faktory"), facts(RunStarted()), NOW, FREE)
+    assert (transition.claims, statuses(transition.record)) == ([], [StepStatus.QUEUED])
+    fetched = fold(transition.record, facts(AttemptStarted(0, 1)), NOW, NONE)
+    assert fetched.claims == [Claim(0, 1, None, holds_slot=True)]
 
 
 def test_running_attempts_of_a_cancelled_run_are_stopped() -> None:

@@ -42,7 +42,7 @@ FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 
 async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
-        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _time, _erasure, _age):
+        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _accepted, _time, _erasure, _age):
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")
@@ -71,6 +71,14 @@ async def _end(it: Scripted, outcome: Outcome | None = None) -> None:
     await until(lambda: it.runner.held)
     it.runner.release() if outcome is None else it.runner.release(outcome)
     await asyncio.sleep(0)
+
+
+async def _accepted(it: Scripted) -> None:
+    accepted = it.platform.store.accepted
+    accepted.add(("run", 0, 1))
+    await it.platform.in_transaction(lambda connection, now: None)
+    accepted.keep(set())
+    await it.platform.in_transaction(lambda connection, now: None)
 
 
 async def _runs(it: Scripted) -> None:

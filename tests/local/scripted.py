@@ -65,6 +65,12 @@ class ScriptedRunner:
         for attempt in held:
             attempt.end(outcome)
 
+    def start_remote(self, job: Job, log: Log, end: End, accepted: Callable[[], None]) -> Running:
+        raise AssertionError
+
+    def resume(self, job: Job, log: Log, end: End) -> Running:
+        raise AssertionError
+
     async def close(self) -> None:
         self.held.clear()
 
@@ -111,8 +117,9 @@ async def scripted(
     clock: Clock | None = None,
     batch_facts: int = 500,
     batch_s: float = 60,  # so that tests do not depend on the machine's speed
+    runner: ScriptedRunner | None = None,
 ) -> AsyncIterator[Scripted]:
-    runner = ScriptedRunner(hold=hold)
+    runner = runner or ScriptedRunner(hold=hold)
     store = LocalStore(folder / "db")
     settings = Settings(parallelism, retry_s=0.05, look_again_s=0.05, batch_facts=batch_facts, batch_s=batch_s)
     platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), settings)

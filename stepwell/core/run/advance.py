@@ -16,12 +16,14 @@ from typing import Any
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.attempt_result import attempt_result, is_current
+from stepwell.core.run.attempt_timer import attempt_timer, overdue_end
 from stepwell.core.run.draft import Draft
 from stepwell.core.run.messages import (
     NO_QUESTIONS,
     Answers,
     AttemptEnded,
     AttemptLost,
+    AttemptOverdue,
     AttemptPostponed,
     AttemptStarted,
     CancelRequested,
@@ -38,8 +40,7 @@ from stepwell.core.run.messages import (
     RunStarted,
     SetTimer,
     StepKept,
-    Timer,
-    TimerKind,
+    StopStep,
 )
 from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.run import (
@@ -78,6 +79,8 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     """The conditions and wait keys that must be evaluated before a fact can be folded."""
     if run.status is not _RUNNING:
         return NO_QUESTIONS
+    if isinstance(fact, AttemptOverdue):
+        fact = overdue_end(plan.steps[fact.step], fact)
     if isinstance(fact, _OVER):  # first, because most facts with questions are of these types
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if step.needs_no_evaluation or not is_current(state, fact):
@@ -166,9 +169,9 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
     if state.status is not _QUEUED_STEP or state.attempt != fact.attempt:
         return False
     draft.claim(fact.step)
-    if draft.plan.steps[fact.step].is_approval:
-        due = draft.now + draft.plan.steps[fact.step].timeout_ms
-        draft.commands.append(SetTimer(Timer(TimerKind.DECISION, fact.step, fact.attempt), due))
+    step = draft.plan.steps[fact.step]
+    if not step.needs_slot:
+        draft.commands.append(SetTimer(attempt_timer(step, fact.step, fact.attempt), draft.now + step.timeout_ms))
     return True
 
 
@@ -183,8 +186,8 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
         return False
     ended = attempt_result(draft.run, step, state, fact)
     draft.record(fact.step, ended.record, ended.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
-    if step.is_approval:
-        draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
+    if not step.needs_slot:
+        draft.commands.append(ClearTimer(attempt_timer(step, fact.step, state.attempt)))
     if ended.move == "retry":
         draft.retry(fact.step, draft.now + ended.delay_ms)
     elif ended.move == "lose":
@@ -193,6 +196,13 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
         draft.end_step(fact.step, ended.move)
         if draft.status is _RUNNING:
             _after_the_end(draft, fact.step, ended.move)
+    return True
+
+
+def _attempt_overdue(draft: Draft, fact: AttemptOverdue) -> bool:
+    if not _attempt_over(draft, overdue_end(draft.plan.steps[fact.step], fact)):
+        return False
+    draft.commands.append(StopStep(fact.step, fact.attempt))
     return True
 
 
@@ -268,6 +278,7 @@ _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
     AttemptPostponed: _attempt_postponed,
     AttemptEnded: _attempt_over,
     AttemptLost: _attempt_over,
+    AttemptOverdue: _attempt_overdue,
     RetryDue: _retry_due,
     DelayEnded: _delay_ended,
     EventArrived: _event_arrived,

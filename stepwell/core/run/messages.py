@@ -104,6 +104,14 @@ class AttemptLost:
 
 
 @immutable
+class AttemptOverdue:
+    """Workers of another system have not ended this attempt within the step's timeout."""
+
+    step: int
+    attempt: int
+
+
+@immutable
 class RetryDue:
     step: int
     attempt: int  # the failed attempt; the next number is queued
@@ -146,6 +154,7 @@ Fact = (
     | AttemptPostponed
     | AttemptEnded
     | AttemptLost
+    | AttemptOverdue
     | RetryDue
     | DelayEnded
     | EventArrived
@@ -194,11 +203,13 @@ class TimerKind(IntEnum):
     DELAY = 2
     DEADLINE = 3
     DECISION = 4  # the end of the time for a decision on an approval
+    OVERDUE = 5  # the end of the time for an attempt that another system executes
 
 
 @immutable
 class Timer:
-    """The identity of a timer within a run. `index`: a step for RETRY and DECISION (with `attempt`), else a pause."""
+    """The identity of a timer within a run. `index`: a step for RETRY, DECISION and OVERDUE (with `attempt`), else a
+    pause."""
 
     kind: TimerKind
     index: int
@@ -213,6 +224,8 @@ class Timer:
         if self.kind is TimerKind.DECISION:
             error = Error("approval_timeout", "there was no decision before the timeout")
             return AttemptEnded(self.index, self.attempt, Outcome(error=error, retryable=False))
+        if self.kind is TimerKind.OVERDUE:
+            return AttemptOverdue(self.index, self.attempt)
         return DeadlinePassed(self.index)
 
 
@@ -220,6 +233,8 @@ def timer_of(fact: Fact) -> Timer | None:
     """The timer that produces a fact; None if the fact does not come from a timer."""
     if isinstance(fact, RetryDue):
         return Timer(TimerKind.RETRY, fact.step, fact.attempt)
+    if isinstance(fact, AttemptOverdue):
+        return Timer(TimerKind.OVERDUE, fact.step, fact.attempt)
     if isinstance(fact, DelayEnded):
         return Timer(TimerKind.DELAY, fact.pause)
     if isinstance(fact, DeadlinePassed):

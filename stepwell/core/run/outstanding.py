@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stepwell.core.plan import Plan
+from stepwell.core.run.attempt_timer import attempt_timer
 from stepwell.core.run.messages import Command, OpenWait, RunStep, SetTimer, Timer, TimerKind
 from stepwell.core.run.run import PauseStatus, Run, StepStatus
 
@@ -16,8 +17,8 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield RunStep(i, step.attempt)
         elif step.status is StepStatus.RETRYING:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
-        elif step.status is StepStatus.RUNNING and plan.steps[i].is_approval:
-            yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
+        elif step.status is StepStatus.RUNNING and not plan.steps[i].needs_slot:
+            yield SetTimer(attempt_timer(plan.steps[i], i, step.attempt), step.at + plan.steps[i].timeout_ms)
     unsatisfiable = {index for kind, index, _ in run.problems if kind == "pause"}
     for p, pause in enumerate(run.pauses):
         if pause.status is PauseStatus.DELAYED:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stepwell.core.run.attempt_timer import attempt_timer
 from stepwell.core.run.draft import Draft
 from stepwell.core.run.joins import JOINS
 from stepwell.core.run.messages import ClearTimer, Outcome, StopStep, Timer, TimerKind
@@ -23,12 +24,12 @@ def end_run(draft: Draft, move: str) -> None:
     """Fails or cancels the run. Steps that have not ended are cancelled; after a failure, running attempts go on."""
     draft.move_run(move)
     for i, state in enumerate(draft.steps):
-        is_approval, running = draft.plan.steps[i].is_approval, state.status is _RUNNING_STEP
-        if state.status in ENDED_STEPS or (move == "fail" and running and not is_approval):
+        step, running = draft.plan.steps[i], state.status is _RUNNING_STEP
+        if state.status in ENDED_STEPS or (move == "fail" and running and not step.is_approval):
             continue
-        if running and is_approval:
-            draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, i, state.attempt)))
-        elif state.status is _RUNNING_STEP:
+        if running and not step.needs_slot:
+            draft.commands.append(ClearTimer(attempt_timer(step, i, state.attempt)))
+        if running and not step.is_approval:
             draft.commands.append(StopStep(i, state.attempt))
         if state.status in (StepStatus.QUEUED, _RUNNING_STEP):
             draft.record(i, "cancelled", Outcome())

@@ -220,6 +220,14 @@ MIGRATIONS = (
     ALTER TABLE versions ADD COLUMN head BLOB;  -- JSON: what starts it and what it waits for; NULL: not known yet
     ALTER TABLE versions DROP COLUMN indexes;   -- now part of `head`
     """,
+    """
+    CREATE TABLE accepted_attempts (      -- attempts that another system executes and has accepted
+        run_id TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        PRIMARY KEY (run_id, step, attempt)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

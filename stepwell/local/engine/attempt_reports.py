@@ -30,8 +30,15 @@ class AttemptReports:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         run_id, step, number = attempt
+        self._store.accepted.remove(attempt)
         self._backlog.facts.add_one(RunFact(run_id, AttemptEnded(step, number, outcome)))
         self._schedule()
+
+    def attempt_accepted(self, attempt: AttemptId) -> None:
+        """Another system has the attempt, which is written with the next batch."""
+        if not self._is_closed:
+            self._store.accepted.add(attempt)
+            self._schedule()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
         if self._is_closed:

@@ -129,7 +129,7 @@ class BatchLoop:
 
     async def write_all(self) -> None:
         """Waits until all work so far is durable. Raises Unavailable."""
-        if self._backlog or self._batch is not None or self._store.logs:
+        if self._backlog or self._batch is not None or self._store.logs or self._store.accepted:
             for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
                 await self._durable(line)
 

@@ -33,7 +33,7 @@ from stepwell.local.engine.run_control import RunControl
 from stepwell.local.engine.settings import Settings
 from stepwell.local.engine.steady_clock import SteadyClock
 from stepwell.local.engine.virtual_time import VirtualTime
-from stepwell.local.runners.job import Runner
+from stepwell.local.runners.job import RemoteRunner
 from stepwell.local.store.clock_steps import newest_time
 from stepwell.local.store.store import LocalStore
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class LocalPlatform:
-    def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
+    def __init__(self, store: LocalStore, runner: RemoteRunner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
         self.code_lock = asyncio.Lock()  # held from storing code until a version refers to it: prevents clean-up
         self.wal = WriteAheadLog(store.path)
@@ -60,6 +60,7 @@ class LocalPlatform:
         )
         work = BatchWork(engine, store, self.executor, backlog, self._fact_retries, settings)
         steady_clock = SteadyClock(clock, newest_time(store.connection))
+        self.executor.worker_queues.on_request = lambda: self.batches.schedule()
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)
         self.intake = Intake(store, self.batches, work, clock)
         self.runs = RunControl(store, self.batches, work)
@@ -101,6 +102,7 @@ class LocalPlatform:
             self._recovery.recover(run_ids)
             self.batches.schedule()
             await asyncio.sleep(0)
+        self.store.accepted.keep(self.executor.running)
         self.batches.release_held_events()
 
     async def prepare(self) -> None:
@@ -137,7 +139,7 @@ class LocalPlatform:
     async def _let_end(self, grace_s: float) -> None:
         assert self._drained_at is not None
         deadline = self._drained_at + grace_s
-        while self.executor.running and self._loop.time() < deadline:
+        while self.executor.running_here and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
         self._recovery.lose_running()
         await self.batches.write_all()

@@ -10,7 +10,7 @@ from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
 from stepwell.local.store.store import LocalStore
-from stepwell.platform import DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
+from stepwell.platform import Attempt, DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
 
 _RUNS_AT_ONCE = 500
 
@@ -36,8 +36,8 @@ class Recovery:
         read.
 
         Queued attempts are queued again, claimed attempts that do not run are reported as lost, and runs that have not
-        begun begin."""
-        running = self._executor.running
+        begun begin. Attempts that another system has accepted are not lost with the server."""
+        running, accepted = self._executor.running, self._store.accepted
         for run_id, record in self._load(run_ids).items():
             if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
                 self._backlog.facts.add([RunFact(run_id, RunStarted())])
@@ -47,7 +47,10 @@ class Recovery:
                 elif record.plan.steps[i].is_approval:
                     continue  # no process was lost, and the timer of the approval continues
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
-                    self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
+                    if (run_id, i, state.attempt) in accepted:
+                        self._executor.resume(Attempt(record, i, state.attempt, b""))
+                    else:
+                        self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
 
     def _load(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
         """Runs by id. A damaged run is left out and logged, so that it does not affect others."""
@@ -60,6 +63,6 @@ class Recovery:
         return {name: record for run_id in run_ids for name, record in self._load([run_id]).items()}
 
     def lose_running(self) -> None:
-        """Reports all running attempts as lost, so that the next start queues them again."""
-        running = self._executor.running
+        """Reports all attempts that run here as lost, so that the next start queues them again."""
+        running = self._executor.running_here
         self._backlog.facts.add(RunFact(run_id, AttemptLost(step, number)) for run_id, step, number in running)

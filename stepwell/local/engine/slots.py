@@ -15,19 +15,48 @@ from stepwell.platform import AttemptId
 DEFAULT_HTTP_SLOTS = 256  # calls of URLs at a time
 
 
-class Slots:
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._taken = 0  # by attempts that are running or about to be
+class FairQueue:
+    """A queue of attempts in which functions take turns."""
+
+    def __init__(self) -> None:
         # By function, the next in turn first; each a heap ordered by run, then by arrival.
         self._queues: OrderedDict[str, list[tuple[int, int, AttemptId]]] = OrderedDict()
         self._numbers = count()
         self._queued: set[AttemptId] = set()
 
+    def __len__(self) -> int:
+        return len(self._queued)
+
+    def add(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
+        """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
+        if attempt_id not in self._queued:
+            self._queued.add(attempt_id)
+            heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
+
+    def pop(self) -> AttemptId:
+        """Removes and returns the next attempt."""
+        function_id, queue = self._queues.popitem(last=False)
+        _, _, attempt_id = heappop(queue)
+        self._queued.discard(attempt_id)
+        if queue:
+            self._queues[function_id] = queue  # the last in turn
+        return attempt_id
+
+    def clear(self) -> None:
+        self._queues.clear()
+        self._queued.clear()
+
+
+class Slots:
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0  # by attempts that are running or about to be
+        self._queue = FairQueue()
+
     @property
     def free(self) -> int:
         """The number of attempts that could start now; 0 if some are queued, since these come first."""
-        return 0 if self._queued else max(0, self._size - self._taken)
+        return 0 if self._queue else max(0, self._size - self._taken)
 
     def take(self) -> None:
         self._taken += 1
@@ -37,31 +66,24 @@ class Slots:
 
     def queue(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
         """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
-        if attempt_id not in self._queued:
-            self._queued.add(attempt_id)
-            heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
+        self._queue.add(function_id, order, attempt_id)
 
     def take_queued(self, most: int) -> list[AttemptId]:
         """Removes and returns queued attempts, as many as get a free slot, at most `most`. Functions take turns."""
         taken: list[AttemptId] = []
         while self.can_take and len(taken) < most:
-            function_id, queue = self._queues.popitem(last=False)
-            _, _, attempt_id = heappop(queue)
-            self._queued.discard(attempt_id)
             self._taken += 1
-            taken.append(attempt_id)
-            if queue:
-                self._queues[function_id] = queue  # the last in turn
+            taken.append(self._queue.pop())
         return taken
 
     @property
     def can_take(self) -> bool:
         """Whether an attempt is queued and a slot is free."""
-        return bool(self._queues) and self._taken < self._size
+        return bool(self._queue) and self._taken < self._size
 
     @property
     def has_queued(self) -> bool:
-        return bool(self._queued)
+        return bool(self._queue)
 
     def close(self) -> None:
         """Admits no more attempts: new ones stay queued."""
@@ -69,6 +91,5 @@ class Slots:
 
     def reset(self, taken: int) -> None:
         """Forgets the queue, and sets the number of taken slots."""
-        self._queues.clear()
-        self._queued.clear()
+        self._queue.clear()
         self._taken = taken

@@ -50,5 +50,20 @@ class Runner(Protocol):
         """Kills all running attempts, and waits until they are gone."""
 
 
+class RemoteRunner(Runner, Protocol):
+    """Passes attempts on to workers of another system. They outlive the server.
+
+    `stop` tells the other system, if that is possible; `end` is still called. `close` leaves the attempts alone.
+    """
+
+    def start_remote(self, job: Job, log: Log, end: End, accepted: Callable[[], None]) -> Running:
+        """Passes on an attempt that was just claimed, and calls `accepted` once the other system has it. There is no
+        timeout to observe: the run's timer ends the attempt."""
+
+    def resume(self, job: Job, log: Log, end: End) -> Running:
+        """Waits for the end of an attempt that the other system accepted before this server started. The job has no
+        input."""
+
+
 class CannotRun(Exception):
     """A step cannot be executed on this machine. The message contains the missing tool and the fix."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from stepwell.local.runners.container import ContainerRunner, dockerfile_of, loc
 from stepwell.local.runners.environment import search_path
 from stepwell.local.runners.handler import HandlerRunner
 from stepwell.local.runners.http import HttpRunner
-from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
+from stepwell.local.runners.job import CannotRun, End, Job, Log, RemoteRunner, Runner, Running
 from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
 from stepwell.local.runners.worker_command import module_file
@@ -45,6 +46,7 @@ class Runners:
         self._handlers = HandlerRunner(self._scratch)
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
+        self.remote: dict[str, RemoteRunner] = {}  # by runtime
         self._attempts: set[_Attempt] = set()
         self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
         self._unchanged: set[str] = set()  # hashes of code that was checked in this iteration of the event loop
@@ -59,6 +61,12 @@ class Runners:
             _logger.exception("step %s of run %s could not be started", job.step.id, job.run_id)
             attempt.running = NotStarted(failure("start", f"internal error: {error!r}"), attempt.end)
         return attempt.running
+
+    def start_remote(self, job: Job, log: Log, end: End, accepted: Callable[[], None]) -> Running:
+        return self.remote[job.step.runtime.type].start_remote(job, _Log(log), end, accepted)
+
+    def resume(self, job: Job, log: Log, end: End) -> Running:
+        return self.remote[job.step.runtime.type].resume(job, _Log(log), end)
 
     def _start(self, job: Job, log: Log, end: End) -> Running:
         begin = partial(self._runner_of(job.step).start, job, log, end)
@@ -124,7 +132,8 @@ class Runners:
         if self._attempts:
             self._all_ended = asyncio.get_running_loop().create_future()
             await self._all_ended
-        for runner in (self._containers, self._http, self._handlers, self._programs):
+        own: tuple[Runner, ...] = (self._containers, self._http, self._handlers, self._programs)
+        for runner in (*own, *self.remote.values()):
             await runner.close()
         for scratch in (self._scratch, self._containers_scratch):
             await scratch.close()

@@ -56,8 +56,10 @@ class LocalBatch:
         """Writes the collected changes and commits. The batch is durable when this returns."""
         self._store.write()
         self._store.logs.write()
+        self._store.accepted.write()
         self._store.connection.execute("COMMIT")
         self._store.logs.clear()
+        self._store.accepted.clear()
         self._store.cache.evict(self._store.runs.take_inactive())
 
     def rollback(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stepwell.core.routing.triggers import Catalog
 from stepwell.local.database.schema import connect, forget_statistics, migrate
+from stepwell.local.store.accepted_attempts import AcceptedAttempts
 from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.event_rows import EventRows
 from stepwell.local.store.event_types import TypeStore
@@ -45,6 +46,7 @@ class LocalStore:
         self.cache = RunCache(self.connection, lambda *version: self.functions.plan(*version))
         self.runs = RunRows(self.connection)
         self.logs = LogRows(self.connection, self.cache)
+        self.accepted = AcceptedAttempts(self.connection)
         self.events = EventRows(self.connection, self.users, self._newest("events"))
         self._newest_run = self._newest("runs")
 
