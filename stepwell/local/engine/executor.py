@@ -12,10 +12,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS, Slots
@@ -31,7 +31,7 @@ _SLICE_S = 0.003
 _NO_LIMIT = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Claimed:
     """A claimed attempt, and the slots in which it has one. `resumes`: another system has the attempt already."""
 
@@ -133,7 +133,7 @@ class Executor:
     @property
     def can_take(self) -> bool:
         """Whether a queued attempt could get a slot now."""
-        return any(slots.can_take for slots in self._all_slots) or self.worker_queues.can_take
+        return self._programs.can_take or self._calls.can_take or self._remote.can_take or self.worker_queues.can_take
 
     def launch(self) -> None:
         """Stops and starts attempts as the committed batch requires. Requests are answered in between."""
@@ -248,7 +248,7 @@ class Executor:
     @property
     def has_queued(self) -> bool:
         """Whether attempts are waiting for a slot of this server."""
-        return any(slots.has_queued for slots in self._all_slots)
+        return self._programs.has_queued or self._calls.has_queued or self._remote.has_queued
 
     @property
     def is_idle(self) -> bool:

@@ -22,29 +22,29 @@ class FairQueue:
         # By function, the next in turn first; each a heap ordered by run, then by arrival.
         self._queues: OrderedDict[str, list[tuple[int, int, AttemptId]]] = OrderedDict()
         self._numbers = count()
-        self._queued: set[AttemptId] = set()
+        self.queued: set[AttemptId] = set()  # read on the hot path, where a method would cost too much
 
     def __len__(self) -> int:
-        return len(self._queued)
+        return len(self.queued)
 
     def add(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
         """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
-        if attempt_id not in self._queued:
-            self._queued.add(attempt_id)
+        if attempt_id not in self.queued:
+            self.queued.add(attempt_id)
             heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
 
     def pop(self) -> AttemptId:
         """Removes and returns the next attempt."""
         function_id, queue = self._queues.popitem(last=False)
         _, _, attempt_id = heappop(queue)
-        self._queued.discard(attempt_id)
+        self.queued.discard(attempt_id)
         if queue:
             self._queues[function_id] = queue  # the last in turn
         return attempt_id
 
     def clear(self) -> None:
         self._queues.clear()
-        self._queued.clear()
+        self.queued.clear()
 
 
 class Slots:
@@ -56,7 +56,7 @@ class Slots:
     @property
     def free(self) -> int:
         """The number of attempts that could start now; 0 if some are queued, since these come first."""
-        return 0 if self._queue else max(0, self._size - self._taken)
+        return 0 if self._queue.queued else max(0, self._size - self._taken)
 
     def take(self) -> None:
         self._taken += 1
@@ -79,11 +79,11 @@ class Slots:
     @property
     def can_take(self) -> bool:
         """Whether an attempt is queued and a slot is free."""
-        return bool(self._queue) and self._taken < self._size
+        return bool(self._queue.queued) and self._taken < self._size
 
     @property
     def has_queued(self) -> bool:
-        return bool(self._queue)
+        return bool(self._queue.queued)
 
     def close(self) -> None:
         """Admits no more attempts: new ones stay queued."""

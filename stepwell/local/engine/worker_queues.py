@@ -71,7 +71,7 @@ class WorkerQueues:
     @property
     def can_take(self) -> bool:
         """Whether a worker waits for an attempt that is queued."""
-        return not self._is_closed and any(name in self._waiting for name in self._queues)
+        return bool(self._queues) and not self._is_closed and any(name in self._waiting for name in self._queues)
 
     def take_queued(self, most: int) -> list[AttemptId]:
         """Removes and returns queued attempts that workers wait for, at most `most`. They are about to be claimed."""
