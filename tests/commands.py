@@ -108,15 +108,21 @@ def start(
 
 
 def run(
-    arguments: Sequence[str], env: Mapping[str, str] | None = None, input: str | None = None, timeout: float = 30
+    arguments: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    input: str | None = None,
+    timeout: float = 30,
+    cwd: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `stepwell` until it ends."""
     if not can_fork(env):
         command, variables = [sys.executable, "-m", "stepwell", *arguments], {**os.environ, **(env or {})}
-        return subprocess.run(command, capture_output=True, text=True, input=input, timeout=timeout, env=variables)
+        return subprocess.run(
+            command, capture_output=True, text=True, input=input, timeout=timeout, env=variables, cwd=cwd
+        )
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         read, write = (0, None) if input is None else os.pipe()
-        command = Command(arguments, env, files=[read, stdout, stderr])
+        command = Command(arguments, env, files=[read, stdout, stderr], cwd=cwd)
         if write is not None:
             os.close(read)
             threading.Thread(target=_write, args=(write, (input or "").encode())).start()

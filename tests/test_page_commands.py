@@ -1,6 +1,7 @@
 """The commands in the pages work.
 
-Each `sh` block of docs/ and README.md runs, block after block, in a folder of the page's own. Blocks with the mark
+Each `sh` block of docs/ and README.md runs, block after block, in a folder of the page's own. The examples of two
+generated pages (WITH_TESTS_OF_THEIR_OWN) run one by one, each with what it needs. Blocks with the mark
 `<!-- not run: REASON -->` do not; REASONS lists the reasons and what such a block must contain. Every command of
 `stepwell` in any block, run or not, must exist and have the options that the block gives it.
 """
@@ -29,10 +30,13 @@ from tests.pages import Block, blocks, script
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_TESTS_OF_THEIR_OWN = {
+    "docs/reference/cli.md": ("tests/test_cli_page.py", "tests/push/test_cli_page.py"),
+    "docs/reference/http-api.md": ("tests/test_http_page.py",),
+}
 REASONS = {
     "needs an AWS account": r"--env\b|\bcdk\b|\baws \b|rehearsal\.real|STEPWELL_ENV",
     "clones and installs": r"git clone|pip install|npm ci",
-    "examples of a command": r"stepwell",
     "names and ids are placeholders": r"\b[A-Z]{2,}|curl http|[0-9a-z]{10,}|\.\.\.|/v1/",
     "changes your shell's configuration": r"--install-completion",
     "the run fails, and so does the command": r"stepwell run",
@@ -61,6 +65,8 @@ def name(page: Path) -> str:
 def with_blocks(is_run: bool) -> list[Any]:
     """The pages that have blocks; or those of which a block runs."""
     found = [page for page in PAGES if any(not is_run or b.reason is None for b in blocks(page.read_text("utf-8")))]
+    if is_run:
+        found = [page for page in found if name(page) not in WITH_TESTS_OF_THEIR_OWN]
     return [pytest.param(page, id=name(page)) for page in found]
 
 
@@ -146,6 +152,13 @@ def test_a_block_that_is_not_run_has_a_reason_that_holds(page: Path) -> None:
         if block.reason is not None and not re.search(REASONS.get(block.reason, r"(?!)"), block.text)
     ]
     assert wrong == [], f"the reasons are {', '.join(REASONS)}"
+
+
+@pytest.mark.parametrize("page", WITH_TESTS_OF_THEIR_OWN)
+def test_a_page_with_tests_of_its_own_has_no_marks(page: str) -> None:
+    """So that every block of it runs."""
+    assert [block.mark for block in blocks((ROOT / page).read_text("utf-8")) if block.mark] == []
+    assert all((ROOT / file).exists() for file in WITH_TESTS_OF_THEIR_OWN[page])
 
 
 @pytest.mark.parametrize("page", with_blocks(is_run=False))

@@ -62,7 +62,7 @@ def _section(words: tuple[str, ...], command: Any) -> str:
     usage = " ".join([_name(words), *map(_placeholder, arguments), *(["[OPTIONS]"] if options else [])])
     parts = [f"\n## `{_name(words)}`\n", "\n\n".join(text), "", f"```text\n{usage}\n```", ""]
     if examples:
-        parts += ["<!-- not run: examples of a command -->", "```sh", *examples, "```", ""]
+        parts += ["```sh", *examples, "```", ""]
     if arguments:
         rows = [(f"`{p.metavar or p.name}`", _default(p), p.help or "") for p in arguments]
         parts.append(table(("argument", "default", "meaning"), rows))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from http_examples import curl
 from tables import source, table
 
 from stepwell.api.openapi import document
@@ -29,7 +30,8 @@ server returns at `/openapi.json`, so clients can be generated from it.
   `status`, `message` and `error`. `errors` has one entry, with a JSON pointer, for each thing that is wrong.
 - **On AWS** the address is that of the environment's API. Paths have no prefix.
 
-The examples use a server on this machine.
+The examples use a server on this machine. In them, `$STEPWELL_KEY` is a key, `$RUN_ID` the id of a run, and `$TOKEN` the
+last part of an approval's link. The function is called `welcome`, the type `order/placed` and the webhook `github`.
 
 | status | meaning |
 | --- | --- |
@@ -60,10 +62,6 @@ accepted. Every error is listed with the event's index and a JSON pointer.
 Limits of a request and of an event: [limits](limits.md).
 """
 
-EXAMPLE_BODIES = {
-    "/e": '{"name": "user/signed.up", "data": {"plan": "pro"}, "user": {"email": "ada@example.com"}}',
-    "/webhooks/{name}": '{"any": "body"}',
-}
 GROUPS = (
     ("Send events", ("/e", "/e/{key}", "/webhooks/{name}")),
     ("Events", ("/v1/events",)),
@@ -106,13 +104,12 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any], api: Mapping[str, Any]) -> Iterator[str]:
+def _operation(method: str, path: str, operation: dict[str, Any], api: Mapping[str, Any]) -> Iterator[str]:
     yield f"### `{method} {path}`\n"
     yield f"{operation['summary']}.\n"
-    yield "<!-- not run: names and ids are placeholders -->\n```sh"
-    yield f"{_curl(method, path, operation)}\n```\n"
+    yield f"```sh\n{curl(method, path, operation)}\n```\n"
     if parameters := [p for p in operation.get("parameters", ()) if p["in"] == "query"]:
-        rows = [(f"`{p['name']}`", _type(p["schema"]), p.get("description", "")) for p in parameters]
+        rows = [(f"`{p['name']}`", _type(p["schema"]), _meaning(p, p.get("required"))) for p in parameters]
         yield table(("parameter", "type", "meaning"), rows)
     body = operation.get("requestBody")
     if body and path.startswith("/v1"):
@@ -128,57 +125,17 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], api: Mappin
     yield f"**Answer** {done}: {_type(answers[done]['schema'])}.{text}\n"
 
 
-def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    url = path.replace("{id}", f"{_resource(path)}_ID")
-    while "{" in url:
-        before, _, rest = url.partition("{")
-        name, _, after = rest.partition("}")
-        url = f"{before}{name.upper()}{after}"
-    words = ["curl"]
-    body = operation.get("requestBody")
-    if method != "GET" and not (method == "POST" and body):
-        words.append(f"-X {method}")
-    words.append(f"http://127.0.0.1:8288{url}")
-    if operation.get("security") != [] and "{key}" not in path and path != "/healthz":
-        words.append('-H "Authorization: Bearer $STEPWELL_KEY"')
-    if body:
-        media_type = next(iter(body["content"]))
-        if path in ("/e", "/e/{key}", "/webhooks/{name}"):
-            words.append(f"-d '{EXAMPLE_BODIES[path.removesuffix('/{key}')]}'")
-        elif media_type != "application/json":
-            words.append(f"-H 'Content-Type: {media_type}' --data-binary @FILE")
-        else:
-            words.append(f"-H 'Content-Type: application/json' -d '{_sample(body['content'][media_type]['schema'])}'")
-    return " \\\n  ".join(words) if len(" ".join(words)) > 80 else " ".join(words)
-
-
-def _resource(path: str) -> str:
-    """`RUN` for `/v1/runs/{id}/rerun`."""
-    return path.partition("/{")[0].rpartition("/")[2].removesuffix("s").upper()
-
-
-def _sample(schema: Mapping[str, Any]) -> str:
-    """A body with the required fields."""
-    names = schema.get("required") or list(schema.get("properties", ()))[:1]
-    return json.dumps({name: _sample_value(schema.get("properties", {}).get(name, {})) for name in names})
-
-
-def _sample_value(schema: Mapping[str, Any]) -> Any:
-    if "examples" in schema:
-        return schema["examples"][0]
-    kind = schema.get("type")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if "enum" in schema:
-        return schema["enum"][0]
-    return {"integer": 1, "number": 1, "boolean": True, "array": [], "object": {}}.get(str(kind), "...")
-
-
 def _fields(schema: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     required = schema.get("required", ())
     return [
-        (f"`{name}`", _type(field), f"{'**Required.** ' if name in required else ''}{field.get('description', '')}")
+        (f"`{name}`", _type(field), _meaning(field, name in required))
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def _meaning(item: Mapping[str, Any], is_required: Any) -> str:
+    """What a field or a parameter means."""
+    return f"{'**Required.** ' if is_required else ''}{item.get('description', '')}"
 
 
 def _shape(name: str, shape: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ class Parameter:
     name: str
     description: str
     schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    is_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 def _operation(operation: Operation) -> dict[str, Any]:
     names = re.findall(r"{(\w+)}", operation.path)
     parameters = [_path_parameter(name) for name in names]
-    parameters += [
-        {"name": p.name, "in": "query", "description": p.description, "schema": p.schema} for p in operation.query
-    ]
+    parameters += [_query_parameter(parameter) for parameter in operation.query]
     errors = {*operation.errors} if operation.is_public else {401, 403, *operation.errors}
     errors |= {404} if names else set()
     errors |= {400} if operation.query else set()
@@ -163,6 +162,14 @@ def _body(schema: dict[str, Any], media_type: str = "application/json") -> dict[
 
 def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameter(parameter: Parameter) -> dict[str, Any]:
+    required = {"required": True} if parameter.is_required else {}
+    return {
+        "name": parameter.name, "in": "query", **required,
+        "description": parameter.description, "schema": parameter.schema,
+    }  # fmt: skip
 
 
 def _answer(description: str, model: Any) -> dict[str, Any]:

@@ -95,8 +95,9 @@ class LocalUsers(Queries):
     def _steps(self, person: Person, until: int) -> Iterator[Entry]:
         for row in self._own(person, self._rows(person, _STEPS, until, order=4), 4):
             at, seq, step, attempt, _, run_id, function, version, status, error = row
-            plan = self._plan(function, version)
-            yield step_entry(seq, EndedAttempt(run_id, function, plan, step, attempt, status, at, error))
+            if attempt:  # 0 is a result that a rerun has kept
+                plan = self._plan(function, version)
+                yield step_entry(seq, EndedAttempt(run_id, function, plan, step, attempt, status, at, error))
 
     def _accepted(self, person: Person, sql: str, *, ascending: bool = False) -> Iterator[int]:
         rows = self._rows(person, sql, LAST, ascending=ascending)

@@ -257,6 +257,15 @@ def test_a_timeline_has_events_runs_and_the_ends_of_steps_in_one_order(platform:
     }
 
 
+def test_a_timeline_leaves_out_what_a_rerun_keeps(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": "a"}}))
+    (run,) = platform.runs(platform.send(user={"id": "ada"}))
+    again = platform.api("POST", f"/v1/runs/{run['id']}/rerun", {"from_step": "b"})
+    platform.settle()
+    attempts = [(e["run_id"], e["step"], e["attempt"]) for e in timeline(platform, "ada") if e["type"] == "step"]
+    assert sorted(attempts) == sorted([(run["id"], "a", 1), (run["id"], "b", 1), (again["id"], "b", 1)])
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_a_timeline_has_the_same_entries_in_pages_of_any_size(platform: Platform, limit: int) -> None:
     platform.deploy(function({"a": {}, "b": {"after": "a"}, "c": {"after": "b"}}))

@@ -36,7 +36,8 @@ class Letters:
         urls = {f"{name}_queue": self.sqs.get_queue_url(QueueName=name)["QueueUrl"] for name in QUEUES}
         self.resources = replace(aws.resources, **urls)
         value = self.resources.to_json()
-        boto3.client("ssm").put_parameter(Name=parameter("dev"), Value=value, Type="String", Overwrite=True)
+        name = parameter(self.resources.env)
+        boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
         self.tasks: list[Json] = []
         self.ends_as: Json = {"Status": "COMPLETED"}
         events = clients.client("sqs").meta.events

@@ -120,7 +120,7 @@ OPERATIONS = (
     Operation("PATCH", "/v1/types/{id}", "change_type", "Change the policy or the default version of a type", TypeView,
               body=_TYPE_CHANGE),
     Operation("DELETE", "/v1/types/{id}", "remove_version", "Remove a version of a type", RemovedVersionView,
-              (Parameter("version", "The version to remove"),), errors=(409,)),
+              (Parameter("version", "The version to remove", is_required=True),), errors=(409,)),
     Operation("GET", "/v1/settings", "get_settings", "Get the server's settings", SettingsView),
     Operation("PUT", "/v1/settings", "put_settings", "Change the server's settings", SettingsView, body=_SETTINGS),
 )  # fmt: skip

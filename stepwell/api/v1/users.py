@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -101,16 +101,17 @@ class UserEndpoints:
 
 
 _ID = Parameter("id", "Any id of the user: external_id, id, email or phone")
+_THE_ID = replace(_ID, is_required=True)
 
 USER_OPERATIONS = (
     Operation("GET", "/v1/users", "list_users",
               "List users with several ids or with traits, newest first; with `id`, only that user",
               models.UserList, (_ID, *PAGING)),
     Operation("GET", "/v1/users/timeline", "get_timeline",
-              "List a user's events, runs and ended attempts, newest first", models.Timeline, (_ID, *PAGING),
+              "List a user's events, runs and ended attempts, newest first", models.Timeline, (_THE_ID, *PAGING),
               errors=(404,)),
     Operation("DELETE", "/v1/users", "erase_user", "Erase the data of a user; repeat until `done` is true",
-              models.ErasedView, (_ID,), errors=(404, 503)),
+              models.ErasedView, (_THE_ID,), errors=(404, 503)),
     Operation("GET", "/v1/users/{id}/timeline", "get_timeline", "", models.Timeline, PAGING, is_alias=True),
     Operation("GET", "/v1/users/{id}", "get_user", "", models.UserDetail, is_alias=True),
     Operation("DELETE", "/v1/users/{id}", "erase_user", "", models.ErasedView, is_alias=True),

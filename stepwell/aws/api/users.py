@@ -133,7 +133,8 @@ class AwsUsers(Queries):
         read = partial(read_items, self._table, consistent=False)
         for run in runs:
             for attempt in all_attempts(run, read, results=False):
-                yield _Ended((attempt.ended_at, 2, run.position, attempt.step, attempt.attempt), run, attempt)
+                if attempt.attempt:  # 0 is a result that a rerun has kept
+                    yield _Ended((attempt.ended_at, 2, run.position, attempt.step, attempt.attempt), run, attempt)
 
     def _errors(self, ended: Sequence[_Ended]) -> dict[tuple[str, str], bytes]:
         """The long errors of failed attempts, which are in other items, by partition key and sort key."""

@@ -50,7 +50,7 @@ def approve(
 ) -> None:
     """Approve a step that waits for a decision. The first decision counts.
 
-    Example: stepwell approve 7w2kq4m1 --comment "as agreed"
+    Example: stepwell approve t274kall7kl67sasotbuysxvpu --comment "as agreed"
     """
     _decide("approve_url", run, step, comment, by, env, as_json)
 
@@ -65,7 +65,7 @@ def decline(
 ) -> None:
     """Decline a step that waits for a decision. The first decision counts.
 
-    Example: stepwell decline 7w2kq4m1 --comment "too expensive"
+    Example: stepwell decline t274kall7kl67sasotbuysxvpu --comment "too expensive"
     """
     _decide("decline_url", run, step, comment, by, env, as_json)
 

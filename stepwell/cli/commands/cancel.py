@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Cancel a run. Steps that have not ended are cancelled, and running programs are killed.
 
-    Example: stepwell cancel 7w2kq4m1
+    Example: stepwell cancel t274kall7kl67sasotbuysxvpu
     """
     answer = Client(env).delete(f"/v1/runs/{in_path(run)}")
     if as_json:

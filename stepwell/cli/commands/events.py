@@ -48,7 +48,7 @@ def show(
 ) -> None:
     """Show an event, the runs it started, and why other functions did not start.
 
-    Example: stepwell events show 0199a3c2f1d04b7e
+    Example: stepwell events show 01a22be8ce9d905e7491eb963752b6bb
     """
     client = Client(env)
     found = client.get_by_id("/v1/events", "event", event)

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Run the event of a run again, on the live version, from the start or from a step.
 
-    Example: stepwell rerun 7w2kq4m1 --from-step step-2 --with '{"step-1": {"total": 12}}'
+    Example: stepwell rerun t274kall7kl67sasotbuysxvpu --from-step step-2 --with '{"step-1": {"total": 12}}'
     """
     if outputs is not None and from_step is None:
         fail("--with changes outputs of kept steps, so it needs --from-step; add it", 2)

@@ -58,7 +58,7 @@ def show(
     """Show a run as a tree: steps, attempts, timings, outputs, errors and waits. With --follow, the exit code is 1 if
     the run did not complete.
 
-    Example: stepwell runs show 7w2kq4m1 --follow
+    Example: stepwell runs show t274kall7kl67sasotbuysxvpu --follow
     """
     client = Client(env)
     found = client.get(f"/v1/runs/{in_path(run)}")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.ui.output import fail
+from stepwell.cli.ui.output import console, fail
+from stepwell.terminal import shown
 
 _FOLDER = Path(__file__).parents[2] / "schemas"
 
@@ -36,6 +37,7 @@ def command(
         write_schema(kind, out)
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
+    console.print(f"wrote {shown(out)}", soft_wrap=True)
 
 
 def write_schema(kind: SchemaKind, file: Path) -> Path:

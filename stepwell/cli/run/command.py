@@ -68,7 +68,7 @@ def command(
     once. Approvals are asked for at the terminal. The exit code is 1 if the run does not complete.
 
     Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
-    Example: stepwell run functions/welcome --replay 0199a3c2f1d04b7e --from https://stepwell.example.com
+    Example: stepwell run functions/welcome --replay 01a22be8ce9d905e7491eb963752b6bb --from https://stepwell.example.com
     """
     import uvloop
 

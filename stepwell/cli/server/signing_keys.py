@@ -80,7 +80,7 @@ def drop(
 ) -> None:
     """Drop keys. Signatures of these keys are rejected from now on.
 
-    Example: stepwell signing-keys drop 0 --env production
+    Example: stepwell signing-keys drop mfzg2zlo --env production
     """
     if not yes and not confirm(f"Drop {', '.join(ids)}? {_CONSEQUENCES}", err=True):
         raise typer.Exit(1)
