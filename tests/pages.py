@@ -5,9 +5,13 @@ title, such as ```` ```yaml title="order/stepwell.yaml" ````, is written to that
 changes this:
 
 - `<!-- not run: REASON -->`: the block is only read.
-- `<!-- in the background -->`: the last line of the block starts a server, which runs until the page ends.
+- `<!-- in the background -->`: the last command of the block starts a server, which runs until the page ends.
+- `<!-- fails -->`: the block is one command, which must fail.
 
-A comment that begins with `<!-- first run` and has further lines contains commands that the reader does not see.
+A comment that begins with `<!-- first run` and has further lines contains commands that the reader does not see. They
+may call `wait_for_server`, after they have started one with `&`, and `stop_server`, which stops the last one.
+
+The folders of a system (/var/lib, /backups) are below `$SYSTEM`. OTHER_SERVER is the page's server, by another name.
 """
 
 from __future__ import annotations
@@ -22,12 +26,20 @@ BLOCK = re.compile(
     r"|^(?:<!-- (?P<mark>[^\n]*) -->\n)?(?P<indent> *)```(?:sh|bash|console)\n(?P<shown>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-NOT_RUN, BACKGROUND = "not run: ", "in the background"
+NOT_RUN, BACKGROUND, FAILS = "not run: ", "in the background", "fails"
 HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"(?:^|\s)#[^\n]*")
 COMMAND = re.compile(r"(?:^|[\s(|;&`])stepwell((?:[^\S\n]+(?:'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s|;&()'\"#]+|#(?=\S))+)*)")
 SERVER = re.compile(r"(\bstepwell (?:dev|serve)\b)")
 ADDRESS = "127.0.0.1:8288"
+OTHER_SERVER = "https://stepwell.example.com"
+SYSTEM_FOLDER = re.compile(r"(?<=\s)/(?=(?:var/lib|backups)/)")
+LAST_COMMAND = re.compile(r"(?:[^\n]*\\\n)*[^\n]*\Z")
+FUNCTIONS = """\
+is_up() { (: </dev/tcp/127.0.0.1/PORT) 2>/dev/null; }
+wait_for_server() { until is_up; do sleep 0.05; done; }
+stop_server() { kill $!; while is_up; do sleep 0.05; done; }
+"""
 
 
 @dataclass(frozen=True)
@@ -62,14 +74,18 @@ def _written(file: str, content: str) -> str:
 def script(page: str, port: int) -> str:
     """A bash script that runs the blocks of a page; empty if none is to run. Servers listen on `port`."""
     parts = [_of(block, port) for block in blocks(page) if block.reason is None]
-    return "\n".join(["set -euo pipefail", *parts]) if parts else ""
+    return "\n".join(["set -euo pipefail", FUNCTIONS.replace("PORT", str(port)), *parts]) if parts else ""
 
 
 def _of(block: Block, port: int) -> str:
     text = SERVER.sub(rf"\1 --port {port}", block.text).replace(ADDRESS, f"127.0.0.1:{port}")
+    text = SYSTEM_FOLDER.sub("$SYSTEM/", text.replace(OTHER_SERVER, f"http://localhost:{port}"))
     head = f"echo '--- line {block.line}' >&2\n"
+    if block.mark == FAILS:
+        return f"{head}if {text.rstrip()}\nthen echo 'it did not fail' >&2; exit 1; fi\n"
     if block.mark != BACKGROUND:
         return head + text
-    before, _, server = text.rstrip().rpartition("\n")
-    ready = f"until (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done"
-    return f"{head}{before}\n{server.partition(' #')[0]} &\n{ready}\n"
+    text = text.rstrip()
+    found = LAST_COMMAND.search(text)
+    assert found is not None
+    return f"{head}{text[: found.start()]}{found[0].partition(' #')[0]} &\nwait_for_server\n"

@@ -49,7 +49,7 @@ BODIES = {
 
 
 def curl(method: str, path: str, operation: dict[str, Any]) -> str:
-    """The command of an example. Raises KeyError if a name or a body is missing above."""
+    """The command of an example. Raises ValueError if a name or a body is missing above."""
     name, body = f"{method} {path}", operation.get("requestBody")
     url = SHOWN + _filled(path)
     words = ["curl"]
@@ -62,7 +62,7 @@ def curl(method: str, path: str, operation: dict[str, Any]) -> str:
         media_type = next(iter(body["content"]))
         if path.startswith("/v1") or path == "/webhooks/{name}":
             words.append(f"-H 'Content-Type: {media_type}'")
-        content = BODIES[name]
+        content = _entry("BODIES", BODIES, name)
         words.append(f"--data-binary {content}" if content.startswith("@") else f"-d '{content}'")
     return " \\\n  ".join(words) if len(" ".join(words)) > 80 else " ".join(words)
 
@@ -72,4 +72,10 @@ def _filled(path: str) -> str:
     if "{" not in path:
         return path
     end = path.index("}") + 1
-    return path[: path.index("{")] + NAMES[path[:end]] + path[end:]
+    return path[: path.index("{")] + _entry("NAMES", NAMES, path[:end]) + path[end:]
+
+
+def _entry(table: str, entries: dict[str, str], key: str) -> str:
+    if key not in entries:
+        raise ValueError(f"{table} in docs/generate/http_examples.py has no entry for {key!r}")
+    return entries[key]
