@@ -30,6 +30,15 @@ def expire(batches: Batches) -> int:
     return len(old)
 
 
+def test_a_wait_is_stored_for_exactly_a_day_after_its_deadline(batches: Batches) -> None:
+    batches.deploy({"a": handler_step({"step": "$trigger", "async": PAID})})
+    batches.send(data={"order": 1})
+    batches.drain()
+    scanned = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
+    (wait,) = (item for item in scanned if "d" in item and item["pk"]["S"].startswith("W#"))
+    assert int(wait["ttl"]["N"]) == int(wait["d"]["N"]) // 1000 + 86_400
+
+
 def go_on(batches: Batches, clock: Any, days: int) -> None:
     clock.shift(days * 86_400 + 130)
     expire(batches)

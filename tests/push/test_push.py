@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
+from stepwell.aws.deploy.actions import Action
 from stepwell.aws.deploy.plan import MissingSecrets
 from stepwell.aws.deploy.push import NoLambda
 from stepwell.aws.deploy.roles import trust
@@ -23,7 +24,7 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.releases import Releases
 from stepwell.aws.table.items import read_partition
 from stepwell.cli.ui.progress import Bars
-from tests.push.conftest import Aws, refusal
+from tests.push.conftest import Aws, Silent, refusal
 
 Write = Callable[..., Path]
 TWO = {
@@ -377,6 +378,26 @@ def test_the_next_retirement_completes_an_interrupted_one(aws: Aws, write: Write
     assert not warm.catalog().live
     (row,) = Registry(aws.resources).functions()
     assert (row.live, row.pending) == (None, False)
+
+
+class Noting(Silent):
+    """A watcher that records which actions begin and end."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+
+    def begin(self, action: Action) -> None:
+        self.begun.append(f"{action.verb} {action.kind}")
+
+    def end(self, action: Action) -> None:
+        self.ended.append(f"{action.verb} {action.kind}")
+
+
+def test_every_action_of_a_push_is_shown_to_begin_and_to_end(aws: Aws, write: Write) -> None:
+    watcher = Noting()
+    actions, _ = aws.push(write("f"), write("g"), watcher=watcher)
+    assert sorted(watcher.begun) == sorted(watcher.ended) == kinds(actions)
 
 
 def test_functions_with_the_same_code_share_it_and_show_their_progress(aws: Aws, write: Write) -> None:
