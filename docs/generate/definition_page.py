@@ -109,6 +109,11 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("Http", "`runtime` of type `http`", "The input is the body of a POST. Redirects are not followed."),
     ("Approval", "`runtime` of type `approval`", "The guide: [approvals](../guides/approvals.md)."),
+    (
+        "Celery",
+        "`runtime` of type `celery`",
+        "Not on AWS. Needs `pip install 'stepwell[celery]'`. The guide: [Celery](../guides/celery.md).",
+    ),
     ("Cancel", "`cancel[]`", "The guide: [flow control](../guides/flow-control.md)."),
 )
 

@@ -31,7 +31,9 @@ KINDS = {
         "Check the address and the server behind it. Redirects are not followed: write the final address into `url`.",
     ),
     "exception": Kind(
-        "A Lambda handler raised an exception.", "yes", "Read the message and the attempt's log for the stack trace."
+        "A Lambda handler or a Celery task raised an exception.",
+        "yes",
+        "Read the message and the attempt's log for the stack trace.",
     ),
     "crash": Kind(
         "The process was killed by a signal, ran out of memory, or ended before it reported a result.",
@@ -104,6 +106,21 @@ KINDS = {
         "The `message` of an approval contains an expression that has no value.",
         "no",
         "Write `has(...)` in the message where a value may be missing.",
+    ),
+    "arguments_failed": Kind(
+        "The `args` or `kwargs` of a `celery` step have no value, or one of the wrong type. Nothing was sent.",
+        "no",
+        "Write `has(...)` where a value may be missing. `args` must be a list, `kwargs` a map.",
+    ),
+    "broker": Kind(
+        "The broker of a `celery` step could not be reached, or did not accept the task.",
+        "yes",
+        "Check the address and the broker behind it. The message shows the address without the password.",
+    ),
+    "revoked": Kind(
+        "The task of a `celery` step was revoked by somebody else, so no worker runs it.",
+        "no",
+        "Rerun the run if the task is to run after all.",
     ),
     "unknown": Kind(
         "The run failed, but the error of the step is not stored any more.", "", "Rerun the run to see the error."

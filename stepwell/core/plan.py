@@ -48,7 +48,12 @@ class Runtime:
     headers: tuple[tuple[str, str], ...] = ()
     message: str = ""
     approvers: tuple[str, ...] = ()
+    task: str | None = None
     queue: str | None = None
+    broker: str | None = None
+    backend: str | None = None
+    args: str | None = None
+    kwargs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

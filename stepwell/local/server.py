@@ -20,6 +20,7 @@ from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.code.check import check_code
 from stepwell.local.code.in_use import needed_versions
 from stepwell.local.code.keeper import CodeKeeper
+from stepwell.local.database.keys import database_name
 from stepwell.local.database.lock import exclusive
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.platform import LocalPlatform
@@ -220,7 +221,12 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
         store = LocalStore(settings.database, durable=settings.durable)
         _prepare_files(settings)
         code = CodeKeeper(settings.code, {name: Path(file) for name, file in store.functions.live().items()})
-        runners = Runners(no_containers=settings.no_containers, code=code, user=settings.step_user)
+        runners = Runners(
+            no_containers=settings.no_containers,
+            code=code,
+            user=settings.step_user,
+            database=lambda: database_name(store.connection),
+        )
         platform = LocalPlatform(
             store,
             runners,

@@ -19,6 +19,8 @@ from stepwell.project.code import CodeError
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.pushed import for_push
 
+ON_ONE_MACHINE = ("celery",)  # runtimes whose steps other systems run, to which the server holds connections
+
 
 class CannotPush(Exception):
     """The functions cannot run on AWS. `problems`: all problems, each with a file and line."""
@@ -93,6 +95,11 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
     code = function.steps.get(step.id)
     if step.is_approval:
         return  # people decide; nothing is executed
+    if step.runtime.type in ON_ONE_MACHINE:
+        raise PackagingError(
+            f"the runtime {step.runtime.type} works only on one machine (`stepwell serve`); use the runtime lambda,"
+            " docker or http on AWS"
+        )
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
         wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)

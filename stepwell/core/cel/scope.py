@@ -15,6 +15,7 @@ class Scope(Enum):
     CONDITION = ("event", "user", "data", "steps", "errors", "response")
     MATCH = ("event", "user", "data", "steps", "errors", "response", "async")
     MESSAGE = ("event", "user", "data", "steps", "errors")
+    ARGUMENTS = ("event", "user", "data", "steps", "errors", "async")
     WEBHOOK = ("body", "headers", "query")
     CHALLENGE = ("body", "headers", "query", "signature")
 

@@ -19,9 +19,15 @@ from stepwell.core.definition.model import (
     Trigger,
 )
 from stepwell.core.definition.problems import Pointer, Problem, listed, nearest, not_yet
-from stepwell.core.definition.runtimes import Approval, Docker, Http, Lambda
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda
 
-_RUNTIMES: dict[str, type[Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
+_RUNTIMES: dict[str, type[Model]] = {
+    "lambda": Lambda,
+    "docker": Docker,
+    "http": Http,
+    "approval": Approval,
+    "celery": Celery,
+}
 _INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
 
 
@@ -59,7 +65,7 @@ def field_problem(error: Any) -> Problem | None:
             about = next(f.description for n, f in _model_at(location).model_fields.items() if (f.alias or n) == field)
             return Problem(pointer, f"`{field}` is missing; add this field: {about}")
         case "union_tag_not_found":
-            return Problem(pointer, "`runtime` has no `type`; add one: lambda, docker, http or approval")
+            return Problem(pointer, f"`runtime` has no `type`; add one of {', '.join(_RUNTIMES)}")
         case "union_tag_invalid":
             return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
     return None

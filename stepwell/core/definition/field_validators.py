@@ -15,6 +15,7 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
 LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
 LAYER_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+$"
+ADDRESS = r"^([A-Za-z][A-Za-z0-9+.-]*://|\$\{[A-Za-z_][A-Za-z0-9_]*\})"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 
@@ -164,6 +165,19 @@ def url(text: str) -> str:
         valid = False
     if not valid or not text.isprintable() or " " in text:
         raise ValueError(f"{text[:100]!r} must be a web address such as https://example.com/hook")
+    return text
+
+
+def address(text: str) -> str:
+    """The address of a broker or result backend, or a text with ${NAME}, whose value may be the address."""
+    if not text.isprintable() or " " in text or not re.match(ADDRESS, text):
+        raise ValueError("must be an address such as redis://localhost:6379/0, or a variable such as ${CELERY_BROKER}")
+    return text
+
+
+def one_line(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("must be one line, without control characters and without spaces around it")
     return text
 
 

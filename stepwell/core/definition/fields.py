@@ -39,6 +39,10 @@ Command = Annotated[list[Argument], Field(min_length=1)]
 Variable = Annotated[str, AfterValidator(field_validators.variable), pattern(rules.whole(field_validators.VARIABLE))]
 Path = Annotated[str, AfterValidator(field_validators.path), pattern(rules.PATH)]
 Layer = Annotated[str, AfterValidator(field_validators.layer_arn), pattern(rules.whole(field_validators.LAYER_ARN))]
+Address = Annotated[str, Field(max_length=4096), AfterValidator(field_validators.address), pattern(rules.ADDRESS)]
+TaskName = Annotated[
+    str, Field(min_length=1, max_length=255), AfterValidator(field_validators.one_line), pattern(rules.ONE_LINE)
+]
 HeaderName = Annotated[str, AfterValidator(field_validators.header_name), pattern(rules.whole(field_validators.HEADER))]
 HeaderValue = Annotated[str, AfterValidator(field_validators.header_value), pattern(rules.HEADER_VALUE)]
 

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from stepwell.core.definition import field_validators
 from stepwell.core.definition import schema_rules as rules
 from stepwell.core.definition.fields import (
+    Address,
+    Cel,
     Command,
     Duration,
     HeaderName,
@@ -16,6 +18,7 @@ from stepwell.core.definition.fields import (
     Layer,
     Model,
     Name,
+    TaskName,
     Whole,
     pattern,
 )
@@ -86,6 +89,34 @@ class Http(Model):
     )
     headers: dict[HeaderName, HeaderValue] = Field(
         default={}, description="Headers of the request.", json_schema_extra=rules.keys(field_validators.HEADER)
+    )
+
+
+class Celery(Model):
+    """Sends a task to an existing Celery app, whose workers run it. The task's result is the output. Not on AWS."""
+
+    type: Literal["celery"]
+    task: TaskName = Field(description="The name of the task.", examples=["shop.tasks.send_email"])
+    queue: TaskName = Field(default="celery", description="The queue that the app's workers read.")
+    broker: Address = Field(
+        description="The app's `broker_url`. ${NAME} takes the value of a variable or secret.",
+        examples=["redis://localhost:6379/0", "${CELERY_BROKER}"],
+    )
+    backend: Address = Field(
+        default="rpc://",
+        description="The app's `result_backend`. ${NAME} takes the value of a variable or secret.",
+        examples=["redis://localhost:6379/1"],
+    )
+    args: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user`, `data`, `steps`, `errors` and `async`: the list of the"
+        " task's positional arguments. Default: one argument, the step's input; none if there are `kwargs`.",
+        examples=["[data.address, 'Welcome']"],
+    )
+    kwargs: Cel | None = Field(
+        default=None,
+        description="A CEL expression over the same variables: the map of the task's keyword arguments.",
+        examples=["{'address': data.address}"],
     )
 
 

@@ -33,6 +33,8 @@ PATH = r"^$|^file://(?!/)(?!(\.?/+)*\.\.(/|$))[^\u0000]*$"
 FILE = r"^file://(?!/)(?!(\.?/+)*\.\.(/|$))(?!.*\.cue$)[^\u0000]*$"
 PLAIN = r"^[^\u0000]*$"
 URL = r"^[hH][tT][tT][pP][sS]?://[^/?# ][^\u0000-\u0020\u007f-\u009f]*$"
+ADDRESS = rf"{field_validators.ADDRESS}[^\u0000-\u0020\u007f-\u009f]*(?![\s\S])"
+ONE_LINE = whole(rf"^(?! )[^{_CONTROL}]*[^ {_CONTROL}]$")
 HEADER_VALUE = whole(r"^[\u0020-\u007e]*$")
 HANDLER = whole(rf"^(?!.*\.\.)(?!.*//){field_validators.HANDLER[1:]}")
 CRON = r"^\s*\S+(\s+\S+){4}\s*$"
@@ -75,6 +77,7 @@ LAMBDA: Schema = {
 _NEEDS_NO_PATH = [
     _runtime("http"),
     _runtime("approval"),
+    _runtime("celery"),
     _runtime("lambda", "arn"),
     _runtime("docker", "image"),
 ]

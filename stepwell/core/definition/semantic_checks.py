@@ -210,20 +210,33 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
         ):
             if isinstance(source, str) and source:
                 yield from _expression(place, source, scope, edge.get("step"), ancestry)
-    if _is_approval(step):
-        yield from _message(("steps", step_id, "runtime", "message"), step_id, step["runtime"], ancestry)
+    for field, source, scope in _in_runtime(step):
+        yield from _value(("steps", step_id, "runtime", field), step_id, source, scope, ancestry)
 
 
-def _message(at: Pointer, step_id: str, runtime: Raw, ancestry: Ancestry) -> Iterator[Problem]:
-    message = runtime.get("message")
-    for source in placeholders(message) if isinstance(message, str) else ():
-        hint = _hint(source)
-        problems = list(_compile_problems(at, source, Scope.MESSAGE, compile_value, hint))
-        yield from problems
-        before = ancestry.of(step_id) - {step_id}
-        for name in sorted(() if problems else compile_value(source, Scope.MESSAGE).step_names - before):
-            cure = nearest(name, sorted(before)) if before else "use `event`"
-            yield Problem(at, f"message: there is no step `{name[:100]}` before `{step_id}`; {cure}{hint}")
+def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
+    """The expressions in a step's runtime, each with the field and the scope."""
+    runtime = step.get("runtime")
+    kind = runtime.get("type") if isinstance(runtime, dict) else None
+    if kind == "approval":
+        message = runtime.get("message")
+        for source in placeholders(message) if isinstance(message, str) else ():
+            yield "message", source, Scope.MESSAGE
+    elif kind == "celery":
+        for field in ("args", "kwargs"):
+            if isinstance(runtime.get(field), str) and runtime[field]:
+                yield field, runtime[field], Scope.ARGUMENTS
+
+
+def _value(at: Pointer, step_id: str, source: str, scope: Scope, ancestry: Ancestry) -> Iterator[Problem]:
+    """The problems of an expression that is evaluated when the step starts."""
+    hint = _hint(source)
+    problems = list(_compile_problems(at, source, scope, compile_value, hint))
+    yield from problems
+    before = ancestry.of(step_id) - {step_id}
+    for name in sorted(() if problems else compile_value(source, scope).step_names - before):
+        cure = nearest(name, sorted(before)) if before else "use `event`"
+        yield Problem(at, f"{at[-1]}: there is no step `{name[:100]}` before `{step_id}`; {cure}{hint}")
 
 
 def _expression(

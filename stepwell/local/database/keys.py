@@ -65,3 +65,8 @@ def link_secret(connection: sqlite3.Connection) -> bytes:
         row = connection.execute(select).fetchone()  # another process may have been faster
     secret: bytes = row[0]
     return secret
+
+
+def database_name(connection: sqlite3.Connection) -> str:
+    """A name of the database that no other has. Must not run in a transaction that may be rolled back."""
+    return hashlib.sha256(b"name" + link_secret(connection)).hexdigest()[:16]

@@ -15,6 +15,8 @@ from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
 from stepwell.local.code.keeper import CodeKeeper
+from stepwell.local.runners import celery
+from stepwell.local.runners.celery import CeleryRunner
 from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
 from stepwell.local.runners.environment import search_path
@@ -35,10 +37,15 @@ class Runners:
     """All runners of one server; itself a `Runner`."""
 
     def __init__(
-        self, *, no_containers: bool = False, code: CodeKeeper | None = None, user: StepUser | None = None
+        self,
+        *,
+        no_containers: bool = False,
+        code: CodeKeeper | None = None,
+        user: StepUser | None = None,
+        database: Callable[[], str] = lambda: "",
     ) -> None:
         """`code` verifies the code of steps; None: no checks. `user` is the user that programs and handlers run as, if
-        not the server's."""
+        not the server's. `database` returns the database's name, which tells servers apart that share a broker."""
         self._no_containers, self._code = no_containers, code
         self._scratch = Scratch(user)
         self._containers_scratch = Scratch()
@@ -46,7 +53,7 @@ class Runners:
         self._handlers = HandlerRunner(self._scratch)
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
-        self.remote: dict[str, RemoteRunner] = {}  # by runtime
+        self.remote: dict[str, RemoteRunner] = {"celery": CeleryRunner(database)}  # by runtime
         self._attempts: set[_Attempt] = set()
         self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
         self._unchanged: set[str] = set()  # hashes of code that was checked in this iteration of the event loop
@@ -123,6 +130,8 @@ class Runners:
                 locate("node", path, code)
         elif runtime.type == "lambda":
             locate(command_of(step, code)[0], path, code)
+        elif runtime.type == "celery":
+            celery.check(runtime)
 
     async def close(self) -> None:
         """Kills all running attempts, and waits until they and their files are gone."""

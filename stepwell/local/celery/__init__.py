@@ -1,0 +1,1 @@
+"""Talks to Celery apps: task messages, results, and the threads that wait for brokers and result backends."""
