@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 
 from stepwell.core.plan import Runtime
 from stepwell.local.runners import celery
-from stepwell.local.runners.job import CannotRun, Job
+from stepwell.local.runners.celery import CeleryRunner
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from tests.celery.brokers import RabbitMq, Redis, Worker, free_port, redis_server, worker
-from tests.local.attempts import Attempt, Start, job, on_runners, until
+from tests.local.attempts import Attempt, job, until
 from tests.servers import eventually
 
 INPUT = orjson.dumps({"event": {"name": "go", "data": {}}, "steps": {}, "errors": {}, "async": None, "ctx": {}})
@@ -24,14 +27,41 @@ def task(name: str, broker: str, backend: str = "", args: str = "[]", **options:
     return job(None, runtime, content=INPUT, **options)
 
 
+class Accepting:
+    """Starts attempts as a server does. `accepted` counts those that a broker has accepted."""
+
+    def __init__(self, runner: CeleryRunner) -> None:
+        self._runner, self.accepted = runner, 0
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        return self._runner.start_remote(job, log, end, self._accept)
+
+    def _accept(self) -> None:
+        self.accepted += 1
+
+    def attempt(self, job: Job) -> Attempt:
+        return Attempt(self, job)  # type: ignore[arg-type]
+
+
+def with_runner(work: Callable[[Accepting], Awaitable[None]]) -> None:
+    async def main() -> None:
+        runner = CeleryRunner(uuid.uuid4().hex.__str__)
+        try:
+            await work(Accepting(runner))
+        finally:
+            await runner.close()
+
+    asyncio.run(main())
+
+
 def run(value: Job) -> Attempt:
     """Runs one job, as a server of its own."""
     attempts: list[Attempt] = []
 
-    async def work(start: Start) -> None:
-        attempts.append(await start(value).end())
+    async def work(runner: Accepting) -> None:
+        attempts.append(await runner.attempt(value).end())
 
-    on_runners(work, database=uuid.uuid4().hex.__str__)
+    with_runner(work)
     return attempts[0]
 
 
@@ -49,8 +79,12 @@ def test_a_queue_that_the_app_declared_in_its_own_way_is_used_as_it_is(rabbit: R
     runtime = Runtime(
         "celery", task="shop.give", queue="celery-priorities", broker=rabbit.url, backend="rpc://", args="[1]"
     )
-    waiting = job(None, runtime, content=INPUT, timeout_ms=500)
-    assert run(waiting).error[0] == "timeout"  # it was published: no worker reads this queue
+
+    async def work(runner: Accepting) -> None:
+        runner.attempt(job(None, runtime, content=INPUT))
+        await until(lambda: runner.accepted)
+
+    with_runner(work)
     with Connection(rabbit.url) as connection:
         assert Queue("celery-priorities")(connection).queue_declare(passive=True).message_count == 1
 
@@ -64,27 +98,18 @@ def test_results_in_other_backends_are_asked_for(redis: Redis, tmp_path: Path) -
         assert run(task("fail", redis.url(2), backend, "['gone']")).error == ("exception", True, "OutOfStock: gone")
 
 
-def test_a_timeout_revokes_the_task(redis: Redis, shop: Worker, tmp_path: Path) -> None:
-    args = f"['{tmp_path}/go', '{tmp_path}/started']"
-    ended = run(task("wait_for", redis.url(0), redis.url(1), args, timeout_ms=700))
-    assert ended.error[:2] == ("timeout", True)
-    eventually(lambda: "Terminating" in shop.log.read_text())
-    (tmp_path / "go").touch()
-
-
 def test_a_worker_with_processes_is_made_to_stop_the_task(redis: Redis, tmp_path: Path) -> None:
     env = {"BROKER": redis.url(3), "BACKEND": redis.url(4)}
     with worker(env, "--pool=prefork", "--concurrency=1", log=tmp_path / "log") as started:
-        args = f"['{tmp_path}/never', '{tmp_path}/started']"
-        value = task("wait_for", redis.url(3), redis.url(4), args)
+        value = task("wait_for", redis.url(3), redis.url(4), f"['{tmp_path}/never', '{tmp_path}/started']")
 
-        async def work(start: Start) -> None:
-            attempt = start(value)
+        async def work(runner: Accepting) -> None:
+            attempt = runner.attempt(value)
             await until((tmp_path / "started").exists)
             attempt.running.stop()
             assert (await attempt.end()).error[0] == "stopped"
 
-        on_runners(work, database=uuid.uuid4().hex.__str__)
+        with_runner(work)
         eventually(lambda: "TaskRevokedError" in started.log.read_text() or "Terminating" in started.log.read_text())
         assert run(task("give", redis.url(3), redis.url(4), "[1]")).output == 1  # the worker is free again
 
@@ -106,15 +131,17 @@ def test_a_wrong_password_is_not_shown(tmp_path: Path) -> None:
 
 def test_a_broker_that_was_restarted_is_used_again(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
-        waiting = task("give", server.url(), server.url(1), "[1]", timeout_ms=400)
+        value = task("give", server.url(), server.url(1), "[1]")
 
-        async def work(start: Start) -> None:
-            assert (await start(waiting).end()).error[0] == "timeout"
+        async def work(runner: Accepting) -> None:
+            runner.attempt(value)
+            await until(lambda: runner.accepted == 1)
             server.stop()
             server.start()
-            assert (await start(waiting).end()).error[0] == "timeout"  # it was published, not refused
+            runner.attempt(value)
+            await until(lambda: runner.accepted == 2)
 
-        on_runners(work, database=uuid.uuid4().hex.__str__)
+        with_runner(work)
 
 
 def test_a_result_comes_even_if_its_backend_was_restarted_meanwhile(redis: Redis, tmp_path: Path) -> None:
@@ -123,15 +150,15 @@ def test_a_result_comes_even_if_its_backend_was_restarted_meanwhile(redis: Redis
         value = task("wait_for", redis.url(5), backend.url(), f"['{tmp_path}/go', '{tmp_path}/started']")
         with worker(env, log=tmp_path / "log"):
 
-            async def work(start: Start) -> None:
-                attempt = start(value)
+            async def work(runner: Accepting) -> None:
+                attempt = runner.attempt(value)
                 await until((tmp_path / "started").exists)
                 backend.stop()
                 backend.start()
                 (tmp_path / "go").touch()
                 assert (await attempt.end()).output == "waited"
 
-            on_runners(work, database=uuid.uuid4().hex.__str__)
+            with_runner(work)
 
 
 @pytest.mark.parametrize(

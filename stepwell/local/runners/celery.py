@@ -30,6 +30,7 @@ class CeleryRunner:
         self._database = database
         self._made_clients: Clients | None = None
         self._attempts: set[_Attempt] = set()
+        self._is_closed = False
 
     def start(self, job: Job, log: Log, end: End) -> Running:
         return self.start_remote(job, log, end, lambda: None)
@@ -42,6 +43,7 @@ class CeleryRunner:
 
     async def close(self) -> None:
         """Closes the connections. Tasks go on."""
+        self._is_closed = True
         for attempt in self._attempts:
             attempt.leave()
         self._attempts.clear()
@@ -85,8 +87,8 @@ class CeleryRunner:
             meta = await found
         except BrokerGone as error:
             return failure("broker", str(error))
-        except asyncio.CancelledError as stop:
-            if stop.args != _LEFT:
+        except asyncio.CancelledError:
+            if not self._is_closed:
                 publisher.revoke(name)
             raise
         finally:
@@ -97,9 +99,6 @@ class CeleryRunner:
 
     def _id(self, job: Job) -> str:
         return task_id(self._database(), job.run_id, job.step.id, job.attempt)
-
-
-_LEFT = ("left to the other system",)
 
 
 class _Attempt:
@@ -118,7 +117,7 @@ class _Attempt:
     def leave(self) -> None:
         """Stops waiting for the task, which goes on."""
         self._is_left = True
-        self._task.cancel(*_LEFT)
+        self._task.cancel()
 
     def _done(self, task: asyncio.Task[Outcome]) -> None:
         if self._is_left:
