@@ -38,6 +38,7 @@ DEER: dict[str, Any] = {
         },
     },
 }
+CELERY = {"type": "celery", "task": "shop.mail", "broker": "redis://localhost"}
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"
 LAYER = "arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"
 
@@ -265,6 +266,11 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ({"runtime": "lambda"}, "runtime", "must be an object"),
         ({"runtime": {"type": "wasm"}}, "runtime/type", "runtime wasm is not available yet; use lambda or docker"),
         ({"runtime": {"type": "dokcer"}}, "runtime/type", "unknown runtime 'dokcer'; did you mean `docker`?"),
+        ({"runtime": {**CELERY, "task": " "}}, "runtime/task", "must be one line"),
+        ({"runtime": {**CELERY, "broker": "localhost"}}, "runtime/broker", "must be an address such as redis://"),
+        ({"runtime": {**CELERY, "args": "[data.x"}}, "runtime/args", "args: "),
+        ({"runtime": {**CELERY, "args": "[steps.b]"}}, "runtime/args", "args: there is no step `b` before `a`"),
+        ({"runtime": {**CELERY, "kwargs": "response"}}, "runtime/kwargs", "kwargs: "),
         ({"runtime": {"type": "lambda", "command": []}}, "runtime/command", "at least one entry"),
         ({"runtime": {"type": "lambda", "command": "x"}}, "runtime/command", "must be a list"),
         ({"runtime": {"type": "lambda", "command": [1]}}, "runtime/command/0", "command[0] must be text"),

@@ -154,6 +154,14 @@ def test_a_vpc_is_refused_if_the_environment_has_no_network_for_steps(aws: Aws, 
     assert not aws.writes
 
 
+def test_a_task_of_a_celery_app_is_refused(aws: Aws, write: Write) -> None:
+    runtime = {"type": "celery", "task": "shop.mail", "broker": "redis://localhost"}
+    message = r"step `a`: the runtime celery works only on one machine \(`stepwell serve`\)"
+    with pytest.raises(CannotPush, match=message):
+        aws.push(write(steps={"a": {"runtime": runtime}}))
+    assert not aws.writes
+
+
 def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
     layer = f"arn:aws:lambda:us-east-1:{ACCOUNT}:layer:fonts:3"
     with pytest.raises(CannotPush, match="is in us-east-1, but this environment is in eu-central-1"):
