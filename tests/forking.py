@@ -20,8 +20,10 @@ from typing import Any
 
 # Modules that commands import when they run, in addition to their own.
 LATER = (
-    "anyio._backends._asyncio", "anyio.streams.memory", "pathspec", "stepwell.dev.server", "stepwell.local.reaper",
-    "stepwell.local.serve", "stepwell.project.yaml_text", "uvicorn.lifespan.off", "uvloop",
+    "anyio._backends._asyncio", "anyio.streams.memory", "encodings.idna", "google.protobuf.text_format", "httpcore",
+    "httpx", "jsonschema_rs", "pathspec", "stepwell.core.webhooks.definition", "stepwell.dev.server",
+    "stepwell.event_types.schema_checks", "stepwell.local.reaper", "stepwell.local.serve", "stepwell.outbound",
+    "stepwell.project.yaml_text", "typer._adapters", "uvicorn.lifespan.off", "uvloop",
 )  # fmt: skip
 MOST = 1 << 20  # bytes of a request
 Request = dict[str, Any]
