@@ -1,13 +1,16 @@
-"""The lists of functions for people."""
+"""The lists of functions."""
 
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from stepwell.cli.ui.tables import function_lines, function_table
+from tests.servers import cli, dev, write_function
 
 
 def test_functions_are_listed_with_the_number_of_waits_found_by_name() -> None:
@@ -24,3 +27,11 @@ def test_functions_are_listed_with_the_number_of_waits_found_by_name() -> None:
     assert "12,000 open waits are found by event name alone" in printed(function_lines(some))
     assert "waits by name" not in printed(function_table([none]))
     assert "open waits" not in printed(function_lines(none))
+
+
+def test_all_functions_are_listed_also_if_the_api_answers_several_pages(tmp_path: Path) -> None:
+    for n in range(60):
+        write_function(tmp_path / "functions" / f"f{n}", f"f{n}")
+    with dev(tmp_path / "functions", tmp_path / "db") as server:
+        listed = json.loads(cli("functions", "--json", STEPWELL_URL=server.url).stdout)
+    assert {function["id"] for function in listed} == {f"f{n}" for n in range(60)}

@@ -13,6 +13,8 @@ from stepwell.cli.ui.output import JsonOption, console, fail, print_json
 from stepwell.cli.ui.tables import function_lines, function_table, routing_text
 from stepwell.terminal import shown
 
+_MOST = 100_000  # functions that are listed
+
 app = typer.Typer(invoke_without_command=True)
 
 
@@ -24,7 +26,7 @@ def command(context: typer.Context, env: EnvOption = None, as_json: JsonOption =
     """
     if context.invoked_subcommand is not None:
         return
-    functions = Client(env).get("/v1/functions")["data"]
+    functions = list(Client(env).pages("/v1/functions", _MOST))
     if as_json:
         print_json(functions)
     elif functions:
