@@ -11,6 +11,7 @@ from stepwell.aws.engine.session import now_ms
 from stepwell.aws.queues.messages import tick_name
 from stepwell.aws.table.keys import wait_partitions
 from stepwell.core.events.events import event_from
+from stepwell.core.routing.versions import paused
 from stepwell.core.run.messages import TimerKind
 from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
@@ -253,3 +254,11 @@ def test_a_wake_without_its_token_wakes_nothing(batches: Batches) -> None:
         forge(batches, {"stepwell": "wake", **name}, {"stepwell": "wake", **name, "token": "0" * 32})
     assert batches.invoked == []
     assert {stored.function: stored.run.status for stored, _ in batches.runs()}["f"] is RunStatus.RUNNING
+
+
+def test_a_tick_that_arrives_after_a_pause_starts_nothing_and_is_acknowledged(batches: Batches, clock: Any) -> None:
+    deploy_hourly(batches)
+    batches.control.change_routing("f", lambda old, versions, now: paused(old, drop=False))
+    clock.shift(10)  # a catalog is up to five seconds old
+    forge(batches, signed(batches, tick(HOUR)))
+    assert (batches.runs(), batches.invoked) == ([], [])
