@@ -11,6 +11,7 @@ import subprocess
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from stepwell.aws.deploy.adapter import AdapterNotBuilt, go, go_environment
 from stepwell.cli.main import app
 from stepwell.project.load import load, load_all
 from stepwell.project.search import Tree
@@ -38,10 +40,12 @@ def run(example: str, *options: str) -> Any:
 
 
 def runnable(examples: list[str]) -> list[Any]:
-    """These examples as parameters. Examples with JavaScript are skipped if Node is missing."""
+    """These examples as parameters. They are skipped if what runs them (Node, wasmtime) is missing."""
     no_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+    no_wasm = pytest.mark.skipif(find_spec("wasmtime") is None, reason="wasmtime is not installed")
+    needs = (("*.*js", no_node), ("*.wasm", no_wasm))
     return [
-        pytest.param(example, marks=no_node) if any((EXAMPLES / example).rglob("*.*js")) else example
+        pytest.param(example, marks=[mark for files, mark in needs if any((EXAMPLES / example).rglob(files))])
         for example in examples
     ]
 
@@ -225,3 +229,18 @@ def test_the_container_example_runs_in_a_container() -> None:
     (attempt,) = orjson.loads(result.stdout)["steps"]["word-count"]["attempts"]
     assert "counting" in attempt["logs"]
     assert "--no-containers" not in attempt["logs"]
+
+
+def test_the_module_in_go_gives_the_same_output_as_the_one_in_c(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    folder = shutil.copytree(EXAMPLES / "webassembly", tmp_path / "webassembly")
+    try:
+        compiler, env = go(), go_environment() | {"GOOS": "wasip1", "GOARCH": "wasm"}
+    except AdapterNotBuilt:
+        pytest.skip("Go is not installed")
+    build = [compiler, "build", "-o", "../checksum/main.wasm", "."]
+    subprocess.run(build, cwd=folder / "in-go", env=env, check=True)
+    options = ("--event", '{"name": "document/stored", "data": {"text": "hello"}}')
+    steps = run("webassembly", *options)["steps"], run(str(folder), *options)["steps"]
+    assert [step["checksum"]["output"] for step in steps] == [{"crc32": "3610a686", "bytes": 5}] * 2
+    assert [step["checksum"]["attempts"][0]["logs"] for step in steps] == ["a text of 5 bytes\n"] * 2

@@ -108,6 +108,13 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "On one machine docker or podman runs the container, on AWS Fargate does.",
     ),
     ("Http", "`runtime` of type `http`", "The input is the body of a POST. Redirects are not followed."),
+    (
+        "Wasm",
+        "`runtime` of type `wasm`",
+        "The module gets the input and gives its output as a program does. It has the variables of `.env`, `env` and "
+        "`secrets`, `TMPDIR` and `STEPWELL_INPUT`, and no others. On one machine it needs "
+        "`pip install 'stepwell[wasm]'`. The guide: [WebAssembly](../guides/webassembly.md).",
+    ),
     ("Approval", "`runtime` of type `approval`", "The guide: [approvals](../guides/approvals.md)."),
     (
         "Celery",

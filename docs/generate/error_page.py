@@ -36,9 +36,10 @@ KINDS = {
         "Read the message and the attempt's log for the stack trace.",
     ),
     "crash": Kind(
-        "The process was killed by a signal, ran out of memory, or ended before it reported a result.",
-        "yes",
-        "Raise `memory` in the runtime if the message names memory. Otherwise read the attempt's log.",
+        "The process was killed by a signal, ran out of memory, or ended before it reported a result. A WebAssembly "
+        "module trapped, or used all of its `fuel`.",
+        "yes, but not if the fuel was used",
+        "Raise `memory` or `fuel` in the runtime if the message names it. Otherwise read the attempt's log.",
     ),
     "timeout": Kind(
         "The attempt did not end within the step's `timeout`. The program and all processes that it started are killed.",

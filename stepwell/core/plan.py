@@ -54,6 +54,8 @@ class Runtime:
     backend: str | None = None
     args: str | None = None
     kwargs: str | None = None
+    module: str | None = None
+    fuel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from stepwell.core.definition.definition import DefinitionError, parse_definition
 from stepwell.core.definition.model import CUE, Definition, Step
 from stepwell.core.definition.problems import Pointer
-from stepwell.core.definition.runtimes import Lambda
+from stepwell.core.definition.runtimes import Lambda, Wasm
 from stepwell.project import inngest
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file
@@ -23,6 +23,7 @@ from stepwell.project.search import Tree, is_file, is_folder
 from stepwell.project.source import LoadError as LoadError
 from stepwell.project.source import PlacedProblem as PlacedProblem
 from stepwell.project.source import Source, SourceError
+from stepwell.project.wasm_module import check_module, find_module
 
 _LARGEST = 1024 * 1024
 _RELOADS = 5
@@ -36,16 +37,19 @@ class LoadedFunction:
     folder: Path
     steps: dict[str, StepCode]  # only steps that have code
     commands: dict[str, tuple[str, ...]]  # found by convention, for lambda steps without a command
+    modules: dict[str, str] = field(default_factory=dict)  # files of wasm steps, in their code
     schemas: dict[int, Any] = field(default_factory=dict)  # by the trigger's index; only schemas in files of their own
 
     def normalised(self) -> dict[str, Any]:
-        """The normalised definition, with the commands found by convention and the schemas from files, so that a reader
-        needs no other file."""
+        """The normalised definition, with the commands and modules found by convention, and the schemas from files. So
+        a reader needs no other file."""
         data = self.definition.normalised()
         for number, schema in self.schemas.items():
             data["triggers"][number]["definition"]["def"] = schema
         for step_id, command in self.commands.items():
             data["steps"][step_id]["runtime"]["command"] = list(command)
+        for step_id, module in self.modules.items():
+            data["steps"][step_id]["runtime"]["module"] = module
         return data
 
     def warnings(self) -> list[PlacedProblem]:
@@ -195,6 +199,7 @@ def read_source(path: Path) -> Source:
 def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunction:
     steps: dict[str, StepCode] = {}
     commands: dict[str, tuple[str, ...]] = {}
+    modules: dict[str, str] = {}
     problems: list[PlacedProblem] = []
     read: dict[Path, StepCode] = {}  # several steps can have the same code
     for step_id, step in definition.steps.items():
@@ -204,12 +209,15 @@ def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunc
                 place = resolve(file.parent, step.path)
                 read[place] = steps[step_id] = read.get(place) or read_code(place, file.parent)
                 commands |= _entry(step_id, step, read[place])
+                if isinstance(step.runtime, Wasm):
+                    modules[step_id] = find_module(read[place], step.runtime.module)
+                    check_module(read[place].folder / modules[step_id], step.runtime.memory)
         except CodeError as error:
             problems.append(_placed(file, source, pointer, f"step `{step_id}`: {error}"))
     schemas, wrong = _schemas(file, source, definition)
     if problems or wrong:
         raise LoadError([*wrong, *problems])
-    return LoadedFunction(definition, source, file, file.parent, steps, commands, schemas)
+    return LoadedFunction(definition, source, file, file.parent, steps, commands, modules, schemas)
 
 
 def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[int, Any], list[PlacedProblem]]:

@@ -172,7 +172,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "stepz": {},
         "steps": {
             "a": {"path": "file://.", "timeout": "soon", "after": [{"step": "c"}]},
-            "b": {"runtime": {"type": "wasm"}, "after": [{"step": "b"}, {"step": "nobody", "if": "(("}]},
+            "b": {"runtime": {"type": "wazm"}, "after": [{"step": "b"}, {"step": "nobody", "if": "(("}]},
             "c": after("a"),
         },
     }
@@ -264,7 +264,20 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ),
         ({"runtime": {}}, "runtime", "`runtime` has no `type`; add one"),
         ({"runtime": "lambda"}, "runtime", "must be an object"),
-        ({"runtime": {"type": "wasm"}}, "runtime/type", "runtime wasm is not available yet; use lambda or docker"),
+        ({"runtime": {"type": "wasm"}, "path": ""}, "path", "`path`, the place of the code of `a`, is missing"),
+        (
+            {"runtime": {"type": "wasm", "module": "../main.wasm"}},
+            "runtime/module",
+            "must be a file in the step's folder",
+        ),
+        (
+            {"runtime": {"type": "wasm", "module": "main.py"}},
+            "runtime/module",
+            "that ends in .wasm, as in build/main.wasm",
+        ),
+        ({"runtime": {"type": "wasm", "memory": 5000}}, "runtime/memory", "at most 4096"),
+        ({"runtime": {"type": "wasm", "fuel": 0}}, "runtime/fuel", "at least 1"),
+        ({"runtime": {"type": "wasm", "command": ["x"]}}, "runtime/command", "only the runtime lambda has `command`"),
         ({"runtime": {"type": "dokcer"}}, "runtime/type", "unknown runtime 'dokcer'; did you mean `docker`?"),
         ({"runtime": {**CELERY, "task": " "}}, "runtime/task", "must be one line"),
         ({"runtime": {**CELERY, "broker": "localhost"}}, "runtime/broker", "must be an address such as redis://"),

@@ -100,6 +100,8 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
             f"the runtime {step.runtime.type} works only on one machine (`stepwell serve`); use the runtime lambda,"
             " docker or http on AWS"
         )
+    if step.runtime.type == "wasm":
+        raise PackagingError("WebAssembly steps do not run on AWS yet; use runtime lambda or docker")
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
         wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)

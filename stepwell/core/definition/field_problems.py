@@ -18,13 +18,14 @@ from stepwell.core.definition.model import (
     Step,
     Trigger,
 )
-from stepwell.core.definition.problems import Pointer, Problem, listed, nearest, not_yet
-from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda
+from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda, Wasm
 
 _RUNTIMES: dict[str, type[Model]] = {
     "lambda": Lambda,
     "docker": Docker,
     "http": Http,
+    "wasm": Wasm,
     "approval": Approval,
     "celery": Celery,
 }
@@ -79,6 +80,4 @@ def _unknown(field: str, model: type[BaseModel]) -> str:
 
 
 def _unknown_runtime(name: str) -> str:
-    if name == "wasm":
-        return not_yet("runtime wasm", "use lambda or docker")
     return f"unknown runtime {name[:100]!r}; {nearest(name, _RUNTIMES)}"

@@ -13,6 +13,7 @@ from stepwell.core.duration import LONGEST_MS, meant_duration, parse_duration
 ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
+WASM_MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_/. +@-]*\.wasm$"
 LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
 LAYER_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+$"
 ADDRESS = r"^([A-Za-z][A-Za-z0-9+.-]*://|\$\{[A-Za-z_][A-Za-z0-9_]*\})"
@@ -127,6 +128,14 @@ def variable(text: str) -> str:
 def handler(text: str) -> str:
     if not re.fullmatch(HANDLER, text) or ".." in text or "//" in text:
         raise ValueError(f"{text!r} must be a module and a function, as in app.handler or src/app.handler")
+    return text
+
+
+def wasm_module(text: str) -> str:
+    if not re.fullmatch(WASM_MODULE, text) or ".." in text or "//" in text:
+        raise ValueError(
+            f"{text[:200]!r} must be a file in the step's folder that ends in .wasm, as in build/main.wasm"
+        )
     return text
 
 

@@ -27,7 +27,7 @@ from stepwell.core.definition.fields import (
     pattern,
 )
 from stepwell.core.definition.problems import Problem
-from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda, Wasm
 from stepwell.core.definition.semantic_checks import find_warnings
 
 CUE = "cue"
@@ -129,7 +129,7 @@ class Edge(Model):
 
 
 class Step(Model):
-    """A step of the function: a program, a container, an HTTP call or an approval."""
+    """A step of the function: a program, a container, a WebAssembly module, an HTTP call or an approval."""
 
     model_config = ConfigDict(json_schema_extra=rules.STEP)
 
@@ -142,7 +142,7 @@ class Step(Model):
         default_factory=lambda fields: fields.get("id", ""), description="A name for people to read. Default: the id."
     )
     path: Path = Field(default="", description="The step's folder or file, as in file://./steps/send-sms.")
-    runtime: Annotated[Lambda | Docker | Http | Approval | Celery, Field(discriminator="type")] = Field(
+    runtime: Annotated[Lambda | Docker | Http | Wasm | Approval | Celery, Field(discriminator="type")] = Field(
         default=Lambda(type="lambda"), description="What executes the step. Default: `lambda`."
     )
     after: list[Edge] = Field(

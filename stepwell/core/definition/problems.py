@@ -60,11 +60,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def not_yet(what: str, instead: str) -> str:
-    """The message for a documented feature that this version does not support."""
-    return f"{what} is not available yet; {instead}"
-
-
 def problem_of(pointer: Pointer, error: Mapping[str, Any], written: str | None = None, fix: str = "") -> Problem:
     """The problem at `pointer`, from an entry of pydantic's `ValidationError.errors()`.
 

@@ -120,6 +120,25 @@ class Celery(Model):
     )
 
 
+class Wasm(Model):
+    """Runs a WebAssembly module (a WASI preview 1 command) in a sandbox. It has no network, and no files besides the
+    step's code, which is read-only, and TMPDIR."""
+
+    type: Literal["wasm"]
+    module: Annotated[str, AfterValidator(field_validators.wasm_module), pattern(rules.WASM_MODULE)] | None = Field(
+        default=None,
+        description="The module in the step's folder. Default: `main.wasm`, or the only `.wasm` file.",
+        examples=["build/resize.wasm"],
+    )
+    memory: Annotated[int, Field(ge=1, le=4096), Whole] | None = Field(
+        default=None, description="The maximum memory of the module in MB. Default: 256."
+    )
+    fuel: Annotated[int, Field(ge=1, le=9_007_199_254_740_991), Whole] | None = Field(
+        default=None,
+        description="The maximum number of instructions of an attempt, roughly. Default: no limit besides the timeout.",
+    )
+
+
 class Approval(Model):
     """Asks people to approve. Nothing is executed: the step ends with their decision, or with the timeout (7d)."""
 

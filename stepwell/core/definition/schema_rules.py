@@ -37,6 +37,7 @@ ADDRESS = rf"{field_validators.ADDRESS}[^\u0000-\u0020\u007f-\u009f]*(?![\s\S])"
 ONE_LINE = whole(rf"^(?! )[^{_CONTROL}]*[^ {_CONTROL}]$")
 HEADER_VALUE = whole(r"^[\u0020-\u007e]*$")
 HANDLER = whole(rf"^(?!.*\.\.)(?!.*//){field_validators.HANDLER[1:]}")
+WASM_MODULE = whole(rf"^(?!.*\.\.)(?!.*//){field_validators.WASM_MODULE[1:]}")
 CRON = r"^\s*\S+(\s+\S+){4}\s*$"
 
 _NULL: Schema = {"type": "null"}

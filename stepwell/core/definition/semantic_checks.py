@@ -155,7 +155,7 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
                 yield Problem((*at, "runtime", name), message)
     if _is_approval(step):
         yield from _approval(at, step)
-    needs_code = kind == "lambda" and runtime.get("arn") is None
+    needs_code = kind == "wasm" or (kind == "lambda" and runtime.get("arn") is None)
     if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
         cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
         yield Problem((*at, "path"), f"`path`, the place of the code of `{step_id}`, is missing; {cure}")

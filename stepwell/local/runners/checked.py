@@ -1,4 +1,4 @@
-"""Attempts that start after their code was verified: changed code does not run."""
+"""Attempts that start after a check in a thread: changed code does not run, and modules are compiled."""
 
 from __future__ import annotations
 
@@ -47,9 +47,19 @@ class CheckedAttempt:
             problem = await asyncio.to_thread(self._check)
         except Exception as error:
             return start_failure(error)
-        return None if problem is None else failure("code_changed", problem, retryable=False)
+        return None if problem is None else self._failure(problem)
+
+    def _failure(self, problem: str) -> Outcome:
+        return failure("code_changed", problem, retryable=False)
 
     def stop(self) -> None:
         self._is_stopped = True
         if self._running is not None:
             self._running.stop()
+
+
+class PreparedAttempt(CheckedAttempt):
+    """As a CheckedAttempt, but `check` prepares the start, for example by compiling."""
+
+    def _failure(self, problem: str) -> Outcome:
+        return failure("start", problem, retryable=False)

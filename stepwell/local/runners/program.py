@@ -27,7 +27,7 @@ from stepwell.project.convention import entry
 
 MAX_ARGUMENT_BYTES = 96 * 1024  # Linux allows 128 KiB for one argument
 STOPPED = failure("stopped", "stopped before it ended", retryable=False)
-_TAIL = 4096
+TAIL = 4096  # bytes of stderr, for a message
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 Judge = Callable[[int, ParsedOutput, str, int], Outcome]
@@ -120,7 +120,7 @@ class Execution:
         if stream == "stdout":
             self._stdout.feed(piece)
         else:
-            self._tail = (self._tail + piece)[-_TAIL:]
+            self._tail = (self._tail + piece)[-TAIL:]
             self._log("stderr", piece)
 
     def _ended(self, code: int) -> None:

@@ -25,6 +25,8 @@ from stepwell.local.runners.http import HttpRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, RemoteRunner, Runner, Running
 from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
+from stepwell.local.runners.wasm import WasmRunner
+from stepwell.local.runners.wasm_cache import FOLDER as COMPILED
 from stepwell.local.runners.worker_command import module_file
 from stepwell.local.system.step_user import StepUser
 
@@ -54,6 +56,7 @@ class Runners:
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
         self.remote: dict[str, RemoteRunner] = {"celery": CeleryRunner(database)}  # by runtime
+        self._wasm = WasmRunner(self._scratch, code.folder / COMPILED if code else None)
         self._attempts: set[_Attempt] = set()
         self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
         self._unchanged: set[str] = set()  # hashes of code that was checked in this iteration of the event loop
@@ -107,6 +110,8 @@ class Runners:
         runtime = step.runtime
         if runtime.type == "lambda":
             return self._programs if runtime.handler is None else self._handlers
+        if runtime.type == "wasm":
+            return self._wasm
         return self._http if runtime.type == "http" else self._containers
 
     def check(self, step: Step, code: Path | None) -> str | None:
@@ -132,6 +137,8 @@ class Runners:
             locate(command_of(step, code)[0], path, code)
         elif runtime.type == "celery":
             celery.check(runtime)
+        elif runtime.type == "wasm" and (reason := self._wasm.check(step, code)):
+            raise CannotRun(reason)
 
     async def close(self) -> None:
         """Kills all running attempts, and waits until they and their files are gone."""
@@ -141,7 +148,7 @@ class Runners:
         if self._attempts:
             self._all_ended = asyncio.get_running_loop().create_future()
             await self._all_ended
-        own: tuple[Runner, ...] = (self._containers, self._http, self._handlers, self._programs)
+        own: tuple[Runner, ...] = (self._containers, self._http, self._handlers, self._wasm, self._programs)
         for runner in (*own, *self.remote.values()):
             await runner.close()
         for scratch in (self._scratch, self._containers_scratch):

@@ -1,4 +1,4 @@
-"""A warm process that runs one Lambda handler, one invocation at a time.
+"""A warm process that runs one step's code, one invocation at a time: a Lambda handler, or what a subclass runs.
 
 An invocation ends once: with the worker's answer, or with the worker's death. Output printed before the answer is in
 the log before the end is reported. The other side of the protocol is in `python_worker.py` and `node_worker.js`.
@@ -38,6 +38,8 @@ class WorkerProcess(Protocol):
 
 class Worker:
     """A worker. `died(worker)` is called once, after the last invocation has ended."""
+
+    LASTING: tuple[bytes, ...] = (b"o", b"l", b"e")  # the kinds of answers after which the process is used again
 
     def __init__(
         self,
@@ -122,9 +124,9 @@ class Worker:
 
     def _answered(self, kind: bytes, text: bytes) -> None:
         self._process.drain()
-        if kind not in (b"o", b"l", b"e") or self._unsent:
+        if kind not in self.LASTING or self._unsent:
             self.kill()  # the worker has no handler, or violates the protocol
-        self._finish(_outcome(kind, text))
+        self._finish(self._outcome(kind, text))
 
     def _log(self, stream: str, piece: bytes) -> None:
         if self._invocation is not None:
@@ -134,8 +136,21 @@ class Worker:
         invocation, self._invocation = self._invocation, None
         if invocation is not None:
             invocation.timer.cancel()
+            outcome = invocation.verdict or outcome
+            self._log_rest(invocation, outcome)
             self._ended(self)
-            invocation.end(invocation.verdict or outcome)
+            invocation.end(outcome)
+
+    def _log_rest(self, invocation: Invocation, outcome: Outcome) -> None:
+        """Logs output that is not in the outcome. Of a handler, there is none."""
+
+    def _outcome(self, kind: bytes, text: bytes) -> Outcome:
+        """The outcome that an answer contains."""
+        return _outcome(kind, text)
+
+    def _crash(self, code: int) -> Outcome:
+        """The outcome if the process has ended before it answered."""
+        return _crash(code)
 
     def _exited(self, code: int) -> None:
         self._is_doomed = True
@@ -144,7 +159,7 @@ class Worker:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        self._finish(_crash(code))
+        self._finish(self._crash(code))
         self._died(self)
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from stepwell.local.runners.job import CannotRun, Job
 from stepwell.local.runners.process import Ended, Process, Program, Receive
 from stepwell.local.runners.program import locate
+from stepwell.local.runners.scratch import Scratch
 from stepwell.local.system.step_user import StepUser, python_for
 from stepwell.project.code import CodeError
 from stepwell.project.convention import handler_file
 
-SCRIPTS = ("python_worker.py", "python_marshal.py", "python_fork_server.py", "node_worker.js")
+SCRIPTS = ("python_worker.py", "python_marshal.py", "python_fork_server.py", "node_worker.js", "wasm_worker.py")
+_HERE = Path(__file__).parent
 _DEFAULT_MEMORY = 128  # MB, Lambda's default
 
 
@@ -56,6 +58,11 @@ def python_for_handler(handler: Handler, user: StepUser | None) -> str:
     """The interpreter of a Python handler: the one in the step's code, or the server's."""
     own = handler.code / ".venv/bin/python"
     return str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
+
+
+def published_scripts(scratch: Scratch) -> Path:
+    """The folder of the worker scripts. The user of steps may not be able to read Stepwell's installation."""
+    return _HERE if scratch.user is None else scratch.publish(_HERE / name for name in SCRIPTS)
 
 
 def python_command(python: str, script: Path, *arguments: str) -> list[str]:

@@ -1,0 +1,3 @@
+module checksum
+
+go 1.24

@@ -1,0 +1,209 @@
+"""The process that runs WebAssembly modules: `python wasm_worker.py FD TASK`.
+
+`python wasm_worker.py compile FUEL MODULE` compiles a module, and writes the result to stdout. Both use nothing but the
+standard library and wasmtime.
+
+TASK is a JSON object: `code` (a folder), `module` (a path in it), `compiled` (a file, or null), `memory` (bytes) and
+`fuel` (a number, or null). The module's variables are those of this process that begin with `STEP_`. So none of them
+affects this process.
+
+Protocol on the socket FD: a request is `>IQ` (length, milliseconds left) and the input. An answer is `>Ic` (length,
+kind) and a text. The kinds are: x, the exit code and the bytes of memory; t, the bytes of memory and a trap; f, the
+fuel is used up; s, the module cannot be started.
+"""
+
+# ruff: noqa: PTH100, PTH102, PTH120, PTH123 (plain calls: this runs for every attempt)
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import python_worker as worker  # type: ignore[import-not-found]
+from wasmtime import (
+    Config,
+    Engine,
+    FuncType,
+    Linker,
+    Memory,
+    Module,
+    Store,
+    Trap,
+    TrapCode,
+    ValType,
+    WasiConfig,
+    WasmtimeError,
+)
+
+WASI = "wasi_snapshot_preview1"
+PREFIX = "STEP_"
+MB = 1024 * 1024
+BESIDE_MEMORY = 512 * MB  # data of this process besides the module's memory
+TO_COMPILE = 4096 * MB
+OPEN_FILES = 256
+TABLE_ELEMENTS = 1_000_000
+LARGEST_ARGUMENT = 96 * 1024  # as for programs
+INPUT = "/stepwell/input.json"  # in the sandbox
+
+
+class Left(Exception):
+    """The module has called `proc_exit`."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code & 0xFFFFFFFF
+
+
+def leave(code: int) -> None:
+    """Replaces wasmtime's `proc_exit`, which refuses exit codes above 125."""
+    raise Left(code)
+
+
+def engine_for(fuel: object) -> Engine:
+    """The engine. A compiled module can be used only with the same settings: see SETTINGS of `wasm_cache.py`."""
+    config = Config()
+    config.consume_fuel = fuel is not None
+    config.wasm_threads = False
+    return Engine(config)
+
+
+def limit_process(memory: int) -> None:
+    """Bounds what this process can use, beside the limits that wasmtime keeps."""
+    for kind, most in (
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, memory),
+    ):
+        _, hard = resource.getrlimit(kind)
+        limit = most if hard < 0 else min(most, hard)
+        try:
+            resource.setrlimit(kind, (limit, limit))
+        except (OSError, ValueError):  # some systems have no such limit
+            pass
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # the kernel kills this process, not the server
+            file.write("1000")
+    except OSError:
+        pass
+
+
+def compile_module(path: str, fuel: object) -> None:
+    limit_process(TO_COMPILE)
+    try:
+        compiled = Module.from_file(engine_for(fuel), path).serialize()
+    except WasmtimeError as error:
+        sys.exit(str(error))
+    with os.fdopen(1, "wb") as to:
+        to.write(compiled)
+
+
+class Sandbox:
+    """The module, and the folders that it sees: `/` is the code, `/tmp` is TMPDIR, `/stepwell` contains the input."""
+
+    def __init__(self, task: dict, folder: str) -> None:  # type: ignore[type-arg]
+        self.code, self.name, self.memory, self.fuel = (task[name] for name in ("code", "module", "memory", "fuel"))
+        self.tmp, self.inputs = folder + "/tmp", folder + "/input"
+        for path in (self.tmp, self.inputs):
+            os.mkdir(path, 0o700)
+        self.input = self.inputs + "/input.json"
+        self.env = [(name[len(PREFIX) :], value) for name, value in os.environ.items() if name.startswith(PREFIX)]
+        self.env += [("TMPDIR", "/tmp"), ("STEPWELL_INPUT", INPUT)]
+        self.engine = engine_for(self.fuel)
+        self.module = self.load(task["compiled"])
+        self.linker = Linker(self.engine)
+        self.linker.define_wasi()
+        self.linker.allow_shadowing = True
+        self.linker.define_func(WASI, "proc_exit", FuncType([ValType.i32()], []), leave)
+
+    def load(self, compiled: str | None) -> Module:
+        if compiled is not None:
+            try:
+                return Module.deserialize_file(self.engine, compiled)
+            except WasmtimeError:  # made by another version, or for another processor: compile it here
+                pass
+        return Module.from_file(self.engine, self.code + "/" + self.name)
+
+    def run(self, content: bytes) -> tuple[bytes, str]:
+        """Runs the module once. Returns the kind and text of the answer."""
+        with open(self.input, "wb", buffering=0) as file:
+            file.write(content)
+        store = Store(self.engine)
+        memory = None
+        try:
+            store.set_limits(self.memory, TABLE_ELEMENTS, instances=1, tables=8, memories=1)
+            if self.fuel is not None:
+                store.set_fuel(self.fuel)
+            store.set_wasi(self.wasi(content))
+            code = 0
+            try:
+                exports = self.linker.instantiate(store, self.module).exports(store)
+                memory = exports["memory"]
+                exports["_start"](store)
+            except Left as left:
+                code = left.code
+            except Trap as trap:
+                return self.trapped(trap, used(memory, store))
+            except (WasmtimeError, KeyError) as error:
+                if memory is None:
+                    return b"s", f"the module cannot be started: {error}"
+                return b"t", f"{used(memory, store)} {last_line(str(error))}"
+            return b"x", f"{code} {used(memory, store)}"
+        finally:
+            store.close()
+
+    def wasi(self, content: bytes) -> WasiConfig:
+        config = WasiConfig()
+        argument = content.decode() if len(content) <= LARGEST_ARGUMENT else "@" + INPUT
+        config.argv = [self.name, argument]
+        config.env = self.env
+        config.stdin_file = self.input
+        config.inherit_stdout()
+        config.inherit_stderr()
+        config.preopen_dir(self.code, "/", False)
+        config.preopen_dir(self.tmp, "/tmp", True)
+        config.preopen_dir(self.inputs, "/stepwell", False)
+        return config
+
+    def trapped(self, trap: Trap, memory: int) -> tuple[bytes, str]:
+        text = str(trap)
+        if self.fuel is not None and trap.trap_code == TrapCode.OUT_OF_FUEL:
+            return b"f", ""
+        os.write(2, text.encode("utf-8", "replace")[:16384] + b"\n")
+        return b"t", f"{memory} {last_line(text)}"
+
+
+def used(memory: object, store: Store) -> int:
+    """The size of the module's memory in bytes."""
+    return memory.data_len(store) if isinstance(memory, Memory) else 0
+
+
+def last_line(text: str) -> str:
+    lines = text.split("\n\nStack")[0].strip().splitlines() or [""]
+    return lines[-1].strip()[:500]
+
+
+def main() -> None:
+    if sys.argv[1] == "compile":
+        return compile_module(sys.argv[3], json.loads(sys.argv[2]))
+    channel, task = int(sys.argv[1]), json.loads(sys.argv[2])
+    os.set_inheritable(channel, False)
+    limit_process(task["memory"] + BESIDE_MEMORY)
+    try:
+        sandbox = Sandbox(task, os.environ["TMPDIR"])
+    except (OSError, WasmtimeError) as error:
+        problem = f"the module cannot be started: {error}"
+    else:
+        problem = None
+    while len(head := worker.receive(channel, worker.REQUEST.size)) == worker.REQUEST.size:
+        content = worker.receive(channel, worker.REQUEST.unpack(head)[0])
+        kind, text = (b"s", problem) if problem else sandbox.run(content)
+        worker.answer(channel, kind, text.encode("utf-8", "replace")[: worker.LONGEST_ERROR])
+        if kind == b"s" or not worker.empty(sandbox.tmp):
+            return None
+    return None
+
+
+if __name__ == "__main__":
+    main()

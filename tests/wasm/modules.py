@@ -1,0 +1,154 @@
+"""Small WebAssembly modules for tests, written in the text format. No compiler is needed besides wasmtime's own.
+
+The functions of WASI preview 1: https://github.com/WebAssembly/WASI/blob/main/legacy/preview1/docs.md
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+_IMPORTS = {
+    "fd_write": "i32 i32 i32 i32",
+    "fd_read": "i32 i32 i32 i32",
+    "args_sizes_get": "i32 i32",
+    "args_get": "i32 i32",
+    "environ_sizes_get": "i32 i32",
+    "environ_get": "i32 i32",
+    "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "sock_accept": "i32 i32 i32",
+    "poll_oneoff": "i32 i32 i32 i32",
+}
+_BUFFER, _TEXT = 65536, 1024  # places in the module's memory
+CODE, TMPDIR, INPUT = 3, 4, 5  # descriptors of the folders of the sandbox
+
+# Writes `$size` bytes at `$at` to a descriptor, and reads from a descriptor; 0 at the end.
+_WORDS = """
+  (func $write (param $fd i32) (param $at i32) (param $size i32)
+    (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (local.get $size))
+    (drop (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (func $read (param $fd i32) (result i32)
+    (i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (i32.const 65536))
+    (drop (call $fd_read (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (i32.load (i32.const 8)))
+  (func $copy (param $fd i32) (local $size i32)
+    (block $end (loop $again
+      (br_if $end (i32.eqz (local.tee $size (call $read (local.get $fd)))))
+      (call $write (i32.const 1) (i32.const 65536) (local.get $size)) (br $again))))
+  (func $digits (param $number i32)
+    (i32.store8 (i32.const 15) (i32.const 101))
+    (i32.store8 (i32.const 16) (i32.add (i32.const 48) (i32.div_u (local.get $number) (i32.const 10))))
+    (i32.store8 (i32.const 17) (i32.add (i32.const 48) (i32.rem_u (local.get $number) (i32.const 10))))
+    (call $write (i32.const 1) (i32.const 15) (i32.const 3)))
+"""
+
+
+@cache
+def module(body: str, text: bytes = b"", *, pages: int = 64, extra: str = "") -> bytes:
+    """A module whose `_start` is `body`. `text` is in the memory at 1024."""
+    wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    imports = "".join(
+        f'(import "wasi_snapshot_preview1" "{name}" (func ${name} (param {words}) (result i32)))\n'
+        for name, words in _IMPORTS.items()
+    )
+    escaped = "".join(f"\\{byte:02x}" for byte in text)
+    source = f"""(module {imports}
+      (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+      (memory (export "memory") {pages}) (data (i32.const {_TEXT}) "{escaped}") {_WORDS} {extra}
+      (func (export "_start") (local $i i32) {body}))"""
+    return bytes(wasmtime.wat2wasm(source))
+
+
+def write(text: bytes, fd: int = 1, at: int = 0) -> str:
+    return f"(call $write (i32.const {fd}) (i32.const {_TEXT + at}) (i32.const {len(text)}))"
+
+
+def prints(stdout: bytes = b"", stderr: bytes = b"", code: int = 0, then: str = "") -> bytes:
+    """Prints these texts and exits."""
+    body = write(stdout) + write(stderr, 2, len(stdout)) + then
+    return module(body + (f"(call $proc_exit (i32.const {code}))" if code else ""), stdout + stderr)
+
+
+def prints_arguments() -> bytes:
+    """Prints the arguments, each followed by a zero byte."""
+    return module(
+        "(drop (call $args_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
+        f"(drop (call $args_get (i32.const 1024) (i32.const {_BUFFER})))"
+        f"(call $write (i32.const 1) (i32.const {_BUFFER}) (local.get $i))"
+    )
+
+
+def prints_variables() -> bytes:
+    """Prints the environment variables, each followed by a zero byte."""
+    return module(
+        "(drop (call $environ_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
+        f"(drop (call $environ_get (i32.const 1024) (i32.const {_BUFFER})))"
+        f"(call $write (i32.const 1) (i32.const {_BUFFER}) (local.get $i))"
+    )
+
+
+def prints_stdin() -> bytes:
+    return module("(call $copy (i32.const 0))")
+
+
+def prints_file(folder: int, path: bytes) -> bytes:
+    return module(_open(folder, path, 0, 2) + "(call $copy (i32.load (i32.const 32)))", path)
+
+
+def opens(folder: int, path: bytes, *, create: bool = False, exclusive: bool = False) -> bytes:
+    """Opens a file, with the right to write if it may be made, and prints the error number, such as `e08`."""
+    rights = 2 | (64 if create else 0)
+    return module(_open(folder, path, create + 4 * exclusive, rights, "(call $digits "), path)
+
+
+def _open(folder: int, path: bytes, flags: int, rights: int, result: str = "(drop ") -> str:
+    return (
+        f"{result}(call $path_open (i32.const {folder}) (i32.const 0) (i32.const {_TEXT}) (i32.const {len(path)})"
+        f" (i32.const {flags}) (i64.const {rights}) (i64.const {rights}) (i32.const 0) (i32.const 32)))"
+    )
+
+
+def accepts_a_connection() -> bytes:
+    """Prints the error number, such as `e08`, of accepting a connection on the first descriptor."""
+    return module("(call $digits (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 32)))")
+
+
+def loops() -> bytes:
+    return module("(loop $again (br $again))")
+
+
+def sleeps() -> bytes:
+    """Waits for an hour in a call of WASI, so not in code of the module."""
+    clock = "(i32.store (i32.const 2048) (i32.const 0)) (i32.store8 (i32.const 2056) (i32.const 0))"
+    length = "(i32.store (i32.const 2064) (i32.const 1)) (i64.store (i32.const 2072) (i64.const 3600000000000))"
+    poll = "(drop (call $poll_oneoff (i32.const 2048) (i32.const 4096) (i32.const 1) (i32.const 0)))"
+    return module(clock + length + poll)
+
+
+def prints_endlessly(fd: int = 1) -> bytes:
+    text = b"y" * 1023 + b"\n"
+    return module(f"(loop $again {write(text, fd)} (br $again))", text)
+
+
+def allocates(prints: bytes = b"") -> bytes:
+    """Requests memory until there is no more, uses all of it, and then prints a text, or traps."""
+    return module(
+        "(block $end (loop $again (local.set $i (memory.grow (i32.const 16)))"
+        " (br_if $end (i32.eq (local.get $i) (i32.const -1)))"
+        " (memory.fill (i32.mul (local.get $i) (i32.const 65536)) (i32.const 1) (i32.const 1048576)) (br $again)))"
+        + (write(prints) if prints else "unreachable"),
+        prints,
+    )
+
+
+def traps() -> bytes:
+    return module("unreachable")
+
+
+def divides_by_zero() -> bytes:
+    return module("(drop (i32.div_u (i32.const 1) (local.get $i)))")
+
+
+def recurses() -> bytes:
+    return module("(call $deeper)", extra="(func $deeper (call $deeper))")
