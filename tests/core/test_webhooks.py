@@ -9,8 +9,11 @@ from jsonschema import Draft202012Validator
 
 from stepwell.core.cel.expressions import Bindings, Scope, compile_value
 from stepwell.core.definition.definition import DefinitionError
+from stepwell.core.events.engine_ids import EngineId
+from stepwell.core.rules.event_rule import RuleError, made_id
+from stepwell.core.rules.template import template
 from stepwell.core.webhooks.definition import parse_webhook, schema, warnings
-from stepwell.core.webhooks.webhooks import Rule, RuleError, Sent, event_id, template
+from stepwell.core.webhooks.webhooks import Rule, Sent
 
 VERIFY = {"type": "hmac", "secret": "S", "header": "X-Sig", "algorithm": "sha1", "encoding": "base64"}
 WHOLE: dict[str, Any] = {
@@ -170,7 +173,7 @@ def test_whole_numbers_may_be_part_of_a_name_and_other_values_may_not() -> None:
 
 def test_an_id_is_never_too_long_and_is_unique_to_the_webhook() -> None:
     ids = ["a", "a\n", "x" * 242, "x" * 243, "x" * 10_000]
-    made = [event_id("w" * 6, name) for name in ids]
+    made = [made_id(EngineId.WEBHOOK, "w" * 6, name) for name in ids]
     assert len(set(made)) == len(ids)
     assert max(map(len, made)) <= 256
     assert all(name.isprintable() for name in made)

@@ -27,11 +27,12 @@ from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.events.envelope import MAX_EVENT_BYTES
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import MAX_BODY_BYTES, BadRequest, parse_events
+from stepwell.core.rules.event_rule import RuleError
 from stepwell.core.webhooks.challenges import BadChallenge, Challenge, Token
 from stepwell.core.webhooks.rsa import PublicKey
 from stepwell.core.webhooks.senders import delivery_field, delivery_headers
 from stepwell.core.webhooks.signatures import BadSecret, same_secret
-from stepwell.core.webhooks.webhooks import Rule, RuleError, Sent
+from stepwell.core.webhooks.webhooks import Rule, Sent
 
 log = logging.getLogger("stepwell.webhooks")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepwell.core.cel.expressions import ExpressionError, Scope, compile_expression, compile_value
-from stepwell.core.definition import field_validators
+from stepwell.core.cel.expressions import Scope
 from stepwell.core.definition.problems import Problem
+from stepwell.core.rules.checks import expression_problems, rule_problems
 from stepwell.core.webhooks.senders import BY_TOKEN, BY_URL, SENDERS, is_timed
 from stepwell.core.webhooks.signatures import places
-from stepwell.core.webhooks.webhooks import EXPRESSIONS, template
 
 _WITHOUT_HMAC = BY_TOKEN | {"sns", "standard-webhooks", "twilio"}  # types that cannot sign a challenge
 ONLY = {
@@ -29,50 +28,11 @@ ONLY = {
 
 def contradictions(raw: dict[Any, Any], name: str) -> Iterator[Problem]:
     """The problems of a rule that the model does not find."""
-    try:
-        field_validators.identifier(name)
-    except ValueError as error:
-        yield Problem(("name",), f"name: {error}")
-    if raw.get("name") not in (None, name):
-        yield Problem(("name",), f"name: differs from the name of the webhook, {name}; remove it")
-    if isinstance(raw.get("event"), str):
-        yield from _event(raw["event"])
-    for field in EXPRESSIONS:
-        if isinstance(raw.get(field), str) and raw[field]:
-            yield from _compiled(field, raw[field], is_condition=field == "if")
+    yield from rule_problems(raw, name, Scope.WEBHOOK, "webhook")
     if isinstance(raw.get("verify"), dict):
         yield from _verify(raw["verify"])
     if isinstance(raw.get("challenge"), dict):
         yield from _challenge(raw["challenge"], raw.get("verify"))
-
-
-def _event(text: str) -> Iterator[Problem]:
-    try:
-        parts = template(text)
-    except ValueError as error:
-        yield Problem(("event",), f"event: {error}")
-        return
-    if len(parts) == 1 and (len(text) > 256 or "*" in text or not text.isprintable() or text != text.strip()):
-        message = (
-            "event: the name of an event must have at most 256 characters, no * or control character, and no space at"
-            " the beginning or end"
-        )
-        yield Problem(("event",), message)
-    if parts[0].startswith("stepwell/") and text != "stepwell/identify":
-        message = "event: names that begin with stepwell/ are reserved for the engine; choose another name"
-        yield Problem(("event",), message)
-    for source in parts[1::2]:
-        yield from _compiled("event", source, is_condition=False)
-
-
-def _compiled(
-    field: str, source: str, *, is_condition: bool, scope: Scope = Scope.WEBHOOK, within: tuple[str, ...] = ()
-) -> Iterator[Problem]:
-    try:
-        (compile_expression if is_condition else compile_value)(source, scope).check()
-    except ExpressionError as error:
-        place = f" (line {error.line}, column {error.column} of `{source[:60]}`)"
-        yield Problem((*within, field), f"{field}: {error.message}{place}")
 
 
 def _verify(verify: dict[Any, Any]) -> Iterator[Problem]:
@@ -131,7 +91,7 @@ def _challenge(challenge: dict[Any, Any], verify: object) -> Iterator[Problem]:
         source = challenge.get(field)
         if isinstance(source, str) and source:
             scope = Scope.CHALLENGE if field == "answer" else Scope.WEBHOOK
-            yield from _compiled(field, source, is_condition=field == "if", scope=scope, within=("challenge",))
+            yield from expression_problems(field, source, scope, is_condition=field == "if", within=("challenge",))
     kind = verify.get("type") if isinstance(verify, dict) else None
     if challenge.get("sign") is not None and (not isinstance(kind, str) or kind in _WITHOUT_HMAC):
         message = "sign: needs the secret of a `verify` whose type is an HMAC; add one, or remove `sign`"

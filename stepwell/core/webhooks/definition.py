@@ -18,8 +18,8 @@ from stepwell.core.definition.definition import DefinitionError
 from stepwell.core.definition.fields import Cel, Duration, HeaderName, Id, Model, Variable
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.suggestions import problems_with_fixes
+from stepwell.core.rules.template import MAX_EVENT
 from stepwell.core.webhooks.checks import ONLY, contradictions
-from stepwell.core.webhooks.webhooks import MAX_EVENT
 
 _TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:([A-Za-z0-9_.-]+\*?|\*)$"
 _TIMESTAMP = rf"^[A-Za-z0-9_]{{1,20}}=$|{field_validators.HEADER}"
