@@ -36,7 +36,7 @@ def read_events(headers: Mapping[str, str], body: bytes, now: int) -> list[Event
     body = decoded_body(headers, body, MAX_BODY_BYTES)
     ids, levels = _seeded_ids(headers), MAX_LEVELS
     if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
-        from stepwell.api.ingest.cloudevents import translated  # imported late: few senders use CloudEvents
+        from stepwell.core.events.cloudevents import translated  # imported late: few senders use CloudEvents
 
         body, levels = translated(headers, body), MADE_LEVELS
     events = parse_events(body, now, new_event_id if ids is None else ids.__next__, levels=levels)

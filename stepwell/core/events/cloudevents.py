@@ -1,4 +1,4 @@
-"""Translates CloudEvents 1.0 over HTTP to events: structured, batched and binary requests.
+"""Translates CloudEvents 1.0 to events: structured, batched and binary ones.
 
 Attributes for which an event has no field are stored in `data.cloudevent`, so that nothing is lost.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and, in the same
@@ -21,6 +21,7 @@ from stepwell.core.events.engine_ids import engine_id_message, engine_prefix
 from stepwell.core.events.request import BadRequest, EventError, check_count, large_integers_of_events
 from stepwell.core.json_input import MAX_LEVELS, BadJson, TooMany, parse_json
 
+MEDIA_TYPE = "application/cloudevents"  # how the content types of structured and batched ones begin
 _STRUCTURED, _BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 _PREFIX = "ce-"
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,64}")
@@ -31,37 +32,48 @@ Json = dict[str, Any]
 
 
 def translated(headers: Mapping[str, str], body: bytes) -> bytes:
-    """The body of an equal `POST /e` request with plain events. Raises BadRequest with places in the CloudEvent."""
+    """The body of an equal `POST /e` request with plain events. Raises BadRequest with places in the CloudEvent.
+
+    `headers`: those of an HTTP request, with names in lower case.
+    """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in (_STRUCTURED, _BATCH):
-        if media_type.startswith("application/cloudevents"):
-            raise _refused(0, "", f"{media_type} is not supported; send {_STRUCTURED} or {_BATCH}")
-        return orjson.dumps(_event(0, _binary(headers, body)))
-    raw = _read(body, MAX_LEVELS + (media_type == _BATCH))
-    if media_type == _STRUCTURED:
-        return orjson.dumps(_event(0, raw))
-    if not isinstance(raw, list):
-        raise _refused(0, "", "a batch must be a JSON array of CloudEvents")
-    check_count(raw)
-    return orjson.dumps([_event(index, item) for index, item in enumerate(raw)])
+    if media_type == _BATCH:
+        raw = _read(body, MAX_LEVELS + 1)
+        if not isinstance(raw, list):
+            raise _refused(0, "", "a batch must be a JSON array of CloudEvents")
+        check_count(raw)
+        return orjson.dumps([_event(index, item) for index, item in enumerate(raw)])
+    if media_type.startswith(MEDIA_TYPE):
+        return orjson.dumps(structured_event(media_type, body))
+    attributes = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith(_PREFIX)}
+    return orjson.dumps(binary_event(attributes, headers.get("content-type", ""), body))
 
 
-def _binary(headers: Mapping[str, str], body: bytes) -> Json:
-    """The CloudEvent of a binary request: the attributes are in headers, the data is the body."""
-    found: Json = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith(_PREFIX)}
-    media_type = headers.get("content-type", "")
+def structured_event(media_type: str, body: bytes) -> Json:
+    """The fields of the event in a structured message, whose body is the whole CloudEvent. Raises BadRequest."""
+    if media_type != _STRUCTURED:
+        raise _refused(0, "", f"{media_type} is not supported; send {_STRUCTURED} or {_BATCH}")
+    return _event(0, _read(body, MAX_LEVELS))
+
+
+def binary_event(attributes: Mapping[str, str], media_type: str, body: bytes) -> Json:
+    """The fields of the event in a binary message: the attributes are beside the body, which is the data.
+
+    Raises BadRequest.
+    """
+    found: Json = dict(attributes)
     if media_type:
         found["datacontenttype"] = media_type
     if not body:
-        return found
+        return _event(0, found)
     if media_type == "" or re.match(r"[^;]*[/+]json\s*(;|$)", media_type):
         found["data"] = _read(body, MAX_LEVELS)
-        return found
+        return _event(0, found)
     try:
         found["data"] = body.decode()
     except UnicodeDecodeError:
         found["data_base64"] = base64.b64encode(body).decode()
-    return found
+    return _event(0, found)
 
 
 def _read(body: bytes, levels: int) -> Any:
