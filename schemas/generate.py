@@ -1,4 +1,4 @@
-"""Generates the JSON Schemas of function definitions and webhook rules: `python schemas/generate.py`."""
+"""Generates the JSON Schemas of function definitions, webhook rules and sources: `python schemas/generate.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.core.definition import definition
+from stepwell.core.sources import definition as source_definition
 from stepwell.core.webhooks import definition as webhook_definition
 
 FOLDER = Path(__file__).parent
@@ -16,6 +17,7 @@ def texts() -> dict[str, str]:
     """The content of each file, by the file's name."""
     return {
         "function.schema.json": _text(definition.schema()),
+        "source.schema.json": _text(source_definition.schema()),
         "webhook.schema.json": _text(webhook_definition.schema()),
     }
 

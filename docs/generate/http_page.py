@@ -70,6 +70,7 @@ GROUPS = (
     ("Approvals", ("/v1/approvals",)),
     ("Types of events", ("/v1/types",)),
     ("Webhook rules", ("/v1/webhooks",)),
+    ("Sources", ("/v1/sources",)),
     ("Users", ("/v1/users",)),
     ("Health and settings", ("/healthz", "/v1/settings")),
 )

@@ -41,6 +41,7 @@ COMMANDS = {
     "functions": ("commands.functions:app", "List live functions; show, retire, delete or prune them."),
     "types": ("types.group:app", "Manage event types: push, list, check, compare, infer, generate code."),
     "webhooks": ("commands.webhooks:app", "Manage webhooks, which turn requests of any sender into events."),
+    "sources": ("commands.sources:app", "Manage sources, which turn records of other queues into events."),
     "backup": ("server.backup:command", "Write the database and the code of all versions to one file."),
     "restore": ("server.restore:command", "Restore the database and the code of all versions from a backup."),
     "keys": ("server.keys:app", "Create, list and revoke API keys."),

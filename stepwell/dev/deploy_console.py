@@ -13,6 +13,7 @@ from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised
 from stepwell.project.load import PlacedProblem
 from stepwell.project.only_on_aws import only_on_aws
+from stepwell.project.sources import FoundSources
 from stepwell.project.webhooks import FoundWebhooks
 from stepwell.terminal import shown
 
@@ -28,6 +29,7 @@ class DeployConsole:
         self._passed_over: frozenset[str] = frozenset()
         self._wrong_types: frozenset[str] = frozenset()
         self._wrong_webhooks: frozenset[str] = frozenset()
+        self._wrong_sources: frozenset[str] = frozenset()
 
     def deployed(self, deployed: Deployed) -> None:
         function_id = deployed.function.definition.id
@@ -108,6 +110,16 @@ class DeployConsole:
             self._line("webhook", f"[green]webhook[/] {shown(name)} at /webhooks/{shown(name)}", name=name)
         for name in done.removed:
             self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: the file was deleted", webhook=name)
+
+    def sources(self, done: Synchronised, found: FoundSources) -> None:
+        """Prints new and removed sources, and each problem with sources once until it is fixed."""
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
+        wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
+        self._wrong_sources = self._new(wrong, self._wrong_sources)
+        for name in done.changed:
+            self._line("source", f"[green]source[/] {shown(name)}", name=name)
+        for name in done.removed:
+            self._line("removed", f"[yellow]removed[/] source {shown(name)}: the file was deleted", source=name)
 
     def _new(self, wrong: Sequence[tuple[str, str, str]], reported: frozenset[str]) -> frozenset[str]:
         for kind, label, message in wrong:

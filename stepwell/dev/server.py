@@ -25,6 +25,7 @@ from stepwell.project.event_types import ProjectTypes, project_types, unannounce
 from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
+from stepwell.project.sources import find_sources
 from stepwell.project.webhooks import find_webhooks
 from stepwell.run_log import ATTEMPTS, EVENTS, WAITS
 
@@ -68,6 +69,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
 
             async def ready() -> None:
                 console.ready(url, options.paths, len(server.broken))
+                server.sources.start()
                 await asyncio.gather(
                     watch(server, options.paths, console, known),
                     events.follow(server.platform.store.events.newest),
@@ -93,12 +95,14 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: Deploy
     console.webhooks(await server.register_webhooks(webhooks), webhooks)
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
-    broken = broken_files([*problems, *types.problems, *webhooks.problems])
+    sources = await asyncio.to_thread(find_sources, tree)
+    broken = broken_files([*problems, *types.problems, *webhooks.problems, *sources.problems])
     async for deployed in server.deploy_all([function for function in functions if not known.is_in_service(function)]):
         console.deployed(deployed)
         if deployed.registered is not None:
             known.put_in_service(deployed.function)
         broken += deployed.broken()
+    console.sources(await server.register_sources(sources), sources)
     server.broken = broken
     return tree
 

@@ -28,6 +28,7 @@ from stepwell.project.event_types import ProjectTypes, project_types
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.search import Tree
+from stepwell.project.sources import FoundSources, find_sources
 from stepwell.project.webhooks import FoundWebhooks, find_webhooks
 
 log = logging.getLogger("stepwell.serve")
@@ -52,11 +53,12 @@ class Found:
     errors: Sequence[LoadError]
     types: ProjectTypes
     webhooks: FoundWebhooks
+    sources: FoundSources
 
     @property
     def problems(self) -> list[PlacedProblem]:
         wrong = [problem for error in self.errors for problem in error.problems]
-        return [*wrong, *self.types.problems, *self.webhooks.problems]
+        return [*wrong, *self.types.problems, *self.webhooks.problems, *self.sources.problems]
 
 
 class JsonLines(logging.Formatter):
@@ -111,6 +113,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
                 slots = {"slots": settings.parallelism, "http_slots": settings.http_slots}
                 fields = {"url": url, "host": host, "port": port, "database": str(settings.database), **slots}
                 log.info("listening", extra={"fields": fields})
+                server.sources.start()
                 await keep_clean(server.platform, options.keep_days)
 
             await serve(server, listener, keys, local_only=None, certificate=options.certificate, ready=ready)
@@ -121,7 +124,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
 def _find(paths: tuple[Path, ...]) -> Found:
     tree = Tree(paths)
     functions, errors = load_all(tree)
-    return Found(tree, functions, errors, project_types(tree, functions), find_webhooks(tree))
+    return Found(tree, functions, errors, project_types(tree, functions), find_webhooks(tree), find_sources(tree))
 
 
 async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, TypeRefused]:
@@ -162,6 +165,16 @@ async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:
         log.info("webhook removed", extra={"fields": {"webhook": name}})
 
 
+async def _register_sources(server: LocalServer, found: FoundSources) -> None:
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    done = await server.register_sources(found)
+    for name in done.changed:
+        log.info("source", extra={"fields": {"source": name}})
+    for name in done.removed:
+        log.info("source removed", extra={"fields": {"source": name}})
+
+
 def _has_approval(function: LoadedFunction) -> bool:
     return any(step.runtime.type == "approval" for step in function.definition.steps.values())
 
@@ -187,6 +200,7 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
         broken += deployed.broken()
         _log_deployed(deployed)
     server.broken = broken
+    await _register_sources(server, found.sources)
     return found.functions
 
 

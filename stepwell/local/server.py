@@ -28,6 +28,7 @@ from stepwell.local.engine.settings import DEFAULT_URL, Settings
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.queries.queries import Queries
 from stepwell.local.runners.router import Runners
+from stepwell.local.sources.supervisor import LocalSources
 from stepwell.local.store.functions import PUSHED, Registered
 from stepwell.local.store.store import LocalStore
 from stepwell.local.system.cpus import usable_cpus
@@ -37,6 +38,7 @@ from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv
 from stepwell.project.load import LoadedFunction, LoadError, load
+from stepwell.project.sources import FoundSources
 from stepwell.project.webhooks import FoundWebhooks
 
 log = logging.getLogger("stepwell.server")
@@ -107,6 +109,7 @@ class LocalServer:
     ) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
         self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
+        self.sources = LocalSources(platform, settings.secret)
         self.broken: Sequence[Broken] = ()  # definitions that could not be put in service
         self._runners, self._code = runners, code
 
@@ -193,6 +196,11 @@ class LocalServer:
         rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.webhooks]
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
+    async def register_sources(self, found: FoundSources) -> Synchronised:
+        """Stores the sources that were found. Removes other sources that came from files, as `register_webhooks`."""
+        sources = [(source.source, str(source.file.absolute())) for source in found.sources]
+        return await self.sources.synchronise(sources, {str(problem.file.absolute()) for problem in found.problems})
+
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
         """Retires all live functions except these. Functions beside definitions that cannot be loaded keep their last
         version. Returns the ids of the retired functions."""
@@ -244,7 +252,11 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
         try:
             await _check_code(store, code, settings)
             await platform.start()
-            yield LocalServer(platform, runners, code, Queries(settings.database), settings)
+            server = LocalServer(platform, runners, code, Queries(settings.database), settings)
+            try:
+                yield server
+            finally:
+                await server.sources.close()
         finally:
             duty.cancel()
             task = asyncio.current_task()

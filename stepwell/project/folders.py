@@ -1,4 +1,4 @@
-"""Finds the folders beside functions that hold event types (`schemas`) and rules of webhooks (`webhooks`)."""
+"""Finds the folders beside functions that hold event types (`schemas`), sources, and rules of webhooks."""
 
 from __future__ import annotations
 

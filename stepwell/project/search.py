@@ -23,7 +23,7 @@ from stepwell.project.source import PlacedProblem
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _OF_TOOLS = frozenset({"node_modules", "bower_components", "site-packages", "__pycache__", "__pypackages__"})
 _OF_BUILDS = frozenset({"build", "dist", "cdk.out"})
-_GENERATED = frozenset({"schemas", "webhooks"})  # searched although git ignores them: programs may generate them
+_GENERATED = frozenset({"schemas", "sources", "webhooks"})  # searched although git ignores them: may be generated
 _ENVIRONMENT = "pyvenv.cfg"  # a folder with this file is a virtual environment
 _MOST = 300_000  # files and folders
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.project.folders import folders_named
-from stepwell.project.leftovers import is_leftover
 from stepwell.project.load import read_source
-from stepwell.project.search import Tree, is_function
+from stepwell.project.rule_files import rule_files
+from stepwell.project.search import Tree
 from stepwell.project.source import LoadError, PlacedProblem
 
 FOLDER = "webhooks"
-_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +46,18 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
 
     If a path is a function's folder, also those beside it.
     """
-    paths = Tree.of(paths)
     found: dict[str, WebhookFile] = {}
     problems: list[PlacedProblem] = []
-    for folder in sorted(folders_named(FOLDER, paths)):
-        if _is_code(folder, paths):
+    for file in rule_files(FOLDER, Tree.of(paths)):
+        try:
+            webhook_file = read_webhook(file)
+        except LoadError as error:
+            problems += error.problems
             continue
-        for file in sorted(folder.iterdir()):
-            if file.name.startswith(".") or is_leftover(file.name):
-                continue
-            if file.suffix not in _SUFFIXES or not file.is_file():
-                continue
-            try:
-                webhook_file = read_webhook(file)
-            except LoadError as error:
-                problems += error.problems
-                continue
-            other = found.setdefault(webhook_file.name, webhook_file)
-            if other is not webhook_file:
-                message = f"the webhook {webhook_file.name} is also defined in {other.file}; remove one of them"
-                problems.append(PlacedProblem(file, 1, 1, (), message))
+        other = found.setdefault(webhook_file.name, webhook_file)
+        if other is not webhook_file:
+            message = f"the webhook {webhook_file.name} is also defined in {other.file}; remove one of them"
+            problems.append(PlacedProblem(file, 1, 1, (), message))
     return FoundWebhooks([found[name] for name in sorted(found)], problems)
 
 
@@ -84,10 +74,3 @@ def read_webhook(file: Path) -> WebhookFile:
         raise LoadError(problems) from None
     doubts = [PlacedProblem(file, *source.place(p.pointer), p.pointer, p.message) for p in warnings(rule)]
     return WebhookFile(rule["name"], rule, file, doubts)
-
-
-def _is_code(folder: Path, paths: Iterable[Path]) -> bool:
-    """Whether the folder is part of a function's code, that is, deeper than beside the definition."""
-    tops = {path.parent if path.is_file() else path for path in paths}
-    above = [parent for parent in folder.parents[1:] if any(top == parent or top in parent.parents for top in tops)]
-    return any(map(is_function, above))

@@ -30,6 +30,8 @@ from stepwell.api.v1.routing import OPERATIONS as ROUTING_OPERATIONS
 from stepwell.api.v1.routing import Lifecycle, RoutingApi
 from stepwell.api.v1.runs import OPERATIONS as RUN_OPERATIONS
 from stepwell.api.v1.runs import Control, RunsApi
+from stepwell.api.v1.sources import OPERATIONS as SOURCE_OPERATIONS
+from stepwell.api.v1.sources import Sources, SourcesApi
 from stepwell.api.v1.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.v1.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
 from stepwell.api.v1.webhook_rules import Webhooks, WebhooksApi
@@ -53,9 +55,10 @@ def create_app(
     webhooks: Webhooks,
     keys: Keys,
     broken: Callable[[], Sequence[Broken]] = tuple,
+    sources: Sources | None = None,
 ) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the approval page. `broken` returns the broken
-    definitions for `/healthz`."""
+    definitions for `/healthz`. `sources` is None on platforms that do not read sources themselves."""
     approval_api = ApprovalApi(approvals)
     v1 = [
         *_history(reader, control, approvals.links),
@@ -65,6 +68,8 @@ def create_app(
         (UserEndpoints(reader), USER_OPERATIONS),
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
     ]
+    if sources is not None:
+        v1.append((SourcesApi(sources), SOURCE_OPERATIONS))
 
     async def healthz(request: Request) -> Response:  # async, so that it answers even if all threads are busy
         found, key = broken(), bearer(request.headers.get("authorization"))

@@ -1,4 +1,4 @@
-"""`stepwell schema`: prints the JSON Schemas with which editors complete and check definitions and webhook rules."""
+"""`stepwell schema`: prints the JSON Schemas with which editors check definitions, webhook rules and sources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _FOLDER = Path(__file__).parents[2] / "schemas"
 
 class SchemaKind(StrEnum):
     FUNCTION = "function"
+    SOURCE = "source"
     WEBHOOK = "webhook"
 
 

@@ -1,4 +1,4 @@
-"""`stepwell validate`: checks definitions and webhook rules without running anything."""
+"""`stepwell validate`: checks definitions, webhook rules and sources without running anything."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stepwell.project.expression_checks import check_expressions
 from stepwell.project.inngest import is_settings
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree
+from stepwell.project.sources import find_sources
 from stepwell.project.webhooks import WebhookFile, find_webhooks
 from stepwell.terminal import shown
 
@@ -26,27 +27,33 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Check every definition at or below the paths. This includes fields, steps, edges, expressions and code, and also
-    the event types in schemas folders and the rules in webhooks folders. The exit code is 1 if something is wrong.
+    the event types in schemas folders, the rules in webhooks folders and the sources in sources folders. The exit code
+    is 1 if something is wrong.
 
     Example: stepwell validate functions/
     """
     tree = Tree(paths or [Path()])
     loaded, errors = load_all(tree)
-    webhooks, types = find_webhooks(tree), project_types(tree, loaded)
+    webhooks, sources, types = find_webhooks(tree), find_sources(tree), project_types(tree, loaded)
     problems = [*(problem for error in errors for problem in error.problems), *types.problems, *webhooks.problems]
+    problems += sources.problems
     warnings = [*tree.passed_over, *(warning for function in loaded for warning in function.warnings())]
-    warnings += [*types.warnings, *webhooks.warnings]
+    warnings += [*types.warnings, *webhooks.warnings, *sources.warnings]
     if check and types.types:
         checked = check_expressions(loaded, types)
         problems += checked.errors
         warnings += [*checked.warnings, *unannounced_breaks(types)]
-    is_empty = not (loaded or webhooks.webhooks or any(is_settings(problem.file) for problem in tree.passed_over))
+    has_settings = any(is_settings(problem.file) for problem in tree.passed_over)
+    is_empty = not (loaded or webhooks.webhooks or sources.sources or has_settings)
     if as_json:
         ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.webhooks]
-        print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
+        found = {"functions": ids, "webhooks": names, "sources": [source.name for source in sources.sources]}
+        print_json({**found, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         wrong = {problem.file for problem in problems}
         _print_valid([function for function in loaded if function.file not in wrong], webhooks.webhooks)
+        for source in sources.sources:
+            console.print(f"[green]ok[/]  source {shown(source.name)}  [dim]{shown(source.file)}[/]")
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:

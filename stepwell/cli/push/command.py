@@ -65,6 +65,8 @@ def command(
     if env is None:
         to_server(project, release, check=check, may_break=breaking, dry_run=dry_run, as_json=as_json)
     else:
+        for source in project.sources:
+            warn(f"{source.file}: sources are not pushed to AWS; there, stepwell.cdk.Source reads queues")
         to_aws(project, env, release, check=check, may_break=breaking, dry_run=dry_run, as_json=as_json)
 
 
@@ -73,6 +75,7 @@ def _load(paths: list[Path]) -> Project:
     from stepwell.project.load import load_all
     from stepwell.project.pushed import not_pushed
     from stepwell.project.search import Tree
+    from stepwell.project.sources import find_sources
     from stepwell.project.webhooks import find_webhooks
 
     tree = Tree(paths)
@@ -86,9 +89,9 @@ def _load(paths: list[Path]) -> Project:
     for function in functions:
         for warning in (*function.warnings(), *not_pushed(function)):
             warn(str(warning))
-    types, webhooks = project_types(tree, functions), find_webhooks(tree)
-    for warning in (*types.warnings, *webhooks.warnings):
+    types, webhooks, sources = project_types(tree, functions), find_webhooks(tree), find_sources(tree)
+    for warning in (*types.warnings, *webhooks.warnings, *sources.warnings):
         warn(str(warning))
-    if problems := [*types.problems, *webhooks.problems]:
+    if problems := [*types.problems, *webhooks.problems, *sources.problems]:
         fail("\n".join(map(str, problems)))
-    return Project(functions, types, webhooks.webhooks)
+    return Project(functions, types, webhooks.webhooks, sources.sources)

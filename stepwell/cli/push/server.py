@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stepwell.cli.push.sources import put_sources, show_sources
 from stepwell.cli.push.webhooks import ServerWebhooks, put_webhooks, show_webhooks
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.types.registered import schema
@@ -23,16 +24,18 @@ from stepwell.terminal import shown
 if TYPE_CHECKING:
     from stepwell.project.event_types import ProjectTypes
     from stepwell.project.load import LoadedFunction
+    from stepwell.project.sources import SourceFile
     from stepwell.project.webhooks import WebhookFile
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The functions, event types and webhooks of a push."""
+    """The functions, event types, webhooks and sources of a push."""
 
     functions: list[LoadedFunction]
     types: ProjectTypes
     webhooks: list[WebhookFile]
+    sources: list[SourceFile]
 
 
 class ServerTypes:
@@ -60,7 +63,7 @@ def _detail(value: Any) -> TypeDetail:
 def to_server(
     project: Project, release: Release, *, check: bool, may_break: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Pushes the types, all or none, then each function that is new or changed, then the webhooks.
+    """Pushes the types, all or none, then each function that is new or changed, then the webhooks and sources.
 
     Ends the command at the first one that the server refuses. `check`: check expressions against types first.
     """
@@ -91,11 +94,13 @@ def to_server(
         if not as_json:
             console.print(line, *([routing_text(fields["routing"])] if "routing" in fields else []), soft_wrap=True)
     webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
+    sources = put_sources(client, project.sources, dry_run)
     if as_json:
         content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
-        print_json({**content, "webhooks": webhooks})
+        print_json({**content, "webhooks": webhooks, "sources": sources})
     else:
         show_webhooks(webhooks, dry_run)
+        show_sources(sources, dry_run)
 
 
 def refuse_wrong(checked: CheckedExpressions) -> None:

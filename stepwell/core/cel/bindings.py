@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -10,10 +10,12 @@ from stepwell.core.cel import parse_json
 from stepwell.core.cel.ast import Path
 from stepwell.core.cel.errors import value_problem
 from stepwell.core.cel.library import activation
+from stepwell.core.cel.scope import Scope
 from stepwell.core.cel.sizes import json_of
 from stepwell.core.cel.values import keep_paths, without_nul
 
 _LARGE = 16 * 1024  # bytes as JSON
+_NO_PLACE = dict.fromkeys(Scope.RECORD.value)
 _UNKNOWN = 1 << 60  # bytes; the length of values that cannot be written as JSON
 
 
@@ -72,6 +74,13 @@ class Bindings:
         """The variables for an expression about a webhook request (`Scope.WEBHOOK`)."""
         bindings = cls({})
         bindings._values |= {"body": body, "headers": headers, "query": query}
+        return bindings
+
+    @classmethod
+    def of_record(cls, body: Any, headers: dict[str, Any], place: Mapping[str, Any]) -> Bindings:
+        """The variables for an expression about a record of a source (`Scope.RECORD`)."""
+        bindings = cls({})
+        bindings._values |= {**_NO_PLACE, **place, "body": body, "headers": headers}
         return bindings
 
     @classmethod

@@ -18,11 +18,24 @@ class Scope(Enum):
     ARGUMENTS = ("event", "user", "data", "steps", "errors", "async")
     WEBHOOK = ("body", "headers", "query")
     CHALLENGE = ("body", "headers", "query", "signature")
+    RECORD = (
+        "body",
+        "headers",
+        "key",
+        "topic",
+        "partition",
+        "offset",
+        "stream",
+        "queue",
+        "subscription",
+        "attributes",
+        "timestamp",
+    )
 
     @property
     def has_parse_json(self) -> bool:
-        """Whether expressions in this place may call `parse_json`: those of webhooks."""
-        return self in (Scope.WEBHOOK, Scope.CHALLENGE)
+        """Whether expressions in this place may call `parse_json`: those of webhooks and sources."""
+        return self in (Scope.WEBHOOK, Scope.CHALLENGE, Scope.RECORD)
 
     @property
     def names(self) -> tuple[str, ...]:

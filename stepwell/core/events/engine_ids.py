@@ -1,7 +1,7 @@
 """The prefixes of the event ids that the engine generates.
 
-Senders must not use them: such an event would make a cron tick, a run's end or a webhook delivery a duplicate. Ids are
-compared exactly, so `Cron:x` and ` cron:x` are ordinary ids.
+Senders must not use them: such an event would make a cron tick, a run's end, a webhook delivery or a record of a source
+a duplicate. Ids are compared exactly, so `Cron:x` and ` cron:x` are ordinary ids.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ class EngineId(StrEnum):
     INVALID = "invalid:"  # an event does not match the schema of its type
     ROLLBACK = "rollback:"  # a guard rolled a canary back
     RUN = "run:"  # a run has ended
+    SOURCE = "source:"  # a record of a source, followed by the record's id
     WEBHOOK = "webhook:"  # a delivery of a webhook, followed by the sender's id for it
 
 

@@ -221,12 +221,29 @@ MIGRATIONS = (
     ALTER TABLE versions DROP COLUMN indexes;   -- now part of `head`
     """,
     """
+<<<<<<< HEAD
     CREATE TABLE accepted_attempts (      -- attempts that another system executes and has accepted
         run_id TEXT NOT NULL,
         step INTEGER NOT NULL,
         attempt INTEGER NOT NULL,
         PRIMARY KEY (run_id, step, attempt)
     ) WITHOUT ROWID;
+=======
+    CREATE TABLE sources (                -- file: where it comes from; NULL: it was put by the API
+        name TEXT PRIMARY KEY, definition BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL,
+        is_paused INTEGER NOT NULL,
+        identity TEXT NOT NULL,           -- names this database's readers at brokers
+        replay BLOB                       -- the latest replay, JSON
+    ) WITHOUT ROWID;
+    CREATE TABLE quarantine (             -- records of sources that made no event
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        source TEXT NOT NULL, record TEXT NOT NULL, at INTEGER NOT NULL,
+        kind TEXT NOT NULL, field TEXT NOT NULL, why TEXT NOT NULL, content BLOB NOT NULL,
+        UNIQUE (source, record)
+    );
+    CREATE INDEX quarantine_at ON quarantine (at);
+    CREATE INDEX quarantine_source ON quarantine (source, seq);
+>>>>>>> de38f74 (Sources: records of Redis Streams become events)
     """,
 )
 

@@ -54,6 +54,7 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
     await _in_pieces(platform, _delete_events, cut, piece_s)
     await platform.in_transaction(lambda connection, now: not_started_tables.delete_unused(connection))
     await _in_pieces(platform, _delete_idempotency_values, platform.clock.now(), piece_s)
+    await _in_pieces(platform, _delete_quarantined, cut, piece_s)
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
     platform.store.functions.forget(forgotten)
@@ -140,6 +141,11 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
 
 def _delete_idempotency_values(connection: sqlite3.Connection, now: int, after: int) -> int:
     return 0 if delete_expired(connection, now, _AT_ONCE) else -1
+
+
+def _delete_quarantined(connection: sqlite3.Connection, cut: int, after: int) -> int:
+    sql = "DELETE FROM quarantine WHERE seq IN (SELECT seq FROM quarantine WHERE at < ? LIMIT ?)"
+    return 0 if connection.execute(sql, (cut, _AT_ONCE)).rowcount == _AT_ONCE else -1
 
 
 def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str, int]]:

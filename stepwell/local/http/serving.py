@@ -37,6 +37,7 @@ from stepwell.local.http.tls import Certificate
 from stepwell.local.http.web_server import WebServer
 from stepwell.local.reading.readers import ReaderProcess, Readers
 from stepwell.local.server import LocalServer
+from stepwell.local.sources.control import SourceControl
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.webhooks import WebhookControl
@@ -124,6 +125,7 @@ def app_of(
     control = _Control(server)
     types = TypeControl(platform, server.queries, control.call)
     webhooks = WebhookControl(server.webhooks, server.queries, control.call)
+    sources = SourceControl(server.sources, server.queries, control.call)
 
     async def accept(events: Sequence[Event]) -> None:
         try:
@@ -135,7 +137,7 @@ def app_of(
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    rest: ASGIApp = create_app(users, control, types, approvals, webhooks, keys, lambda: server.broken)
+    rest: ASGIApp = create_app(users, control, types, approvals, webhooks, keys, lambda: server.broken, sources)
     if reader is not None:
         rest = Readers(rest, reader, keys)
     sink = EventSink(accept, platform.intake.judge, platform.clock.now, platform.intake.sender)

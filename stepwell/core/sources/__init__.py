@@ -1,0 +1,1 @@
+"""Sources: queues and topics of other systems whose records become events."""

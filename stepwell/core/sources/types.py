@@ -1,0 +1,112 @@
+"""The models of sources, one for each type of broker. `TYPES` lists them; a new type is added there.
+
+A model has the fields that all sources have, and those of the connection. `stepwell.local.sources.readers` names the
+module that reads each type.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from stepwell.core.definition.fields import Cel, Duration, Id, Model, pattern
+from stepwell.core.rules.template import MAX_EVENT
+
+_SECRET = r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"
+_GROUP = r"^[^\u0000-\u0020]{1,128}$"
+
+
+def _secret(text: str) -> str:
+    if not re.fullmatch(_SECRET, text):
+        raise ValueError("must be the name of a secret, as in ${KAFKA_PASSWORD}; a secret is never stored")
+    return text
+
+
+def _address(text: str) -> str:
+    parts = urlsplit(text)
+    if not parts.scheme or not (parts.netloc or parts.path):
+        raise ValueError("is not a URL such as redis://localhost:6379/0; a URL may contain secrets as ${NAME}")
+    password = parts.netloc.rpartition("@")[0].partition(":")[2]
+    if password and not re.fullmatch(r"(\$\{\w+\})+", password):
+        raise ValueError("must not contain a password, which would be stored; write ${NAME}, as in redis://:${PW}@host")
+    return text
+
+
+def _url(text: str) -> str:
+    return text if re.fullmatch(_SECRET, text) else _address(text)
+
+
+Secret = Annotated[str, AfterValidator(_secret), pattern(_SECRET)]
+Url = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_url)]
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+Start = Literal["earliest", "latest"]
+_START = Field(
+    default=None, description="Where a source begins that has read nothing yet: earliest (default) or latest."
+)
+
+
+class Source(Model):
+    """The fields that all sources have."""
+
+    schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
+    name: Id = Field(
+        default="",
+        description="The name of the source: a-z, 0-9 and -. Default: the name of the file.",
+        validate_default=False,
+    )
+    event: Annotated[str, Field(min_length=1, max_length=MAX_EVENT)] | None = Field(
+        default=None,
+        description="The name of the event: a text that may contain CEL expressions in {{ }}. Required, unless the"
+        " records are CloudEvents.",
+        examples=["orders/{{ body.kind }}"],
+    )
+    id: Cel | None = Field(
+        default=None, description="A CEL expression for the event's id. Default: the place of the record, or its id."
+    )
+    data: Cel | None = Field(default=None, description="A CEL expression for the event's data. Default: the body.")
+    user: Cel | None = Field(
+        default=None, description="A CEL expression for the event's user: an object, or a text as the external_id."
+    )
+    ts: Cel | None = Field(
+        default=None,
+        description="A CEL expression for the event's time: milliseconds since 1970 or RFC 3339. Default: the time of"
+        " the record.",
+    )
+    if_: Cel | None = Field(
+        default=None, alias="if", description="A CEL expression. Records for which it is false make no event."
+    )
+    body: Literal["json", "text", "base64"] | None = Field(
+        default=None, description="The format of the records' bodies. Default: json."
+    )
+    batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="The most records that are accepted together, 1 to 1,000. Default: 500."
+    )
+
+
+class RedisSource(Source):
+    """Reads a stream of Redis or Valkey as a consumer group."""
+
+    type: Literal["redis"] = Field(description="Reads a stream of Redis.")
+    url: Url = Field(description="The server's URL.", examples=["redis://:${REDIS_PASSWORD}@localhost:6379/0"])
+    stream: Text = Field(description="The key of the stream.")
+    group: Annotated[str, pattern(_GROUP), Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="The consumer group, which is created. Default: stepwell."
+    )
+    start: Start | None = _START
+    field: Text | None = Field(
+        default=None,
+        description="The field of an entry that is the body; the other fields are headers. Default: the body is the"
+        " object of all fields, whose values are texts.",
+    )
+    claim_after: Duration | None = Field(
+        default=None,
+        description="How long another reader of the group may be silent until the entries that it has read and not"
+        " acknowledged are taken over. Default: 1m.",
+    )
+
+
+TYPES: dict[str, type[Source]] = {"redis": RedisSource}
+"""The models by type."""

@@ -1,0 +1,25 @@
+"""The modules that read each type of broker. They are imported when the first source of the type starts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from stepwell.local.sources.reader import Reader, ReaderSettings
+from stepwell.project.sources import missing_extra
+
+READERS = {"redis": "stepwell.local.sources.redis_streams:RedisReader"}
+
+
+class NotInstalled(Exception):
+    """The library for a type of broker is missing. The message says what to install."""
+
+
+def make_reader(kind: str, settings: ReaderSettings) -> Reader:
+    """A reader for this type of source, not yet connected. Raises NotInstalled."""
+    if (missing := missing_extra(kind)) is not None:
+        raise NotInstalled(missing)
+    module, _, name = READERS[kind].partition(":")
+    reader: Any = getattr(importlib.import_module(module), name)
+    made: Reader = reader(settings)
+    return made
