@@ -17,6 +17,8 @@ from stepwell.core.events.users import Person
 from stepwell.core.routing.versions import Release, deleted, paused, resumed
 from stepwell.core.run.messages import Error, Outcome, Timer, TimerKind
 from stepwell.core.run.run import RunStatus
+from stepwell.core.sources.records import Record
+from stepwell.core.sources.source import Kind, NoEvent
 from stepwell.event_types.registry import Policy, TypeVersion
 from stepwell.local.approvals import LocalApprovals
 from stepwell.local.backup.backup import back_up
@@ -24,6 +26,9 @@ from stepwell.local.code.in_use import needed_versions
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
+from stepwell.local.sources.control import SourceControl
+from stepwell.local.sources.store import put_in_quarantine
+from stepwell.local.sources.supervisor import LocalSources
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.webhooks import LocalWebhooks, WebhookControl
@@ -42,7 +47,11 @@ FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 
 async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
+<<<<<<< HEAD
         for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _accepted, _time, _erasure, _age):
+=======
+        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _sources, _time, _erasure, _age):
+>>>>>>> 07008f0 (Tests of sources; all their statements use an index)
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")
@@ -248,6 +257,30 @@ async def _webhooks(it: Scripted) -> None:
     assert webhooks.rule("hook") is not None
     await _call(it, lambda: (control.read_webhooks(), control.remove_webhook("hook")))
     await webhooks.synchronise([], [])
+
+
+async def _sources(it: Scripted) -> None:
+    sources = LocalSources(it.platform, lambda name: None)
+    control = SourceControl(sources, it.queries, _asked(it))
+    definition = {"name": "orders", "type": "redis", "url": "redis://127.0.0.1:1", "stream": "s", "event": "x"}
+    await sources.synchronise([(definition, "orders.json")], [])
+    reason = NoEvent(Kind.UNREADABLE, "not JSON")
+    for number in range(3):
+        record = Record(f"redis/s/{number}-0", b"{" if number else b"{}")
+        await it.platform.in_transaction(
+            lambda connection, now, r=record: put_in_quarantine(connection, "orders", [(r, reason)], now)  # type: ignore[misc]
+        )
+    items = control.read_quarantine("orders", None, 10).items
+    numbers = [item.number for item in items]
+    assert await _call(it, lambda: control.retry_quarantined("orders", numbers)) == numbers[-1:]
+    control.read_quarantined("orders", numbers[0])
+    await _call(it, lambda: control.discard_quarantined("orders", numbers[:1]))
+    await _call(it, lambda: (control.pause_source("orders"), control.resume_source("orders"), control.read_sources()))
+    await sources.synchronise([], [])
+    await sources.put(definition)
+    await it.platform.in_transaction(lambda c, now: put_in_quarantine(c, "orders", [(record, reason)], now))
+    sources.start()
+    await sources.close()
 
 
 async def _time(it: Scripted) -> None:

@@ -94,17 +94,16 @@ def test_a_record_that_makes_no_event_is_in_quarantine_and_holds_up_nothing(
 
 
 def test_events_that_their_type_refuses_are_in_quarantine(tmp_path: Path, redis_port: int, stream: str) -> None:
-    folder = tmp_path / "p"
-    (folder / "schemas").mkdir(parents=True)
-    schema = {"type": "object", "properties": {"data": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}}
-    (folder / "schemas" / "order.placed.json").write_text(json.dumps({"name": "order/placed", "schema": schema}))
-    source(folder, redis_port, stream)
-    add(redis_port, stream, {"kind": "placed", "n": 1}, {"kind": "placed", "n": "x"}, {"kind": "placed", "n": 3})
-    with reading(folder, tmp_path / "db") as now:
-        put = now.api.http.put("/v1/types/order/placed", json={"schema": schema, "policy": "reject"})
+    source(tmp_path / "p", redis_port, stream)
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        now.post("/v1/types", {"name": "order/placed", "version": "1", "schema": schema, "policy": "reject"})
+        add(redis_port, stream, *({"kind": "placed", "n": n} for n in (1, "x", 3)))
+        assert [event["data"]["n"] for event in now.wait_for(2)] == [1, 3]
         now.read("orders", 3)
-        if put.status_code >= 400:
-            pytest.skip(f"types are registered in another way: {put.text}")
+        (refused,) = now.quarantine("orders")
+        assert refused["kind"] == "refused"
+        assert refused["why"].startswith("/data/n")
 
 
 def test_a_replay_makes_new_events_of_records_that_were_read(tmp_path: Path, redis_port: int, stream: str) -> None:
