@@ -47,11 +47,9 @@ FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 
 async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
-<<<<<<< HEAD
-        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _accepted, _time, _erasure, _age):
-=======
-        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _sources, _time, _erasure, _age):
->>>>>>> 07008f0 (Tests of sources; all their statements use an index)
+        for happens in (
+            _runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _time, _erasure, _age,
+        ):  # fmt: skip
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")

@@ -25,11 +25,7 @@ from tests.local.history import History
 # Tables that grow with events and runs; the others grow with deployed functions only.
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
-<<<<<<< HEAD
-    "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts",
-=======
-    "kept", "unrouted", "long_texts", "run_parts", "quarantine",
->>>>>>> 07008f0 (Tests of sources; all their statements use an index)
+    "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine",
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
