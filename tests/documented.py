@@ -1,6 +1,7 @@
 """The project and the server that the examples of the reference pages use.
 
-The function is called `welcome`, the type `order/placed` and the webhook `github`, as in the examples.
+The function is called `welcome`, the type `order/placed`, the webhook `github` and the source `orders`, as in the
+examples.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.brokers import redis_server
 from tests.pages import blocks
 from tests.servers import Api, Json, api, eventually, new_key, program, serve, write_function
 
@@ -44,6 +46,8 @@ def write_project(folder: Path) -> Path:
     write_function(functions / "refund", "refund", "refund/requested", confirm=APPROVAL)
     _write(functions / "schemas" / "order" / f"placed.{VERSION}.schema.json", ORDER)
     _write(functions / "webhooks" / "github.json", {"event": "github/push", "verify": None})
+    source = {"type": "redis", "url": "redis://localhost", "stream": "orders", "event": "order/made"}
+    _write(functions / "sources" / "orders.json", source)
     for version, fields in (("1", {}), ("2", {"note": {"type": "string"}})):
         _write(folder / "schemas" / "order" / f"placed.{version}.schema.json", {**ORDER, "properties": fields})
     _write(folder / "push.json", {"ref": "refs/heads/main"})
@@ -83,6 +87,8 @@ class Scene:
     key: str
     api: Api
     numbers: Iterator[int]
+    brokers: ExitStack
+    redis: list[int] = field(default_factory=list)  # the port of the server that the source reads, when it runs
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """The answer to a request, which must succeed."""
@@ -132,6 +138,24 @@ class Scene:
     def webhook(self) -> None:
         self.call("PUT", "/v1/webhooks/github", {"event": "github/push", "verify": None})
 
+    def source(self) -> dict[str, str]:
+        """Makes the source, which has a record in quarantine."""
+        import redis
+
+        if not self.redis:
+            self.redis.append(self.brokers.enter_context(redis_server(self.folder / "redis")))
+        url = f"redis://127.0.0.1:{self.redis[0]}"
+        self.call("PUT", "/v1/sources/orders", {"type": "redis", "url": url, "stream": "orders", "event": "order/made"})
+        self.call("POST", "/v1/sources/orders/resume")
+        with redis.Redis(port=self.redis[0]) as client:
+            client.xadd("orders", {b"\xff": "not UTF-8"})
+        records = eventually(lambda: self.call("GET", "/v1/sources/orders/quarantine")["data"])
+        return {"RECORD_ID": str(records[0]["id"])}
+
+    def empty_quarantine(self) -> None:
+        ids = [item["id"] for item in self.source() and self.call("GET", "/v1/sources/orders/quarantine")["data"]]
+        self.call("POST", "/v1/sources/orders/quarantine/discard", {"ids": ids})
+
 
 # What an example needs, by the beginning of its text; the longest beginning counts. The answers are values for the
 # example, by name.
@@ -150,8 +174,8 @@ def documented(folder: Path) -> Iterator[Scene]:
     """The project and the server, in a folder."""
     project, db = write_project(folder / "project"), folder / "db"
     key = new_key(db)
-    with serve(project / "functions", db) as server, api(server, key) as client:
-        scene = Scene(project, db, server.url, key, client, count(1))
+    with ExitStack() as brokers, serve(project / "functions", db) as server, api(server, key) as client:
+        scene = Scene(project, db, server.url, key, client, count(1), brokers)
         scene.push(2)
         scene.push(3)
         scene.user()

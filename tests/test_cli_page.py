@@ -67,6 +67,8 @@ BEFORE: Prepared = {
     "stepwell approve ": waiting_run,
     "stepwell backup": database,
     "stepwell cancel": waiting_run,
+    "stepwell sources": Scene.source,
+    "stepwell sources retry": Scene.empty_quarantine,
     "stepwell decline": waiting_run,
     "stepwell events show": stored_event,
     "stepwell keys": active_key,

@@ -43,6 +43,7 @@ BEFORE: Prepared = {
     "POST /v1/functions/{id}/resume": Scene.pause,
     "POST /v1/approvals/{token}": token,
     "POST /webhooks/{name}": Scene.webhook,
+    **{f"{method} /v1/sources/": Scene.source for method in ("GET", "PUT", "POST", "DELETE")},
     **{f"{method} /v1/webhooks/": Scene.webhook for method in ("GET", "PUT", "DELETE")},
     **{f"{method} /v1/types/": Scene.type for method in ("GET", "PATCH", "DELETE")},
     **{f"{method} /v1/users": Scene.user for method in ("GET", "DELETE")},

@@ -1,6 +1,7 @@
 """The examples of reference/http-api.md: names and ids for the paths, queries and bodies.
 
-`tests/test_http_page.py` runs every example, with a function `welcome`, a type `order/placed` and a webhook `github`.
+`tests/test_http_page.py` runs every example, with a function `welcome`, a type `order/placed`, a webhook `github` and a
+source `orders`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ NAMES = {
     "/v1/events/{id}": "signup-1",
     "/v1/functions/{id}": "welcome",
     "/v1/runs/{id}": "$RUN_ID",
+    "/v1/sources/{id}": "orders",
+    "/v1/sources/{id}/quarantine/{record}": "$RECORD_ID",
     "/v1/types/{id}": "order/placed",
     "/v1/webhooks/{id}": "github",
 }
@@ -41,6 +44,10 @@ BODIES = {
     "PUT /v1/functions/{id}/routing": '{"canary": {"version": 2, "weight": 0.1, "guard": true}}',
     "POST /v1/runs/{id}/rerun": '{"from_step": "step-2", "outputs": {"step-1": {"total": 12}}}',
     "PUT /v1/settings": '{"unknown_types": "warn"}',
+    "PUT /v1/sources/{id}": '{"type": "redis", "url": "redis://localhost", "stream": "orders", "event": "order/made"}',
+    "POST /v1/sources/{id}/replay": '{"from": "earliest"}',
+    "POST /v1/sources/{id}/quarantine/retry": '{"ids": [17]}',
+    "POST /v1/sources/{id}/quarantine/discard": '{"ids": [17]}',
     "POST /v1/types": _TYPE,
     "PUT /v1/types": '{"types": [' + _TYPE + "]}",
     "PATCH /v1/types/{id}": '{"policy": "reject", "default": "2026-11-23.1"}',
@@ -69,10 +76,12 @@ def curl(method: str, path: str, operation: dict[str, Any]) -> str:
 
 def _filled(path: str) -> str:
     """The path with the names of the example."""
-    if "{" not in path:
-        return path
-    end = path.index("}") + 1
-    return path[: path.index("{")] + _entry("NAMES", NAMES, path[:end]) + path[end:]
+    filled, done = "", 0
+    while (start := path.find("{", done)) >= 0:
+        end = path.index("}", start) + 1
+        filled += path[done:start] + _entry("NAMES", NAMES, path[:end])
+        done = end
+    return filled + path[done:]
 
 
 def _entry(table: str, entries: dict[str, str], key: str) -> str:

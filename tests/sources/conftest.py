@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sources.brokers import redis_server
+from tests.brokers import redis_server
 
 
 @pytest.fixture(scope="session")

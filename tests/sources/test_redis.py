@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.brokers import redis_server
 from tests.servers import eventually
-from tests.sources.brokers import redis_server
 from tests.sources.project import reading, write_source
 
 redis = pytest.importorskip("redis")

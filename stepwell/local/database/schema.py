@@ -221,14 +221,14 @@ MIGRATIONS = (
     ALTER TABLE versions DROP COLUMN indexes;   -- now part of `head`
     """,
     """
-<<<<<<< HEAD
     CREATE TABLE accepted_attempts (      -- attempts that another system executes and has accepted
         run_id TEXT NOT NULL,
         step INTEGER NOT NULL,
         attempt INTEGER NOT NULL,
         PRIMARY KEY (run_id, step, attempt)
     ) WITHOUT ROWID;
-=======
+    """,
+    """
     CREATE TABLE sources (                -- file: where it comes from; NULL: it was put by the API
         name TEXT PRIMARY KEY, definition BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL,
         is_paused INTEGER NOT NULL,
@@ -243,7 +243,6 @@ MIGRATIONS = (
     );
     CREATE INDEX quarantine_at ON quarantine (at);
     CREATE INDEX quarantine_source ON quarantine (source, seq);
->>>>>>> de38f74 (Sources: records of Redis Streams become events)
     """,
 )
 
