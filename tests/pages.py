@@ -31,8 +31,8 @@ HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n.*?^\1$", re.MULTILINE | 
 COMMENT = re.compile(r"(?:^|\s)#[^\n]*")
 COMMAND = re.compile(r"(?:^|[\s(|;&`])stepwell((?:[^\S\n]+(?:'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s|;&()'\"#]+|#(?=\S))+)*)")
 SERVER = re.compile(r"(\bstepwell (?:dev|serve)\b)")
-ADDRESS = "127.0.0.1:8288"
-OTHER_SERVER = "https://stepwell.example.com"
+ADDRESS, TLS_ADDRESS = "127.0.0.1:8288", "stepwell.example.com:8288"
+OTHER_SERVER = re.compile(r"https://stepwell\.example\.com(?!:)")
 SYSTEM_FOLDER = re.compile(r"(?<=\s)/(?=(?:var/lib|backups)/)")
 LAST_COMMAND = re.compile(r"(?:[^\n]*\\\n)*[^\n]*\Z")
 FUNCTIONS = """\
@@ -78,8 +78,10 @@ def script(page: str, port: int) -> str:
 
 
 def _of(block: Block, port: int) -> str:
-    text = SERVER.sub(rf"\1 --port {port}", block.text).replace(ADDRESS, f"127.0.0.1:{port}")
-    text = SYSTEM_FOLDER.sub("$SYSTEM/", text.replace(OTHER_SERVER, f"http://localhost:{port}"))
+    text = SERVER.sub(rf"\1 --port {port}", block.text)
+    for shown, real in ((ADDRESS, "127.0.0.1"), (TLS_ADDRESS, "stepwell.example.com")):
+        text = text.replace(shown, f"{real}:{port}")
+    text = SYSTEM_FOLDER.sub("$SYSTEM/", OTHER_SERVER.sub(f"http://localhost:{port}", text))
     head = f"echo '--- line {block.line}' >&2\n"
     if block.mark == FAILS:
         return f"{head}if {text.rstrip()}\nthen echo 'it did not fail' >&2; exit 1; fi\n"

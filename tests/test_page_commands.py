@@ -39,7 +39,6 @@ REASONS = {
     "needs an AWS account": r"--env\b|\bcdk\b|\baws \b|rehearsal\.real|STEPWELL_ENV",
     "clones and installs": r"git clone|pip install|npm ci",
     "changes your shell's configuration": r"--install-completion",
-    "needs a certificate": r"--tls-cert|https:",
     "needs other tools": r"--lang|\bage\b",
 }
 SHIM = """#!{python} -IS
@@ -111,9 +110,10 @@ class CommandServer:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the command `stepwell`."""
+    """A folder with the command `stepwell`, and with settings of curl."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    (folder / ".curlrc").write_text("fail\n")  # an answer that is an error fails
     server = CommandServer(folder)
     yield folder
     server.close()
@@ -130,6 +130,7 @@ def test_the_commands_of_a_page_work(page: Path, shell: Path, tmp_path: Path, fr
         "STEPWELL_URL": f"http://127.0.0.1:{free_port}",
         "REPOSITORY": str(ROOT),
         "SYSTEM": str(tmp_path / "system"),
+        "CURL_HOME": str(shell),
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
     with (tmp_path / "output").open("w+") as output:
