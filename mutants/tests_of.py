@@ -160,7 +160,7 @@ def test_files(tree: Path, package: str, mutant: Mutant, baselines: Baselines) -
         files = [TestFile(f.relative_to(tree).as_posix(), platform) for f in sorted((tree / path).glob("test_*.py"))]
         distances = [(file, _distance(tree, file, mutant)) for file in files]
         found += sorted(distances, key=lambda item: (item[1], _cost(baselines.known(item[0]))))
-    return [(file, distance < 2) for file, distance in sorted(found, key=lambda item: min(item[1], 2))]
+    return [(file, distance < 2) for file, distance in sorted(found, key=lambda item: item[1])]
 
 
 def _cost(baseline: Baseline | None) -> float:
@@ -170,7 +170,8 @@ def _cost(baseline: Baseline | None) -> float:
 def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
     """How close a test file is to a module.
 
-    0: it imports the module and has a similar name; 1: it imports it; 2: it has a similar name; 3: neither.
+    0: it imports the module and has a similar name; 1: it imports it; 2: it has a similar name, or its folder's fixtures
+    or itself import another module of the package; 3: none of these.
     """
     module = Path(mutant.path).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     has_similar_name = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
@@ -178,7 +179,11 @@ def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
     parent, _, last = module.rpartition(".")
     is_named = re.search(rf"{re.escape(module)}(?!\w)", text)  # `sweep` must not match in `sweeper`
     imports = is_named is not None or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
-    return (0 if has_similar_name else 1) if imports else (2 if has_similar_name else 3)
+    if imports:
+        return 0 if has_similar_name else 1
+    fixtures = tree / Path(file.path).parent / "conftest.py"
+    is_near = parent in text or (fixtures.exists() and parent in fixtures.read_text("utf-8"))
+    return 2 if has_similar_name or is_near else 3
 
 
 def _words(name: str) -> set[str]:
