@@ -170,8 +170,8 @@ def _cost(baseline: Baseline | None) -> float:
 def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
     """How close a test file is to a module.
 
-    0: it imports the module and has a similar name; 1: it imports it; 2: it has a similar name, or its folder's fixtures
-    or itself import another module of the package; 3: none of these.
+    0: it imports the module and has a similar name; 1: it imports it; 2: it has a similar name, or it or the fixtures
+    of its folder import another module of the package; 3: none of these.
     """
     module = Path(mutant.path).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     has_similar_name = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
