@@ -30,8 +30,9 @@ server returns at `/openapi.json`, so clients can be generated from it.
   `status`, `message` and `error`. `errors` has one entry, with a JSON pointer, for each thing that is wrong.
 - **On AWS** the address is that of the environment's API. Paths have no prefix.
 
-The examples use a server on this machine. In them, `$STEPWELL_KEY` is a key, `$RUN_ID` the id of a run, and `$TOKEN` the
-last part of an approval's link. The function is called `welcome`, the type `order/placed` and the webhook `github`.
+The examples use a server on this machine. In them, `$STEPWELL_KEY` is a key with the scope `manage`, `$RUN_ID` the id of a
+run, `$TOKEN` the last part of an approval's link, and `$RECORD_ID` the id of a record in the quarantine of a source. The
+function is called `welcome`, the type `order/placed`, the webhook `github` and the source `orders`.
 
 | status | meaning |
 | --- | --- |
