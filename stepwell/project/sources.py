@@ -17,7 +17,7 @@ from stepwell.project.search import Tree
 from stepwell.project.source import LoadError, PlacedProblem
 
 FOLDER = "sources"
-EXTRAS = {"redis": ("redis", "redis")}
+EXTRAS = {"kafka": ("confluent_kafka", "kafka"), "redis": ("redis", "redis")}
 """By type: the module that reads it, and the extra of this package that installs the module."""
 
 

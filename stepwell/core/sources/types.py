@@ -39,6 +39,13 @@ def _url(text: str) -> str:
     return text if re.fullmatch(_SECRET, text) else _address(text)
 
 
+def _settings(found: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    for name, value in found.items():
+        if re.search("password|secret|key.pem|oauthbearer.config", name) and not re.fullmatch(_SECRET, str(value)):
+            raise ValueError(f"{name} must be the name of a secret, as in ${{KAFKA_PASSWORD}}; it is never stored")
+    return found
+
+
 Secret = Annotated[str, AfterValidator(_secret), pattern(_SECRET)]
 Url = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_url)]
 Text = Annotated[str, Field(min_length=1, max_length=512)]
@@ -108,5 +115,42 @@ class RedisSource(Source):
     )
 
 
-TYPES: dict[str, type[Source]] = {"redis": RedisSource}
+class Sasl(Model):
+    """How a client of Kafka says who it is."""
+
+    mechanism: Literal["plain", "scram-sha-256", "scram-sha-512"] = Field(description="The mechanism of SASL.")
+    username: Text = Field(description="The name of the user; it may be a secret as ${NAME}.")
+    password: Secret = Field(description="The name of the secret with the password, as ${NAME}.")
+
+
+class Tls(Model):
+    """Files for TLS. Without them, the certificates of the system are trusted."""
+
+    ca: Text | None = Field(default=None, description="The file with the certificates that are trusted.")
+    certificate: Text | None = Field(default=None, description="The file with the client's certificate.")
+    key: Text | None = Field(default=None, description="The file with the client's key.")
+
+
+class KafkaSource(Source):
+    """Reads topics of Kafka, or of what speaks the same protocol."""
+
+    type: Literal["kafka"] = Field(description="Reads topics of Kafka.")
+    brokers: Annotated[list[Text], Field(min_length=1, max_length=100)] = Field(
+        description="The addresses of some brokers.", examples=[["kafka-1.example.com:9092"]]
+    )
+    topics: Annotated[list[Text], Field(min_length=1, max_length=100)] = Field(description="The topics to read.")
+    group: Annotated[str, pattern(_GROUP), Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="The group whose offsets are committed. Default: stepwell-<name>."
+    )
+    start: Start | None = _START
+    tls: bool | Tls | None = Field(default=None, description="true for TLS, or the files that it needs.")
+    sasl: Sasl | None = Field(default=None, description="The user that reads, if the brokers ask for one.")
+    settings: Annotated[dict[str, str | int | bool], AfterValidator(_settings)] | None = Field(
+        default=None,
+        description="Further settings of librdkafka.",
+        examples=[{"fetch.max.bytes": 1000000}],
+    )
+
+
+TYPES: dict[str, type[Source]] = {"kafka": KafkaSource, "redis": RedisSource}
 """The models by type."""

@@ -8,7 +8,10 @@ from typing import Any
 from stepwell.local.sources.reader import Reader, ReaderSettings
 from stepwell.project.sources import missing_extra
 
-READERS = {"redis": "stepwell.local.sources.redis_streams:RedisReader"}
+READERS = {
+    "kafka": "stepwell.local.sources.kafka:KafkaReader",
+    "redis": "stepwell.local.sources.redis_streams:RedisReader",
+}
 
 
 class NotInstalled(Exception):
