@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,3 +93,40 @@ def kafka_broker(folder: Path, port: int | None = None) -> Iterator[str]:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+@contextmanager
+def rabbitmq(folder: Path) -> Iterator[int]:
+    """A RabbitMQ node of its own, without plugins. Yields the port of AMQP."""
+    program = shutil.which("rabbitmq-server") or "/usr/lib/rabbitmq/bin/rabbitmq-server"
+    script = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's other one runs only as the user rabbitmq
+    if not script.exists() and not Path(program).exists():
+        pytest.skip("rabbitmq-server is not installed (Debian: apt-get install rabbitmq-server)")
+    port, distribution = free_port(), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "rabbitmq.conf"
+    settings.write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = false\n")
+    (folder / "enabled_plugins").write_text("[].\n")
+    env = os.environ | {
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"test{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_CONFIG_FILE": str(settings),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+        "ERL_EPMD_PORT": str(free_port()),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+    }
+    command = [str(script) if script.exists() else program]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        eventually(lambda: process.poll() is None and listens(port), within=60, every=0.1)
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        subprocess.run(["epmd", "-port", env["ERL_EPMD_PORT"], "-kill"], env=env, capture_output=True, check=False)

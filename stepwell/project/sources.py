@@ -17,7 +17,13 @@ from stepwell.project.search import Tree
 from stepwell.project.source import LoadError, PlacedProblem
 
 FOLDER = "sources"
-EXTRAS = {"kafka": ("confluent_kafka", "kafka"), "redis": ("redis", "redis")}
+EXTRAS = {
+    "kafka": ("confluent_kafka", "kafka"),
+    "pubsub": ("google.pubsub_v1", "pubsub"),
+    "rabbitmq": ("kombu", "rabbitmq"),
+    "redis": ("redis", "redis"),
+    "sqs": ("boto3", "aws"),
+}
 """By type: the module that reads it, and the extra of this package that installs the module."""
 
 

@@ -40,7 +40,7 @@ def test_valid_files_are_reported_as_ok(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "one" in result.stdout
     assert "two" in result.stdout
-    assert data(tmp_path) == {"functions": ["one", "two"], "webhooks": [], "errors": [], "warnings": []}
+    assert data(tmp_path) == {"functions": ["one", "two"], "webhooks": [], "sources": [], "errors": [], "warnings": []}
 
 
 def test_an_error_names_file_line_column_and_the_nearest_name(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
+from cel_expr_python.ext import ext_encoders
 
 from stepwell.core.cel.immortal_none import make_none_immortal
 from stepwell.core.cel.scope import Scope
@@ -22,7 +23,8 @@ BOOL, DYN, ERROR = cel.Type.BOOL, cel.Type.DYN, cel.Type.ERROR
 @cache
 def environment(scope: Scope) -> Any:
     """The library's environment that compiles the expressions of a scope."""
-    return cel.NewEnv(variables=dict.fromkeys(scope.names, DYN))
+    extensions = [ext_encoders.ExtEncoders()] if scope.has_encoders else []
+    return cel.NewEnv(variables=dict.fromkeys(scope.names, DYN), extensions=extensions)
 
 
 @cache

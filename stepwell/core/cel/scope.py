@@ -38,6 +38,11 @@ class Scope(Enum):
         return self in (Scope.WEBHOOK, Scope.CHALLENGE, Scope.RECORD)
 
     @property
+    def has_encoders(self) -> bool:
+        """Whether expressions in this place may call `base64.decode` and `base64.encode`."""
+        return self.has_parse_json
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The variables, including those that replace calls of `parse_json`."""
         return (*self.value, *(VARIABLES if self.has_parse_json else ()))

@@ -7,10 +7,10 @@ module that reads each type.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stepwell.core.definition.fields import Cel, Duration, Id, Model, pattern
 from stepwell.core.rules.template import MAX_EVENT
@@ -152,5 +152,49 @@ class KafkaSource(Source):
     )
 
 
-TYPES: dict[str, type[Source]] = {"kafka": KafkaSource, "redis": RedisSource}
+class SqsSource(Source):
+    """Reads a queue of SQS, with the credentials that the AWS SDK finds."""
+
+    type: Literal["sqs"] = Field(description="Reads a queue of SQS.")
+    queue: Text = Field(description="The name or the URL of the queue.")
+    region: Text | None = Field(default=None, description="The region. Default: as the AWS SDK finds it.")
+    endpoint: Url | None = Field(default=None, description="Another address of SQS, for tests.")
+
+
+class RabbitmqSource(Source):
+    """Reads a queue of RabbitMQ, or of another broker that speaks AMQP 0-9-1."""
+
+    type: Literal["rabbitmq"] = Field(description="Reads a queue of RabbitMQ.")
+    url: Url = Field(
+        description="The broker's URL; the path is the virtual host.",
+        examples=["amqp://stepwell:${RABBITMQ_PASSWORD}@localhost:5672//"],
+    )
+    queue: Text = Field(description="The name of the queue, which must exist.")
+    prefetch: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="The most messages that are not acknowledged yet. Default: 1,000."
+    )
+
+
+class PubsubSource(Source):
+    """Pulls a subscription of Google Pub/Sub, with the credentials that Google's library finds."""
+
+    type: Literal["pubsub"] = Field(description="Pulls a subscription of Google Pub/Sub.")
+    project: Text | None = Field(default=None, description="The project of the subscription.")
+    subscription: Text = Field(description="The subscription: the name, or projects/.../subscriptions/....")
+    endpoint: Text | None = Field(default=None, description="The address of an emulator, as in localhost:8085.")
+
+    @model_validator(mode="after")
+    def _has_project(self) -> Self:
+        if self.project is None and not self.subscription.startswith("projects/"):
+            raise ValueError("add `project`, or write the subscription as projects/PROJECT/subscriptions/NAME")
+        return self
+
+
+TYPES: dict[str, type[Source]] = {
+    "kafka": KafkaSource,
+    "redis": RedisSource,
+    "sqs": SqsSource,
+    "rabbitmq": RabbitmqSource,
+    "pubsub": PubsubSource,
+}
 """The models by type."""

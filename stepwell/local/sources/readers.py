@@ -10,7 +10,10 @@ from stepwell.project.sources import missing_extra
 
 READERS = {
     "kafka": "stepwell.local.sources.kafka:KafkaReader",
+    "pubsub": "stepwell.local.sources.pubsub:PubsubReader",
+    "rabbitmq": "stepwell.local.sources.rabbitmq:RabbitmqReader",
     "redis": "stepwell.local.sources.redis_streams:RedisReader",
+    "sqs": "stepwell.local.sources.sqs:SqsReader",
 }
 
 
