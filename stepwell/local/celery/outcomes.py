@@ -66,5 +66,5 @@ def _exception(result: object) -> str:
     name = str(result.get("exc_type"))
     if name == "NotRegistered":
         return f"NotRegistered: no worker of this queue has the task {', '.join(map(str, texts))}"
-    said = ", ".join(str(text) for text in texts if text is not None)
-    return f"{name}: {said}" if said else name
+    reason = ", ".join(str(text) for text in texts if text is not None)
+    return f"{name}: {reason}" if reason else name

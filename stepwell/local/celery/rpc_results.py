@@ -89,7 +89,7 @@ class RpcResults(Results):
         self._deliver([(task_id, meta)])
 
     def _settle(self) -> None:
-        """Acknowledges replies whose outcome is in the database, and those that nobody has asked for."""
+        """Acknowledges replies whose outcome is in the database, and those that were never asked for."""
         now = time.monotonic()
         if now - self._settled < _SETTLE_S:
             return

@@ -1,0 +1,122 @@
+"""Steps that are Celery tasks, compared with the same tasks called by Celery's own client.
+
+Both use the same worker and the same Redis. Tasks do nothing, so the numbers are those of sending and receiving.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from measured import Missing, Row
+from server import BenchError, Server
+
+TASKS, QUICK_TASKS, ROUNDS = 1000, 200, 3
+BATCH = 100
+APP = """
+import os
+from celery import Celery
+app = Celery("tasks", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+app.conf.broker_connection_retry_on_startup = True
+@app.task
+def add(a, b):
+    return a + b
+"""
+
+
+def measure(quick: bool) -> list[Row]:
+    if shutil.which("redis-server") is None:
+        raise Missing("redis-server is not installed; run: apt-get install redis-server")
+    if find_spec("celery") is None:
+        raise Missing("celery is not installed; run: pip install 'stepwell[celery]'")
+    count = QUICK_TASKS if quick else TASKS
+    with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as name, _redis(Path(name)) as url:
+        folder = Path(name)
+        (folder / "tasks.py").write_text(APP)
+        env = {**os.environ, "BROKER": f"{url}/0", "BACKEND": f"{url}/1"}
+        _write_function(folder, env)
+        with _worker(folder, env), Server(folder / "functions", "dev") as server:
+            _alone(env, BATCH)
+            _as_steps(server, BATCH)
+            rounds = [(_alone(env, count), _as_steps(server, count)) for _ in range(1 if quick else ROUNDS)]
+    alone, steps = (statistics.median(values) for values in zip(*rounds, strict=True))
+    return [
+        Row("tasks by Celery's client", alone, "tasks/s"),
+        Row("tasks as steps", steps, "steps/s", f"{steps / alone:.0%} of Celery's client"),
+    ]
+
+
+def _write_function(folder: Path, env: dict[str, str]) -> None:
+    runtime = {"type": "celery", "task": "tasks.add", "args": "[data.n, 1]"}
+    runtime |= {"broker": env["BROKER"], "backend": env["BACKEND"]}
+    definition = {"id": "add", "triggers": [{"event": "bench/add"}], "steps": {"add": {"runtime": runtime}}}
+    (folder / "functions").mkdir()
+    (folder / "functions/stepwell.json").write_text(json.dumps(definition))
+
+
+def _alone(env: dict[str, str], count: int) -> float:
+    """Tasks a second: all are sent, then all results are received."""
+    from celery import Celery
+
+    with Celery(broker=env["BROKER"], backend=env["BACKEND"], set_as_current=False) as app:
+        started = time.perf_counter()
+        results = [app.send_task("tasks.add", (n, 1)) for n in range(count)]
+        values = [result.get(timeout=60) for result in results]
+        spent = time.perf_counter() - started
+    if values != [n + 1 for n in range(count)]:
+        raise BenchError("Celery returned wrong results")
+    return count / spent
+
+
+def _as_steps(server: Server, count: int) -> float:
+    """Steps a second: all events are sent, then all runs have ended."""
+    started = time.perf_counter()
+    ids: list[str] = []
+    for first in range(0, count, BATCH):
+        ids += server.send([{"name": "bench/add", "data": {"n": n}} for n in range(first, first + BATCH)])
+    server.wait_until_ended("add")
+    spent = time.perf_counter() - started
+    runs = server.call("GET", f"/v1/events/{ids[-1]}/runs")["data"]
+    output = server.call("GET", f"/v1/runs/{runs[0]['id']}")["output"]
+    if output != {"add": count}:
+        raise BenchError(f"the last run has the output {output}")
+    return count / spent
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", ""], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def _worker(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """A worker with Celery's default pool, ready to work."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--concurrency", "2", "--loglevel", "ERROR"]
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
