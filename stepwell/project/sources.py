@@ -18,6 +18,7 @@ from stepwell.project.source import LoadError, PlacedProblem
 
 FOLDER = "sources"
 EXTRAS = {
+    "celery": ("celery", "celery"),
     "kafka": ("confluent_kafka", "kafka"),
     "pubsub": ("google.pubsub_v1", "pubsub"),
     "rabbitmq": ("kombu", "rabbitmq"),

@@ -190,11 +190,31 @@ class PubsubSource(Source):
         return self
 
 
+class CelerySource(Source):
+    """Reads a queue of a Celery app, as its workers do. Each task that a client calls is an event."""
+
+    type: Literal["celery"] = Field(description="Reads a queue of a Celery app.")
+    event: Annotated[str, Field(min_length=1, max_length=MAX_EVENT)] = Field(
+        default="celery/{{ body.task }}",
+        description="The name of the event: a text that may contain CEL expressions in {{ }}.",
+    )
+    broker: Url = Field(
+        description="The app's `broker_url`.", examples=["redis://:${REDIS_PASSWORD}@localhost:6379/0", "${BROKER}"]
+    )
+    queue: Text | None = Field(default=None, description="The queue. Default: celery.")
+    backend: Url | None = Field(
+        default=None,
+        description="The app's `result_backend`, into which results are written. Without it, callers get none.",
+        examples=["redis://localhost:6379/1", "rpc://"],
+    )
+
+
 TYPES: dict[str, type[Source]] = {
     "kafka": KafkaSource,
     "redis": RedisSource,
     "sqs": SqsSource,
     "rabbitmq": RabbitmqSource,
     "pubsub": PubsubSource,
+    "celery": CelerySource,
 }
 """The models by type."""

@@ -18,7 +18,7 @@ from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.messages import CONTENT_ENCODING, CONTENT_TYPE, TaskMessage
 
 if TYPE_CHECKING:
-    from kombu import Connection, Producer
+    from kombu import Connection, Producer, Queue
 
 CONNECT_S = 5.0
 _ANSWER_S = 30.0
@@ -151,17 +151,10 @@ class Publisher:
         return self._producer
 
     def _declare(self, name: str) -> None:
-        """Creates the queue as Celery does, unless it exists: the app may have given it other arguments."""
-        if name in self._declared:
-            return
-        from kombu import Exchange, Queue
-
-        assert self._connection is not None
-        queue = Queue(name, Exchange(name, type="direct"), routing_key=name)
-        if self._connection.transport.driver_type != "amqp" or not _exists(self._connection, queue):
-            with _channel(self._connection) as channel:
-                queue(channel).declare()
-        self._declared.add(name)
+        if name not in self._declared:
+            assert self._connection is not None
+            ensure_queue(self._connection, name)
+            self._declared.add(name)
 
     def _revoke_all(self, task_ids: Sequence[str]) -> None:
         try:
@@ -200,6 +193,17 @@ def connect(address: str, **transport_options: Any) -> Connection:
     connection = Connection(address, connect_timeout=CONNECT_S, transport_options=transport_options)
     connection.connect()
     return connection
+
+
+def ensure_queue(connection: Connection, name: str) -> Queue:
+    """The queue. It is created as Celery does, unless it exists: the app may have given it other arguments."""
+    from kombu import Exchange, Queue
+
+    queue = Queue(name, Exchange(name, type="direct"), routing_key=name)
+    if connection.transport.driver_type != "amqp" or not _exists(connection, queue):
+        with _channel(connection) as channel:
+            queue(channel).declare()
+    return queue
 
 
 def declare_replies(channel: Any, name: str) -> Any:

@@ -244,6 +244,12 @@ MIGRATIONS = (
     CREATE INDEX quarantine_at ON quarantine (at);
     CREATE INDEX quarantine_source ON quarantine (source, seq);
     """,
+    """
+    CREATE TABLE celery_calls (           -- callers of Celery tasks that wait for results
+        event TEXT PRIMARY KEY,           -- events.id
+        source TEXT NOT NULL, content BLOB NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

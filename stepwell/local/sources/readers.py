@@ -9,6 +9,7 @@ from stepwell.local.sources.reader import Reader, ReaderSettings
 from stepwell.project.sources import missing_extra
 
 READERS = {
+    "celery": "stepwell.local.sources.celery_queue:CeleryReader",
     "kafka": "stepwell.local.sources.kafka:KafkaReader",
     "pubsub": "stepwell.local.sources.pubsub:PubsubReader",
     "rabbitmq": "stepwell.local.sources.rabbitmq:RabbitmqReader",

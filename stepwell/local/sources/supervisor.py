@@ -12,6 +12,7 @@ from stepwell.core.sources.places import parse_place
 from stepwell.core.sources.source import NoEvent, SourceRule
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.sources import store
+from stepwell.local.sources.celery_calls import CeleryCalls
 from stepwell.local.sources.status import State, Status
 from stepwell.local.sources.store import Json, Replay, StoredSource
 from stepwell.local.sources.worker import Worker, send_events
@@ -25,6 +26,7 @@ class LocalSources:
         self._platform, self._secret = platform, secret
         self._workers: dict[str, Worker] = {}
         self._status: dict[str, Status] = {}  # by name; counts stay when a source is paused or changed
+        self._celery_calls = CeleryCalls(platform, secret)
         self._is_started = False
 
     def start(self) -> None:
@@ -32,11 +34,13 @@ class LocalSources:
         self._is_started = True
         for source in store.read_sources(self._platform.store.connection):
             self._start(source)
+        self._celery_calls.start()
 
     async def close(self) -> None:
         self._is_started = False
         for name in list(self._workers):
             await self._stop(name)
+        await self._celery_calls.close()
 
     def status(self, name: str) -> Status:
         status = self._status.setdefault(name, Status())
@@ -152,7 +156,8 @@ class LocalSources:
     def _start(self, source: StoredSource) -> None:
         if self._is_started and not source.is_paused and source.name not in self._workers:
             status = self._status.setdefault(source.name, Status())
-            worker = self._workers[source.name] = Worker(source, self._platform, self._secret, status)
+            calls = self._celery_calls if source.definition["type"] == "celery" else None
+            worker = self._workers[source.name] = Worker(source, self._platform, self._secret, status, calls)
             worker.start()
 
     async def _stop(self, name: str) -> None:

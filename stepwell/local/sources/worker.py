@@ -22,6 +22,7 @@ from stepwell.core.sources.settings import resolved, without_secrets
 from stepwell.core.sources.source import Kind, NoEvent, SourceRule
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.sources.celery_calls import CeleryCalls
 from stepwell.local.sources.reader import CannotSeek, Lag, Polled, Reader, ReaderSettings
 from stepwell.local.sources.readers import make_reader
 from stepwell.local.sources.status import State, Status
@@ -60,9 +61,11 @@ class Worker:
         platform: LocalPlatform,
         secret: Callable[[str], str | None],
         status: Status | None = None,
+        calls: CeleryCalls | None = None,
     ) -> None:
+        """`calls`: notes the callers that wait for results, for sources of the type celery."""
         self.source, self.status = source, status or Status()
-        self._platform, self._secret = platform, secret
+        self._platform, self._secret, self._calls = platform, secret, calls
         self._rule = SourceRule.of(source.definition)
         self._most: int = source.definition.get("batch", DEFAULT_BATCH)
         self._reader: Reader | None = None
@@ -161,6 +164,9 @@ class Worker:
                 await self._send(made)
                 if made.refused:
                     await self._quarantine(made.refused)
+                if self._calls is not None:
+                    events = zip(made.events, made.sources, strict=True)
+                    await self._calls.accepted(self.source.definition, made.polled, events, made.refused)
                 return
             except Unavailable as reason:
                 log.warning("source %s: %s", self.source.name, reason)
