@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import NotRegistered, TaskRevokedError
 
-from tests.celery.brokers import Redis
+from tests.celery.brokers import RabbitMq, Redis
 from tests.servers import Api, Json, api, dev, eventually, program, write_function
 
 PRINT_ARGS = "python3 -c \"import json,sys; print(json.dumps(sum(json.load(sys.stdin)['event']['data']['args'])))\""
@@ -174,3 +174,32 @@ def test_a_caller_gets_the_result_although_the_server_was_killed(redis: Redis, t
 def runs_of(client: Api) -> list[Json]:
     found: list[Json] = client.get("/v1/runs", function="wait")["data"]
     return found
+
+
+def test_callers_on_rabbitmq_get_results_by_rpc(rabbit: RabbitMq, tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "project", "${BROKER}", "rpc://", queue="sums")
+    write_function(folder / "add", "add", on="celery/shop.add", sum=program(PRINT_ARGS))
+    with Celery("shop", broker=rabbit.url, backend="rpc://", set_as_current=False) as app:
+        result = call(app, "add", 2, 3, queue="sums")  # the queue is made by the caller
+        with dev(folder, tmp_path / "db", env={"BROKER": rabbit.url}):
+            assert result.get(timeout=20) == 5
+            assert call(app, "add", 3, 4, queue="sums").get(timeout=20) == 7
+        app.backend.result_consumer.stop()
+
+
+def test_messages_that_a_killed_server_had_taken_are_not_lost(redis: Redis, tmp_path: Path) -> None:
+    broker = redis.url(12)
+    folder = write_source(tmp_path / "project", broker, broker)
+    write_function(folder / "add", "add", on="celery/shop.add", sum=program(PRINT_ARGS))
+    with Celery("shop", broker=broker, backend=broker, set_as_current=False) as app:
+        with dev(folder, tmp_path / "db") as server:
+            result = call(app, "add", 1, 1, countdown=2)  # it is held, and not acknowledged
+            eventually(lambda: app.backend.client.llen("celery") == 0)
+            server.kill()
+        with dev(folder, tmp_path / "db") as server:
+            assert result.get(timeout=20) == 2
+            later = call(app, "add", 2, 2, countdown=60)
+            eventually(lambda: app.backend.client.llen("celery") == 0)
+            server.stop()
+        assert app.backend.client.llen("celery") == 1  # a worker could take it now
+        assert later.state == "PENDING"

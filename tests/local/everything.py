@@ -12,6 +12,7 @@ from typing import Any
 
 from stepwell.api.access import KeyScope
 from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import Event
 from stepwell.core.events.request import parse_events
 from stepwell.core.events.users import Person
 from stepwell.core.routing.versions import Release, deleted, paused, resumed
@@ -22,11 +23,15 @@ from stepwell.core.sources.source import Kind, NoEvent
 from stepwell.event_types.registry import Policy, TypeVersion
 from stepwell.local.approvals import LocalApprovals
 from stepwell.local.backup.backup import back_up
+from stepwell.local.celery.received import Call
 from stepwell.local.code.in_use import needed_versions
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
+from stepwell.local.sources.celery_calls import CeleryCalls
+from stepwell.local.sources.celery_queue import CeleryToken
 from stepwell.local.sources.control import SourceControl
+from stepwell.local.sources.reader import Polled
 from stepwell.local.sources.store import put_in_quarantine
 from stepwell.local.sources.supervisor import LocalSources
 from stepwell.local.type_control import TypeControl
@@ -48,7 +53,7 @@ FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
         for happens in (
-            _runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _time, _erasure, _age,
+            _runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _time, _erasure, _age, _celery,
         ):  # fmt: skip
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
@@ -279,6 +284,27 @@ async def _sources(it: Scripted) -> None:
     await it.platform.in_transaction(lambda c, now: put_in_quarantine(c, "orders", [(record, reason)], now))
     sources.start()
     await sources.close()
+
+
+async def _celery(it: Scripted) -> None:
+    """Callers of tasks wait: for a run that has ended, for an event that starts nothing, for a record in quarantine."""
+    source = {"name": "shop", "type": "celery", "event": "x", "broker": "memory://", "backend": "cache+memory://"}
+    sources = LocalSources(it.platform, lambda name: None)
+    await sources.put(source)
+    await it.deploy("task", on="task")
+    await it.send("task", id="task-1")
+    await _end(it)
+    await it.send("nothing", id="nothing-2")
+    records = [Record(f"celery/{name}", b"{}") for name in ("1", "2", "3")]
+    waiting = {record.id: Call(record.id, "", "", True) for record in records}
+    polled = Polled(records, CeleryToken([], waiting))
+    events = [Event(f"{name}-{n}", name, {}, {}, 0, None, b"{}") for n, name in ((1, "task"), (2, "nothing"))]
+    calls = CeleryCalls(it.platform, lambda name: None)
+    refused = [(records[2], NoEvent(Kind.UNREADABLE, "no task"))]
+    await calls.accepted(source, polled, zip(events, records, strict=False), refused)
+    calls.start()
+    await until(lambda: _count(it, "celery_calls") == 0)
+    await calls.close()
 
 
 async def _time(it: Scripted) -> None:

@@ -26,6 +26,7 @@ from tests.local.history import History
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
     "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine",
+    "celery_calls",
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
@@ -37,6 +38,7 @@ EXCEPTIONS = {
     "SELECT seq FROM events WHERE accepted_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
     "SELECT seq FROM runs WHERE created_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
     "SELECT run_id, step, attempt FROM accepted_attempts": "once, when the server starts",
+    "SELECT 1 FROM celery_calls LIMIT 1": "once, when sources start: ends with the first row",
     "SELECT name FROM log_files ORDER BY run, step, attempt": "a backup holds all long logs",
 }
 # Searches without a value: the first or last entry of an index, or the last row.

@@ -46,6 +46,10 @@ def _settings(found: dict[str, str | int | bool]) -> dict[str, str | int | bool]
     return found
 
 
+def _backend(text: str) -> str:
+    return text if text == "rpc://" else _url(text)
+
+
 Secret = Annotated[str, AfterValidator(_secret), pattern(_SECRET)]
 Url = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_url)]
 Text = Annotated[str, Field(min_length=1, max_length=512)]
@@ -202,7 +206,7 @@ class CelerySource(Source):
         description="The app's `broker_url`.", examples=["redis://:${REDIS_PASSWORD}@localhost:6379/0", "${BROKER}"]
     )
     queue: Text | None = Field(default=None, description="The queue. Default: celery.")
-    backend: Url | None = Field(
+    backend: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_backend)] | None = Field(
         default=None,
         description="The app's `result_backend`, into which results are written. Without it, callers get none.",
         examples=["redis://localhost:6379/1", "rpc://"],

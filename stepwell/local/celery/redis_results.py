@@ -18,7 +18,7 @@ from typing import Any
 
 from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.outcomes import decode
-from stepwell.local.celery.publisher import CONNECT_S
+from stepwell.local.celery.redis_client import redis_client
 from stepwell.local.celery.waiting import Found, Results
 
 PREFIX = "celery-task-meta-"
@@ -61,15 +61,11 @@ class RedisResults(Results):
     # --- in the thread ---------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        import redis
-
         pause = 0.1
         while not self._is_closed:
             client = None
             try:
-                client = redis.Redis.from_url(
-                    self._address, socket_connect_timeout=CONNECT_S, health_check_interval=25, protocol=2
-                )
+                client = redis_client(self._address)
                 self._watch(client, time.monotonic())
                 pause = 0.1
             except Exception as error:

@@ -6,24 +6,21 @@ https://docs.celeryq.dev/en/stable/userguide/calling.html#eta-and-countdown
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import time
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record
-from stepwell.local.celery.publisher import connect, ensure_queue
+from stepwell.local.celery.queues import Message, task_queue
 from stepwell.local.celery.received import BadMessage, Call, call_of, task_call
 from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
 
-_PREFETCH = 1000
 _MOST_HELD = 10_000  # tasks with an ETA in memory
-_NEXT_S = 0.005  # how long to wait for a further message
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "group", "origin", "retries", "eta", "expires")
 _NO_SEEK = "a queue of Celery keeps no messages, so it cannot be read again"
 
@@ -32,7 +29,7 @@ _NO_SEEK = "a queue of Celery keeps no messages, so it cannot be read again"
 class CeleryToken:
     """What to acknowledge, and what callers wait for. `calls`: by record; `expired`: no event is made of these."""
 
-    messages: list[Any]
+    messages: list[Message]
     calls: dict[str, Call] = field(default_factory=dict)
     expired: list[Call] = field(default_factory=list)
 
@@ -42,67 +39,34 @@ class CeleryReader:
 
     def __init__(self, settings: ReaderSettings) -> None:
         fields = settings.settings
-        self._broker, self._queue = fields["broker"], fields.get("queue", "celery")
-        self._connection: Any = None
-        self._consumer: Any = None
-        self._arrived: deque[Any] = deque()
-        self._held: list[tuple[int, int, Any]] = []  # by ETA, with a number that makes them comparable
+        self._name = fields.get("queue", "celery")
+        self._queue = task_queue(fields["broker"], self._name, settings.identity)
+        self._held: list[tuple[int, int, Message]] = []  # by ETA, with a number that makes them comparable
         self._numbers = itertools.count()
 
     def open(self) -> None:
-        from kombu import Consumer
-
-        self._connection = connect(self._broker)
-        queue = ensure_queue(self._connection, self._queue)
-        self._consumer = Consumer(
-            self._connection.channel(), [queue], on_message=self._receive, auto_declare=False, accept=None
-        )
-        self._consumer.qos(prefetch_count=_PREFETCH)
-        self._consumer.consume()
+        self._queue.open()
 
     def poll(self, most: int, wait_s: float) -> Polled:
-        ends = time.monotonic() + wait_s
-        self._drain(most, self._wait(wait_s))
-        while not self._arrived and not self._is_due() and time.monotonic() < ends:
-            self._drain(most, self._wait(ends - time.monotonic()))
         token, records = CeleryToken([]), list[Record]()
+        if self._held:
+            wait_s = max(0.0, min(wait_s, self._held[0][0] / 1000 - time.time()))
+        messages = self._queue.receive(most, wait_s)
         now = time.time_ns() // 1_000_000
-        while self._is_due() and len(token.messages) < most:
-            self._add(heapq.heappop(self._held)[2], now, token, records)
-        while self._arrived and len(token.messages) < most:
-            self._add(self._arrived.popleft(), now, token, records)
+        while self._held and self._held[0][0] <= now and len(messages) < most:
+            messages.append(heapq.heappop(self._held)[2])
+        for message in messages:
+            self._add(message, now, token, records)
         return Polled(records, token if token.messages else None)
 
-    def _receive(self, message: Any) -> None:
-        self._arrived.append(message)
-
-    def _drain(self, most: int, wait_s: float) -> None:
-        """Receives messages: waits for the first one, and takes those that follow at once."""
-        with suppress(TimeoutError):
-            while len(self._arrived) < most:
-                self._connection.drain_events(timeout=max(wait_s, _NEXT_S))
-                wait_s = 0.0
-
-    def _wait(self, wait_s: float) -> float:
-        """How long to wait for messages: at most until a held task is due."""
-        if not self._held:
-            return wait_s
-        return max(0.0, min(wait_s, self._held[0][0] / 1000 - time.time()))
-
-    def _is_due(self) -> bool:
-        return bool(self._held) and self._held[0][0] <= time.time() * 1000
-
-    def _add(self, message: Any, now: int, token: CeleryToken, records: list[Record]) -> None:
+    def _add(self, message: Message, now: int, token: CeleryToken, records: list[Record]) -> None:
         """Makes a record of a message, or holds it."""
-        headers, properties, body = message.headers or {}, message.properties or {}, _bytes(message.body)
-        call = call_of(headers, properties, body)
+        headers, body = message.headers, message.body
+        call = call_of(headers, message.properties, body)
         try:
-            task = task_call(headers, properties, message.content_type, body)
+            task = task_call(headers, message.properties, message.content_type, body)
             if task.eta is not None and task.eta > now:
-                if len(self._held) >= _MOST_HELD:
-                    raise BadMessage(f"more than {_MOST_HELD:,} tasks wait for their ETA")
-                heapq.heappush(self._held, (task.eta, next(self._numbers), message))
-                self._consumer.qos(prefetch_count=_PREFETCH + len(self._held))
+                self._hold(task.eta, message)
                 return
             token.messages.append(message)
             if task.expires is not None and task.expires <= now:
@@ -111,27 +75,30 @@ class CeleryReader:
             record = self._record(task.call.task_id, task.body(), headers, task.retries)
         except BadMessage as reason:
             token.messages.append(message)
-            record = self._record(call.task_id if call else _digest(body), body, headers, 0, str(reason))
+            name = call.task_id if call else hashlib.sha256(body).hexdigest()[:32]
+            record = self._record(name, body, headers, 0, str(reason))
         records.append(record)
         if call is not None:
             token.calls[record.id] = call
 
-    def _record(self, task_id: str, body: bytes, headers: dict[str, Any], retries: int, problem: str = "") -> Record:
+    def _hold(self, eta: int, message: Message) -> None:
+        if len(self._held) >= _MOST_HELD:
+            raise BadMessage(f"more than {_MOST_HELD:,} tasks wait for their ETA")
+        heapq.heappush(self._held, (eta, next(self._numbers), message))
+        self._queue.hold(len(self._held))
+
+    def _record(self, task_id: str, body: bytes, headers: Mapping[str, Any], retries: int, problem: str = "") -> Record:
         """The record of a task. A task that was sent again by its own `retry` is another record."""
         known = {name: str(headers[name]) for name in _HEADERS if headers.get(name) is not None}
         name = f"celery/{task_id[:200]}/{retries}" if retries else f"celery/{task_id[:200]}"
-        return Record(name, body, known, {"queue": self._queue, "key": task_id}, None, problem)
+        return Record(name, body, known, {"queue": self._name, "key": task_id}, None, problem)
 
     def commit(self, polled: Polled) -> None:
         if isinstance(polled.token, CeleryToken):
-            for message in polled.token.messages:
-                message.ack()
+            self._queue.acknowledge(polled.token.messages)
 
     def lag(self) -> Lag:
-        """The messages in the queue, if the broker counts them."""
-        with self._connection.channel() as channel:
-            count = channel.queue_declare(self._queue, passive=True).message_count
-        return Lag(int(count))
+        return Lag(self._queue.count())
 
     def position(self) -> Any:
         raise CannotSeek(_NO_SEEK)
@@ -143,20 +110,7 @@ class CeleryReader:
         raise CannotSeek(_NO_SEEK)
 
     def close(self) -> None:
-        """Closes the connection; the broker delivers again what is not acknowledged."""
-        if self._connection is not None:
-            self._connection.release()
-
-
-def _bytes(body: Any) -> bytes:
-    return body.encode() if isinstance(body, str) else bytes(body or b"")
-
-
-def _digest(body: bytes) -> str:
-    """A name for a message that has none."""
-    import hashlib
-
-    return hashlib.sha256(body).hexdigest()[:32]
+        self._queue.close()
 
 
 def waiting_calls(polled: Polled, records: Sequence[Record]) -> dict[str, Call]:

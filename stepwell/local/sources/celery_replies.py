@@ -34,7 +34,7 @@ _NEW_ENDS = "SELECT seq, body FROM events WHERE name = ? AND seq > ? ORDER BY se
 _CALL = "SELECT source, content FROM celery_calls WHERE event = ?"
 _CALLS = "SELECT event FROM celery_calls WHERE event > ? ORDER BY event LIMIT ?"
 _UNROUTED = "SELECT 1 FROM unrouted WHERE name = ? AND event = ?"
-_RUNS = "SELECT id, status FROM runs WHERE event = ? AND replay IS NULL ORDER BY ended_at"
+_RUNS = "SELECT id, ended_at FROM runs WHERE event = ? AND replay IS NULL"
 log = logging.getLogger("stepwell.celery")
 
 
@@ -156,9 +156,8 @@ class CeleryReplies:
         if event is None:
             return failed("the event of the task is no longer stored")
         runs = connection.execute(_RUNS, (event[0],)).fetchall()
-        for run_id, status in runs:
-            if status != RunStatus.RUNNING:
-                return self._reply_of_run(run_id)
+        if ended := [(at, run_id) for run_id, at in runs if at is not None]:
+            return self._reply_of_run(min(ended)[1])
         if not runs:
             if connection.execute(_UNROUTED, (event[1], event[0])).fetchone():
                 self._later.append((time.monotonic() + _LATER_S, event_id))
