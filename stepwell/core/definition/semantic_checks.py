@@ -217,12 +217,13 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
 def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
     """The expressions in a step's runtime, each with the field and the scope."""
     runtime = step.get("runtime")
-    kind = runtime.get("type") if isinstance(runtime, dict) else None
-    if kind == "approval":
+    if not isinstance(runtime, dict):
+        return
+    if runtime.get("type") == "approval":
         message = runtime.get("message")
         for source in placeholders(message) if isinstance(message, str) else ():
             yield "message", source, Scope.MESSAGE
-    elif kind == "celery":
+    elif runtime.get("type") == "celery":
         for field in ("args", "kwargs"):
             if isinstance(runtime.get(field), str) and runtime[field]:
                 yield field, runtime[field], Scope.ARGUMENTS
