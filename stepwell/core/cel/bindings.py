@@ -108,6 +108,15 @@ class Bindings:
                 bindings._unread[variable] = found.problem or str(error)
         return bindings
 
+    def plain_text(self, path: Path) -> str | None:
+        """The text at a path, as the library would return it. None if there is no such text."""
+        value: Any = self._values
+        for name in path:
+            if type(value) is not dict:
+                return None
+            value = value.get(name)
+        return value if type(value) is str and "\0" not in value else None
+
     def problem(self, text: str) -> str:
         """The reason why there is no value. `text`: the library's error."""
         unread = parse_json.NAMED.search(text)

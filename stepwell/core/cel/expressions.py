@@ -12,6 +12,7 @@ from typing import Any
 from stepwell.core.cel import parse_json
 from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.ast import Ident, Node, decode, step_names, walk
+from stepwell.core.cel.ast import path as path_of
 from stepwell.core.cel.ast import paths as paths_of
 from stepwell.core.cel.bindings import Bindings, Value
 from stepwell.core.cel.cost import TooCostly, always_too_costly, check_cost, harmless_length
@@ -71,6 +72,7 @@ class Expression:
         self._compiled, self._returns_value = compiled, returns_value
         self.paths = tuple(paths_of(tree))
         self.steps_read = None if {("steps",), ("errors",)} & set(self.paths) else self.step_names
+        self._path = path_of(tree)  # of an expression that only reads a field, such as `body.kind`
         self._harmless = harmless_length(tree, returns_value=returns_value)
 
     def check(self) -> None:
@@ -100,6 +102,8 @@ class Expression:
 
     def value(self, bindings: Bindings) -> Value:
         """The value as JSON data, or the reason why there is none. Never raises."""
+        if self._path is not None and (text := bindings.plain_text(self._path)) is not None:
+            return Value(text)
         if self.texts:
             bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
