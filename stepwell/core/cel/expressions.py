@@ -162,7 +162,8 @@ def _compile(source: str, scope: Scope, *, is_condition: bool, is_argument: bool
             raise ExpressionError(str(error)) from None
     arguments = [_compile(text, scope, is_condition=False, is_argument=True) for text in texts]
     try:
-        compiled = environment(scope).compile(rewritten)
+        has_base64 = scope.has_base64 and "base64." in source
+        compiled = environment(scope, has_base64=has_base64).compile(rewritten)
     except Exception as error:  # the library raises RuntimeError and others
         raise ExpressionError(*compile_problem(str(error), source, scope.value, Scope.MATCH.value)) from None
     if is_condition and compiled.return_type() not in (BOOL, DYN):

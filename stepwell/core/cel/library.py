@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_encoders
 
 from stepwell.core.cel.immortal_none import make_none_immortal
 from stepwell.core.cel.scope import Scope
@@ -21,9 +20,13 @@ BOOL, DYN, ERROR = cel.Type.BOOL, cel.Type.DYN, cel.Type.ERROR
 
 
 @cache
-def environment(scope: Scope) -> Any:
-    """The library's environment that compiles the expressions of a scope."""
-    extensions = [ext_encoders.ExtEncoders()] if scope.has_encoders else []
+def environment(scope: Scope, *, has_base64: bool = False) -> Any:
+    """The library's environment that compiles the expressions of a scope, with or without the functions of base64."""
+    extensions = []
+    if has_base64:
+        from cel_expr_python.ext import ext_encoders  # imported late: it has 7 MB, and few expressions use it
+
+        extensions.append(ext_encoders.ExtEncoders())
     return cel.NewEnv(variables=dict.fromkeys(scope.names, DYN), extensions=extensions)
 
 

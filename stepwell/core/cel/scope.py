@@ -38,7 +38,7 @@ class Scope(Enum):
         return self in (Scope.WEBHOOK, Scope.CHALLENGE, Scope.RECORD)
 
     @property
-    def has_encoders(self) -> bool:
+    def has_base64(self) -> bool:
         """Whether expressions in this place may call `base64.decode` and `base64.encode`."""
         return self.has_parse_json
 
