@@ -98,21 +98,22 @@ def _print_progress(where: str, trial: Trial, to_stderr: bool) -> None:
 def report(trials: list[Trial]) -> str:
     """The surviving mutants as diffs, and each package's score: the share of mutants that were found.
 
-    Equivalent mutants are not counted.
+    Equivalent mutants are not counted, and no mutants whose time limit came before the last test.
     """
     lines = []
     for trial in trials:
-        if trial.fate == "survived":
-            ran = f"{trial.files} test files ran" + (", more were not tried" if trial.unfinished else "")
-            lines += ["", f"survived ({trial.mutant.operator}; {ran})", trial.diff]
-    lines += ["", f"{'':8} {'score':>6} {'killed':>7} {'timeouts':>9} {'survived':>9} {'equivalent':>11}"]
+        if trial.fate in ("survived", "unfinished"):
+            ran = f"{trial.files} test files ran" + (", more were not tried" if trial.fate == "unfinished" else "")
+            lines += ["", f"{trial.fate} ({trial.mutant.operator}; {ran})", trial.diff]
+    head = f"{'':8} {'score':>6} {'killed':>7} {'timeouts':>9} {'survived':>9} {'unfinished':>11} {'equivalent':>11}"
+    lines += ["", head]
     for package in dict.fromkeys(trial.package for trial in trials):
         fates = Counter(trial.fate for trial in trials if trial.package == package)
         found = fates["killed"] + fates["timeout"]
         of = found + fates["survived"]
         score = f"{100 * found / of:.0f}%" if of else "-"
         row = f"{package:8} {score:>6} {fates['killed']:>7} {fates['timeout']:>9} {fates['survived']:>9}"
-        lines.append(f"{row} {fates['equivalent']:>11}")
+        lines.append(f"{row} {fates['unfinished']:>11} {fates['equivalent']:>11}")
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ FOLDERS = {
         "tests/cli",
         "tests/dev",
     ),
-    "aws": ("tests/aws", "tests/store", "tests/behaviour@aws", "tests/push"),
+    "aws": ("tests/aws", "tests/store", "tests/behaviour@aws", "tests/push", "tests/adapter"),
 }
 _PLATFORMS = {"": (), "local": ("-k", "local"), "aws": ("-k", "aws and not unkind")}
 _LONGEST_BASELINE = 240.0  # seconds; after that, the functions entered so far are used

@@ -11,7 +11,9 @@ from mutants.operators import Mutant
 from mutants.runs import run_tests
 from mutants.tests_of import Baselines, test_files
 
-Fate = Literal["killed", "survived", "timeout", "equivalent"]
+Fate = Literal[
+    "killed", "survived", "timeout", "equivalent", "unfinished"
+]  # unfinished: the time limit came before the last test
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,6 @@ class Trial:
     files: int = 0  # number of test files that ran
     cpu: float = 0.0  # seconds
     reason: str = ""  # why it is equivalent
-    unfinished: bool = False  # the time limit was reached before all tests were tried
 
 
 def try_mutant(tree: Path, package: str, mutant: Mutant, baselines: Baselines, limit: float) -> Trial:
@@ -38,7 +39,7 @@ def try_mutant(tree: Path, package: str, mutant: Mutant, baselines: Baselines, l
     diff, cpu, files = mutant.diff(source), 0.0, 0
     for file, imports_module in test_files(tree, package, mutant, baselines):
         if cpu >= limit:
-            return Trial(package, mutant, "survived", diff, "", files, cpu, unfinished=True)
+            return Trial(package, mutant, "unfinished", diff, "", files, cpu)
         before = baselines.cpu
         if not imports_module and not baselines.of(file).enters(mutant):
             cpu += baselines.cpu - before

@@ -124,10 +124,10 @@ def test_the_list_of_equivalent_faults_can_be_read_and_has_reasons() -> None:
 
 
 def test_the_score_is_the_share_of_faults_found_without_equivalent_ones() -> None:
-    fates: list[Fate] = ["killed", "killed", "timeout", "survived", "equivalent"]
+    fates: list[Fate] = ["killed", "killed", "timeout", "survived", "unfinished", "equivalent"]
     lines = report([Trial("core", mutant(), fate, "the diff") for fate in fates]).splitlines()
     assert lines[1:3] == ["survived (comparison; 0 test files ran)", "the diff"]
-    assert lines[-1].split() == ["core", "75%", "2", "1", "1", "1"]
+    assert lines[-1].split() == ["core", "75%", "2", "1", "1", "1", "1"]
 
 
 def test_the_command_prints_which_test_found_a_fault() -> None:
