@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import re
+import socket
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,12 +19,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from stepwell.local.faktory.passwords import password_hash
 from tests.brokers import redis_server
 from tests.pages import blocks
 from tests.servers import Api, Json, api, eventually, new_key, program, serve, write_function
 
 CLI_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 EVENT = {"name": "user/signed.up", "data": {"plan": "pro"}, "user": {"email": "ada@example.com"}}
+WORKER, PASSWORD = "4qpc2443vpvai", "hush"
 VERSION = "2026-11-23.1"
 ORDER = {"type": "object", "required": ["amount"]}
 STEP = """case "$1" in *'"plan":"gone"'*) exit 1;; esac; echo '{"total": 7}'"""
@@ -63,6 +66,11 @@ def write_welcome(folder: Path, version: int = 1) -> Path:
     return write_function(folder, "welcome", "user/signed.up", step_1=program(STEP), step_2=second)
 
 
+def _password(folder: Path) -> Path:
+    (folder / "password").write_text(PASSWORD)
+    return folder / "password"
+
+
 def _write(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
@@ -88,6 +96,7 @@ class Scene:
     api: Api
     numbers: Iterator[int]
     brokers: ExitStack
+    faktory_port: int
     redis: list[int] = field(default_factory=list)  # the port of the server that the source reads, when it runs
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -135,6 +144,17 @@ class Scene:
         """Registers the type."""
         self.call("POST", "/v1/types", {"name": "order/placed", "version": VERSION, "schema": ORDER})
 
+    def worker(self) -> None:
+        """Connects a Faktory worker."""
+        connection = self.brokers.enter_context(socket.create_connection(("127.0.0.1", self.faktory_port)))
+        with connection.makefile("rwb") as file:
+            greeting = json.loads(file.readline()[4:])
+            proof = password_hash(PASSWORD, greeting["s"], greeting["i"])
+            hello = {"v": 2, "pwdhash": proof, "wid": WORKER, "hostname": "web-1", "pid": 7, "labels": []}
+            file.write(f"HELLO {json.dumps(hello)}\r\n".encode())
+            file.flush()
+            assert file.readline() == b"+OK\r\n"
+
     def webhook(self) -> None:
         self.call("PUT", "/v1/webhooks/github", {"event": "github/push", "verify": None})
 
@@ -174,8 +194,10 @@ def documented(folder: Path) -> Iterator[Scene]:
     """The project and the server, in a folder."""
     project, db = write_project(folder / "project"), folder / "db"
     key = new_key(db)
-    with ExitStack() as brokers, serve(project / "functions", db) as server, api(server, key) as client:
-        scene = Scene(project, db, server.url, key, client, count(1), brokers)
+    faktory = ("--faktory", "127.0.0.1:0", "--faktory-password-file", _password(folder))
+    with ExitStack() as brokers, serve(project / "functions", db, *faktory) as server, api(server, key) as client:
+        port = int(server.line(lambda line: "faktory" in line)["faktory"].rpartition(":")[2])
+        scene = Scene(project, db, server.url, key, client, count(1), brokers, port)
         scene.push(2)
         scene.push(3)
         scene.user()

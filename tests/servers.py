@@ -138,9 +138,9 @@ def dev(
 
 
 def serve(
-    functions: Path, db: Path, *options: str | Path, within: Sequence[str] = ()
+    functions: Path, db: Path, *options: str | Path, env: dict[str, str] | None = None, within: Sequence[str] = ()
 ) -> AbstractContextManager[Server]:
-    return serving("serve", functions, "--port", "0", "--db", db, *options, within=within)
+    return serving("serve", functions, "--port", "0", "--db", db, *options, env=env, within=within)
 
 
 def new_key(db: Path, scope: str = "manage") -> str:

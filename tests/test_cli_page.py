@@ -83,6 +83,7 @@ BEFORE: Prepared = {
     "stepwell types infer": no_schema,
     "stepwell user": Scene.user,
     "stepwell webhooks": Scene.webhook,
+    "stepwell workers": Scene.worker,
 }
 
 

@@ -45,6 +45,7 @@ BEFORE: Prepared = {
     "POST /webhooks/{name}": Scene.webhook,
     **{f"{method} /v1/sources/": Scene.source for method in ("GET", "PUT", "POST", "DELETE")},
     **{f"{method} /v1/webhooks/": Scene.webhook for method in ("GET", "PUT", "DELETE")},
+    "POST /v1/workers/": Scene.worker,
     **{f"{method} /v1/types/": Scene.type for method in ("GET", "PATCH", "DELETE")},
     **{f"{method} /v1/users": Scene.user for method in ("GET", "DELETE")},
 }

@@ -115,6 +115,12 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "`secrets`, `TMPDIR` and `STEPWELL_INPUT`, and no others. On one machine it needs "
         "`pip install 'stepwell[wasm]'`. The guide: [WebAssembly](../guides/webassembly.md).",
     ),
+    (
+        "Faktory",
+        "`runtime` of type `faktory`",
+        "Workers of Faktory execute the step. An attempt stays queued until a worker fetches its queue, and `timeout` (1m to "
+        "24h) is how long the worker has the job. Only on one machine. The guide: [Faktory](../guides/faktory.md).",
+    ),
     ("Approval", "`runtime` of type `approval`", "The guide: [approvals](../guides/approvals.md)."),
     (
         "Celery",

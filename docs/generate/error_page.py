@@ -31,8 +31,8 @@ KINDS = {
         "Check the address and the server behind it. Redirects are not followed: write the final address into `url`.",
     ),
     "exception": Kind(
-        "A Lambda handler or a Celery task raised an exception.",
-        "yes",
+        "A Lambda handler or a Celery task raised an exception, or a Faktory worker reported that the job failed.",
+        "yes; with a `status` of 4xx in the result that a Faktory worker has sent only 408, 425 and 429",
         "Read the message and the attempt's log for the stack trace.",
     ),
     "crash": Kind(

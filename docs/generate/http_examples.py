@@ -20,6 +20,7 @@ NAMES = {
     "/v1/sources/{id}/quarantine/{record}": "$RECORD_ID",
     "/v1/types/{id}": "order/placed",
     "/v1/webhooks/{id}": "github",
+    "/v1/workers/{id}": "4qpc2443vpvai",
 }
 QUERIES = {
     "DELETE /v1/types/{id}": "version=2026-11-23.1",

@@ -73,6 +73,7 @@ GROUPS = (
     ("Webhook rules", ("/v1/webhooks",)),
     ("Sources", ("/v1/sources",)),
     ("Users", ("/v1/users",)),
+    ("Faktory workers", ("/v1/workers",)),
     ("Health and settings", ("/healthz", "/v1/settings")),
 )
 

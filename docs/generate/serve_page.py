@@ -25,6 +25,7 @@ shows how to use it. The settings of an environment in AWS are in [infra/README.
 | variable | used by | meaning |
 | --- | --- | --- |
 | `STEPWELL_PUBLIC_URL` | `serve`, `dev` | The same as `--public-url`. |
+| `STEPWELL_FAKTORY_PASSWORD` | `serve`, `dev` | The password of Faktory workers and clients. |
 | `STEPWELL_NO_CONTAINERS` | `serve`, `dev`, `run` | The same as `--no-containers`, if it is `1`. |
 | `STEPWELL_URL` | commands | The server; `http://127.0.0.1:8288` if not set. |
 | `STEPWELL_ENV` | commands | The environment in AWS, instead of a server. |

@@ -56,6 +56,7 @@ class Runtime:
     kwargs: str | None = None
     module: str | None = None
     fuel: int | None = None
+    jobtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,9 @@ class DeployConsole:
     def trouble(self, message: str) -> None:
         self._line("problem", f"[red]error[/] {shown(message)}", message=message)
 
-    def ready(self, url: str, paths: Iterable[Path], broken: int) -> None:
-        """Prints the address and the live functions. `broken`: how many definitions are not in service."""
+    def ready(self, url: str, paths: Iterable[Path], broken: int, faktory: str = "") -> None:
+        """Prints the addresses and the live functions. `broken`: how many definitions are not in service. `faktory`:
+        the address for Faktory workers, if there is one."""
         self._is_ready = True
         live = [d for d in self._deployed if d.is_live]
         if live:
@@ -153,5 +154,9 @@ class DeployConsole:
             where = ", ".join(str(path) for path in paths)
             self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` creates one", paths=where)
         self._line(
-            "ready", f"\n[bold green]ready[/] at [bold]{shown(url)}[/]  send events to {shown(url)}/e/dev", url=url
+            "ready",
+            f"\n[bold green]ready[/] at [bold]{shown(url)}[/]  send events to {shown(url)}/e/dev"
+            + (f"\nfaktory workers connect to [bold]{shown(faktory)}[/]" if faktory else ""),
+            url=url,
+            **({"faktory": faktory} if faktory else {}),
         )

@@ -16,6 +16,7 @@ from stepwell.dev.output import Output
 from stepwell.dev.watching import Watcher
 from stepwell.local.database.log_files import log_folder
 from stepwell.local.engine.retention import keep_clean
+from stepwell.local.faktory.options import FaktoryOptions, with_faktory
 from stepwell.local.http.serving import serve
 from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files
@@ -40,6 +41,7 @@ class DevOptions:
     keep_days: float
     as_json: bool
     certificate: Certificate | None = None
+    faktory: FaktoryOptions | None = None
 
 
 async def main_in_memory(settings: ServerSettings, options: DevOptions) -> None:
@@ -68,7 +70,8 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             await deploy_all(server, options.paths, console, known)
 
             async def ready() -> None:
-                console.ready(url, options.paths, len(server.broken))
+                faktory = "" if options.faktory is None else options.faktory.url
+                console.ready(url, options.paths, len(server.broken), faktory)
                 server.sources.start()
                 await asyncio.gather(
                     watch(server, options.paths, console, known),
@@ -77,9 +80,16 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 )
 
             keys = AnyKey(options.key)
-            await serve(
-                server, listener, keys, local_only=options.local_only, certificate=options.certificate, ready=ready
-            )
+            async with with_faktory(server, options.faktory) as around:
+                await serve(
+                    server,
+                    listener,
+                    keys,
+                    local_only=options.local_only,
+                    certificate=options.certificate,
+                    around=around,
+                    ready=ready,
+                )
 
 
 async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> Tree:

@@ -19,6 +19,7 @@ from stepwell.event_types.impact import event_names
 from stepwell.event_types.registry import TypeRefused
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.retention import keep_clean
+from stepwell.local.faktory.options import FaktoryOptions, with_faktory
 from stepwell.local.http.serving import serve
 from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files, refuse_broken
@@ -42,6 +43,7 @@ class ServeOptions:
     keep_days: float
     certificate: Certificate | None = None
     strict: bool = False  # do not start unless all definitions can be put in service
+    faktory: FaktoryOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,22 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
             async def ready() -> None:
                 slots = {"slots": settings.parallelism, "http_slots": settings.http_slots}
                 fields = {"url": url, "host": host, "port": port, "database": str(settings.database), **slots}
+                if options.faktory is not None:
+                    fields["faktory"] = options.faktory.url
                 log.info("listening", extra={"fields": fields})
                 server.sources.start()
                 await keep_clean(server.platform, options.keep_days)
 
-            await serve(server, listener, keys, local_only=None, certificate=options.certificate, ready=ready)
+            async with with_faktory(server, options.faktory) as around:
+                await serve(
+                    server,
+                    listener,
+                    keys,
+                    local_only=None,
+                    certificate=options.certificate,
+                    around=around,
+                    ready=ready,
+                )
             log.info("stopping", extra={"fields": {"running": len(server.platform.executor.running_here)}})
         log.info("stopped")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepwell.api.v1.health import Broken
+from stepwell.api.v1.workers import NoWorkers, Workers
 from stepwell.core.compile import compile_plan
 from stepwell.core.routing.versions import Release
 from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
@@ -58,6 +59,7 @@ class ServerSettings:
     parallelism: int = field(default_factory=default_parallelism)
     http_slots: int = DEFAULT_HTTP_SLOTS  # for steps that call URLs; they do not use the other slots
     no_containers: bool = False
+    serves_faktory: bool = False  # whether Faktory workers can connect
     secret: Callable[[str], str | None] = os.environ.get
     step_user: StepUser | None = None  # the user that programs and handlers run as; None: the server's
     public_url: str = ""  # the API's public address; empty: the address that it listens on
@@ -111,6 +113,8 @@ class LocalServer:
         self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
         self.sources = LocalSources(platform, settings.secret)
         self.broken: Sequence[Broken] = ()  # definitions that could not be put in service
+        self.faktory_runner = runners.faktory
+        self.workers: Workers = NoWorkers()  # workers of other systems that are connected
         self._runners, self._code = runners, code
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
@@ -235,6 +239,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
             user=settings.step_user,
             database=lambda: database_name(store.connection),
         )
+        runners.faktory.is_served = settings.serves_faktory
         platform = LocalPlatform(
             store,
             runners,
@@ -282,8 +287,8 @@ async def _check_code(store: LocalStore, code: CodeKeeper, settings: ServerSetti
     await asyncio.to_thread(check_code, needed, code, settings.paths, may_be_lost=settings.code_may_be_lost)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError with a message that names the address and the fix."""
+def listen(host: str, port: int, cure: str = "another --port or --host") -> socket.socket:
+    """A listening socket. Raises OSError with a message that names the address and what to choose."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -292,7 +297,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host") from None
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose {cure}") from None
     return listener
 
 

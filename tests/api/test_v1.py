@@ -349,10 +349,14 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/v1/approvals"), ("POST", "/v1/approvals/{token}"),
         ("GET", "/v1/webhooks"), ("GET", "/v1/webhooks/{id}"), ("PUT", "/v1/webhooks/{id}"),
         ("DELETE", "/v1/webhooks/{id}"), ("POST", "/webhooks/{name}"),
+        ("GET", "/v1/workers"), ("POST", "/v1/workers/{id}/quiet"), ("POST", "/v1/workers/{id}/terminate"),
     }  # fmt: skip
 
 
-REFUSED = {("put", "routing"), ("post", "promote"), ("post", "rollback"), ("post", "functions")}  # with one version
+REFUSED = {
+    ("put", "routing"), ("post", "promote"), ("post", "rollback"), ("post", "functions"),  # with one version
+    ("post", "quiet"), ("post", "terminate"),  # without a worker
+}  # fmt: skip
 
 
 def test_every_path_of_the_document_answers_with_the_documented_shape(v1: Api, document: Json) -> None:

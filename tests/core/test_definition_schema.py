@@ -42,7 +42,7 @@ RUST = jsonschema_rs.Draft202012Validator(schema())
 LEFT = re.compile(
     r"differs from the key of the step|which does not exist|there is no step|cannot come after itself"
     r"|of the expression\)|is not a time zone|more than 366 days|is zero|`timeout` of the runtime differs"
-    r"|is 0-|is 1-|never fires|form a cycle|has not run yet|may still be running"
+    r"|is 0-|is 1-|never fires|form a cycle|has not run yet|may still be running|reserve a job for"
 )
 
 # --- a definition with every field -----------------------------------------------------------------------------------
@@ -92,6 +92,7 @@ WHOLE: Json = {
                 "tracing": False,
             },
         },
+        "i": {"runtime": {"type": "faktory", "jobtype": "Mail", "queue": "mails"}, "timeout": "2m"},
         "g": {"runtime": {"type": "lambda", "arn": "arn:aws:lambda:eu-central-1:123456789012:function:x"}},
     },
     "cancel": [{"event": "x", "if": "async.data.a == event.data.a", "timeout": "1d"}],
@@ -132,6 +133,7 @@ VALUES: list[Any] = [
     "docker",
     "http",
     "approval",
+    "faktory",
     "$trigger",
     "success",
     "app.handler",

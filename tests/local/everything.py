@@ -34,6 +34,7 @@ from stepwell.local.sources.control import SourceControl
 from stepwell.local.sources.reader import Polled
 from stepwell.local.sources.store import put_in_quarantine
 from stepwell.local.sources.supervisor import LocalSources
+from stepwell.local.store.faktory_rows import FaktoryRows
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.webhooks import LocalWebhooks, WebhookControl
@@ -52,9 +53,9 @@ FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 
 async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
-        for happens in (
-            _runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _time, _erasure, _age, _celery,
-        ):  # fmt: skip
+        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _faktory):
+            await happens(it)
+        for happens in (_time, _erasure, _age, _celery):
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")
@@ -91,6 +92,24 @@ async def _accepted(it: Scripted) -> None:
     await it.platform.in_transaction(lambda connection, now: None)
     accepted.keep(set())
     await it.platform.in_transaction(lambda connection, now: None)
+
+
+async def _faktory(it: Scripted) -> None:
+    rows, attempt = FaktoryRows(it.platform.store.connection), ("run", 0, 1)
+
+    def change(connection: sqlite3.Connection, now: int) -> None:
+        rows.put_result(attempt, b"1")
+        rows.put_later([(now, "faktory:1", b"{}")])
+        rows.set_paused(["default"])
+
+    def remove(connection: sqlite3.Connection, now: int) -> None:
+        rows.remove_results([attempt])
+        rows.remove_later(["faktory:1"])
+
+    await it.platform.in_transaction(change)
+    assert (rows.attempts_with_results(), rows.result(attempt), rows.paused()) == ({attempt}, b"1", {"default"})
+    assert rows.due(rows.next_due() or 0, 10) == [("faktory:1", b"{}")]
+    await it.platform.in_transaction(remove)
 
 
 async def _runs(it: Scripted) -> None:

@@ -25,12 +25,12 @@ from tests.local.history import History
 # Tables that grow with events and runs; the others grow with deployed functions only.
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
-    "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine",
-    "celery_calls",
+    "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine", "celery_calls",
+    "faktory_results", "faktory_scheduled",
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
-    "counters", "trigger_tables", "sources",
+    "counters", "trigger_tables", "sources", "faktory_paused",
 }  # fmt: skip
 
 # Statements that scan a whole table, and why they may.
@@ -39,10 +39,14 @@ EXCEPTIONS = {
     "SELECT seq FROM runs WHERE created_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
     "SELECT run_id, step, attempt FROM accepted_attempts": "once, when the server starts",
     "SELECT 1 FROM celery_calls LIMIT 1": "once, when sources start: ends with the first row",
+    "SELECT run, step, attempt FROM faktory_results": "once, when the Faktory server starts",
     "SELECT name FROM log_files ORDER BY run, step, attempt": "a backup holds all long logs",
 }
 # Searches without a value: the first or last entry of an index, or the last row.
-ENDS = {("runs", None), ("events", None), ("timers", "timers_due"), ("runs", "runs_open_after")}
+ENDS = {
+    ("runs", None), ("events", None), ("timers", "timers_due"), ("runs", "runs_open_after"),
+    ("faktory_scheduled", "faktory_scheduled_due"),
+}  # fmt: skip
 
 _NO_PLAN = re.compile(r"\s*(PRAGMA|BEGIN|COMMIT|ROLLBACK|VACUUM|ANALYZE|CREATE|ALTER|DROP)\b")
 _SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE|AND|ORDER BY|INDEXED)\b|= \?")

@@ -35,6 +35,8 @@ from stepwell.api.v1.sources import Sources, SourcesApi
 from stepwell.api.v1.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.v1.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
 from stepwell.api.v1.webhook_rules import Webhooks, WebhooksApi
+from stepwell.api.v1.workers import OPERATIONS as WORKER_OPERATIONS
+from stepwell.api.v1.workers import NoWorkers, Workers, WorkersApi
 from stepwell.core.run.approvals import Links
 from stepwell.reader import Reader
 
@@ -56,9 +58,11 @@ def create_app(
     keys: Keys,
     broken: Callable[[], Sequence[Broken]] = tuple,
     sources: Sources | None = None,
+    workers: Workers | None = None,
 ) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the approval page. `broken` returns the broken
-    definitions for `/healthz`. `sources` is None on platforms that do not read sources themselves."""
+    definitions for `/healthz`. `sources` is None on platforms that do not read sources themselves, `workers` on those
+    to which workers cannot connect."""
     approval_api = ApprovalApi(approvals)
     v1 = [
         *_history(reader, control, approvals.links),
@@ -67,6 +71,7 @@ def create_app(
         (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
         (UserEndpoints(reader), USER_OPERATIONS),
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
+        (WorkersApi(workers or NoWorkers()), WORKER_OPERATIONS),
     ]
     if sources is not None:
         v1.append((SourcesApi(sources), SOURCE_OPERATIONS))

@@ -19,7 +19,7 @@ from stepwell.project.code import CodeError
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.pushed import for_push
 
-ON_ONE_MACHINE = ("celery",)  # runtimes whose steps other systems run, to which the server holds connections
+ON_ONE_MACHINE = ("celery", "faktory")  # runtimes whose steps other systems run, with connections to the server
 
 
 class CannotPush(Exception):

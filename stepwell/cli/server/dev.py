@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stepwell.cli.server.faktory import FaktoryOption, FaktoryPasswordOption, faktory_of
 from stepwell.cli.server.tls import CertificateKeyOption, CertificateOption, certificate_of
 from stepwell.cli.ui.output import fail
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
@@ -82,6 +83,8 @@ def command(
     keep_days: KeepOption = 30,
     tls_cert: CertificateOption = None,
     tls_key: CertificateKeyOption = None,
+    faktory: FaktoryOption = None,
+    faktory_password_file: FaktoryPasswordOption = None,
     allow_missing_code: MissingCodeOption = False,
     as_json: LinesOption = False,
 ) -> None:
@@ -102,11 +105,13 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
+        serves_faktory=faktory is not None,
         paths=tuple(paths or [Path()]),
         code_may_be_lost=allow_missing_code,
     )
     certificate = certificate_of(tls_cert, tls_key)
-    options = DevOptions(settings.paths, host, port, key, local_only, keep_days, as_json, certificate)
+    workers = faktory_of(faktory, faktory_password_file, host, certificate)
+    options = DevOptions(settings.paths, host, port, key, local_only, keep_days, as_json, certificate, workers)
     start(lambda: main(settings, options) if str(db) != IN_MEMORY else main_in_memory(settings, options))
 
 

@@ -22,6 +22,7 @@ from stepwell.cli.server.dev import (
     start,
 )
 from stepwell.cli.server.ending import GRACE_S
+from stepwell.cli.server.faktory import NEEDS_PASSWORD, FaktoryOption, FaktoryPasswordOption, faktory_of
 from stepwell.cli.server.tls import CertificateKeyOption, CertificateOption, certificate_of
 from stepwell.cli.ui.output import fail
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
@@ -72,6 +73,8 @@ def command(
     tls_cert: CertificateOption = None,
     tls_key: CertificateKeyOption = None,
     public_url: PublicUrlOption = "",
+    faktory: FaktoryOption = None,
+    faktory_password_file: FaktoryPasswordOption = None,
     strict: StrictOption = False,
     allow_missing_code: MissingCodeOption = False,
 ) -> None:
@@ -90,13 +93,18 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
+        serves_faktory=faktory is not None,
         step_user=_find_user(step_user),
         public_url=_checked_url(public_url),
         paths=tuple(paths or [Path()]),
         code_may_be_lost=allow_missing_code,
         grace_s=grace,
     )
-    options = ServeOptions(settings.paths, host, port, keep_days, certificate_of(tls_cert, tls_key), strict)
+    certificate = certificate_of(tls_cert, tls_key)
+    workers = faktory_of(faktory, faktory_password_file, host, certificate)
+    if workers is not None and not workers.password:
+        fail(NEEDS_PASSWORD, 2)
+    options = ServeOptions(settings.paths, host, port, keep_days, certificate, strict, workers)
     start(lambda: main(settings, options), grace)
 
 

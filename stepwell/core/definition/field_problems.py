@@ -19,7 +19,7 @@ from stepwell.core.definition.model import (
     Trigger,
 )
 from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
-from stepwell.core.definition.runtimes import Approval, Celery, Docker, Http, Lambda, Wasm
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Faktory, Http, Lambda, Wasm
 
 _RUNTIMES: dict[str, type[Model]] = {
     "lambda": Lambda,
@@ -28,6 +28,7 @@ _RUNTIMES: dict[str, type[Model]] = {
     "wasm": Wasm,
     "approval": Approval,
     "celery": Celery,
+    "faktory": Faktory,
 }
 _INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
 

@@ -17,6 +17,7 @@ WASM_MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_/. +@-]*\.wasm$"
 LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
 LAYER_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+$"
 ADDRESS = r"^([A-Za-z][A-Za-z0-9+.-]*://|\$\{[A-Za-z_][A-Za-z0-9_]*\})"
+QUEUE = r"^[A-Za-z0-9._-]+$"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 
@@ -187,6 +188,12 @@ def address(text: str) -> str:
 def one_line(text: str) -> str:
     if not text.isprintable() or text != text.strip():
         raise ValueError("must be one line, without control characters and without spaces around it")
+    return text
+
+
+def queue(text: str) -> str:
+    if not re.fullmatch(QUEUE, text):
+        raise ValueError("the name of a queue has only letters, digits, `.`, `_` and `-`, as in high-priority")
     return text
 
 

@@ -43,6 +43,9 @@ Address = Annotated[str, Field(max_length=4096), AfterValidator(field_validators
 TaskName = Annotated[
     str, Field(min_length=1, max_length=255), AfterValidator(field_validators.one_line), pattern(rules.ONE_LINE)
 ]
+Queue = Annotated[
+    str, Field(max_length=255), AfterValidator(field_validators.queue), pattern(rules.whole(field_validators.QUEUE))
+]
 HeaderName = Annotated[str, AfterValidator(field_validators.header_name), pattern(rules.whole(field_validators.HEADER))]
 HeaderValue = Annotated[str, AfterValidator(field_validators.header_value), pattern(rules.HEADER_VALUE)]
 

@@ -18,6 +18,7 @@ from stepwell.core.definition.fields import (
     Layer,
     Model,
     Name,
+    Queue,
     TaskName,
     Whole,
     pattern,
@@ -137,6 +138,16 @@ class Wasm(Model):
         default=None,
         description="The maximum number of instructions of an attempt, roughly. Default: no limit besides the timeout.",
     )
+
+
+class Faktory(Model):
+    """Keeps a job for workers of Faktory, which fetch it from the server's own Faktory port. Not on AWS."""
+
+    type: Literal["faktory"]
+    jobtype: TaskName = Field(
+        description="The type under which workers have registered the job.", examples=["SendEmail"]
+    )
+    queue: Queue = Field(default="default", description="The queue from which workers fetch the job.")
 
 
 class Approval(Model):

@@ -79,15 +79,15 @@ _NEEDS_NO_PATH = [
     _runtime("http"),
     _runtime("approval"),
     _runtime("celery"),
+    _runtime("faktory"),
     _runtime("lambda", "arn"),
     _runtime("docker", "image"),
 ]
 _HAS_PATH: Schema = {"required": ["path"], "properties": {"path": {"type": "string", "minLength": 1}}}
+_NO_CODE: Schema = {"path": {"enum": [None, ""]}, "env": {"maxProperties": 0}, "secrets": {"maxItems": 0}}
 _OF_APPROVAL: Schema = {
     "properties": {
-        "path": {"enum": [None, ""]},
-        "env": {"maxProperties": 0},
-        "secrets": {"maxItems": 0},
+        **_NO_CODE,
         "retries": {
             "anyOf": [
                 _NULL,
@@ -99,8 +99,10 @@ _OF_APPROVAL: Schema = {
 }
 STEP: Schema = {
     "anyOf": [_HAS_PATH, *_NEEDS_NO_PATH],
-    "if": _runtime("approval"),
-    "then": _OF_APPROVAL,
+    "allOf": [
+        {"if": _runtime("approval"), "then": _OF_APPROVAL},
+        {"if": _runtime("faktory"), "then": {"properties": _NO_CODE}},
+    ],
 }
 EDGE: Schema = {"if": {"properties": {"step": {"const": "$trigger"}}, "required": ["step"]}, "then": _not_given("on")}
 EVENT_DEFINITION: Schema = {

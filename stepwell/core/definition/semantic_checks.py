@@ -13,12 +13,14 @@ from stepwell.core.cel.expressions import Expression, ExpressionError, Scope, co
 from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
+from stepwell.core.duration import parse_duration
 from stepwell.core.events.cron import check_cron
 from stepwell.core.routing.waits import found_by_name
 from stepwell.core.run.approvals import placeholders
 
 _TRIGGER = "$trigger"
 _MOST_STEPS = 1000
+_RESERVATION_MS = 60_000, 86_400_000  # how long Faktory workers may reserve a job
 _HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
 
 
@@ -153,8 +155,10 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
             if runtime.get(name) is not None:
                 message = f"`{name}` cannot be combined with `arn`; set it on the existing Lambda, and remove it here"
                 yield Problem((*at, "runtime", name), message)
-    if _is_approval(step):
+    if kind == "approval":
         yield from _approval(at, step)
+    elif kind == "faktory":
+        yield from _faktory(at, step)
     needs_code = kind == "wasm" or (kind == "lambda" and runtime.get("arn") is None)
     if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
         cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
@@ -176,6 +180,24 @@ def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
     if isinstance(inside, str) and given not in (None, inside):
         message = "`timeout` of the runtime differs from `timeout` of the step; remove one of them"
         yield Problem((*at, "runtime", "timeout"), message)
+
+
+def _faktory(at: Pointer, step: Raw) -> Iterator[Problem]:
+    for name in ("path", "env", "secrets"):
+        if step.get(name):
+            message = f"`{name}` has no effect on a step of Faktory workers, which have code and settings of their own"
+            yield Problem((*at, name), f"{message}; remove it")
+    timeout = step.get("timeout")
+    if isinstance(timeout, str) and not _RESERVATION_MS[0] <= _ms(timeout) <= _RESERVATION_MS[1]:
+        message = "Faktory workers reserve a job for 60 s to a day; write a `timeout` from 1m to 24h"
+        yield Problem((*at, "timeout"), message)
+
+
+def _ms(duration: str) -> int:
+    try:
+        return parse_duration(duration)
+    except ValueError:
+        return _RESERVATION_MS[0]  # reported by the model
 
 
 def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:

@@ -168,6 +168,13 @@ def from_http(
     return Outcome(None, outcome.error, outcome.retryable, retry_after_ms(retry_after, now))
 
 
+def from_worker_failure(message: str, report: ParsedOutput, now: int) -> Outcome:
+    """The outcome of an attempt that a worker of another system reports as failed. `report`: what it sent about it."""
+    if report.problem is not None:
+        report = ParsedOutput(None)
+    return _failed("exception", message, _status(report.fields), report, now)
+
+
 def _redirect(location: str | None) -> str:
     """The explanation of a 3xx status, for a message. Redirects are failures, because a POST is not sent again."""
     if not location:

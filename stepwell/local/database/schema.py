@@ -250,6 +250,19 @@ MIGRATIONS = (
         source TEXT NOT NULL, content BLOB NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE faktory_results (        -- results that Faktory workers have sent, until they end the attempts
+        run TEXT, step INTEGER, attempt INTEGER,
+        body BLOB NOT NULL,               -- JSON
+        PRIMARY KEY (run, step, attempt)
+    ) WITHOUT ROWID;
+    CREATE TABLE faktory_scheduled (      -- events of jobs that Faktory clients have pushed for later
+        id TEXT PRIMARY KEY,              -- of the event
+        due_at INTEGER NOT NULL, body BLOB NOT NULL
+    );
+    CREATE INDEX faktory_scheduled_due ON faktory_scheduled (due_at);
+    CREATE TABLE faktory_paused (name TEXT PRIMARY KEY) WITHOUT ROWID;  -- queues from which workers get no jobs
+    """,
 )
 
 

@@ -40,6 +40,7 @@ class Jobs:
             code=self._folder(code_hash) if code_hash else None,
             code_hash=code_hash,
             env=env,
+            index=attempt.step,
         )
 
     def _folder(self, code_hash: str) -> Path:

@@ -36,7 +36,8 @@ class Recovery:
         read.
 
         Queued attempts are queued again, claimed attempts that do not run are reported as lost, and runs that have not
-        begun begin. Attempts that another system has accepted are not lost with the server."""
+        begun begin. Attempts that another system has accepted are not lost with the server. Neither are those that
+        workers fetch: their claims are made for workers that are asking."""
         running, accepted = self._executor.running, self._store.accepted
         for run_id, record in self._load(run_ids).items():
             if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
@@ -47,7 +48,7 @@ class Recovery:
                 elif record.plan.steps[i].is_approval:
                     continue  # no process was lost, and the timer of the approval continues
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
-                    if (run_id, i, state.attempt) in accepted:
+                    if record.plan.steps[i].is_fetched or (run_id, i, state.attempt) in accepted:
                         self._executor.resume(Attempt(record, i, state.attempt, b""))
                     else:
                         self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])

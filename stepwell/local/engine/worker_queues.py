@@ -51,11 +51,12 @@ class WorkerQueues:
 
     def give_back(self, name: str, attempt_id: AttemptId) -> None:
         """Hands an attempt to another worker of the queue: the one that it was claimed for did not get it."""
-        waiting = self._waiting.get(name)
-        if waiting:
-            next(iter(waiting)).future.set_result(attempt_id)  # the callback removes the request
-        else:
+        request = next((item for item in self._waiting.get(name, ()) if not item.future.done()), None)
+        if request is None:
             self._undelivered.setdefault(name, deque()).append(attempt_id)
+        else:
+            self._forget(request)
+            request.future.set_result(attempt_id)
 
     def sizes(self) -> dict[str, int]:
         """How many attempts wait in each queue that is not empty."""

@@ -53,6 +53,7 @@ _SWITCH_S = 0.0005  # until a thread releases the interpreter's lock: the loop n
 _MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # limits of the time that requests get to end when the server stops
 
 T = TypeVar("T")
+Around = Callable[[ASGIApp], ASGIApp]
 
 
 class _Control:
@@ -117,9 +118,14 @@ class _Control:
 
 
 def app_of(
-    server: LocalServer, keys: Keys, local_only: LocalOnly | None = None, reader: ReaderProcess | None = None
+    server: LocalServer,
+    keys: Keys,
+    local_only: LocalOnly | None = None,
+    reader: ReaderProcess | None = None,
+    around: Around | None = None,
 ) -> App:
-    """The API of a started server, on the running event loop. With `reader`, some reads go to the reader process."""
+    """The API of a started server, on the running event loop. With `reader`, some reads go to the reader process.
+    `around` wraps the application that answers all requests except those that become events."""
     platform = server.platform
 
     control = _Control(server)
@@ -137,9 +143,13 @@ def app_of(
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    rest: ASGIApp = create_app(users, control, types, approvals, webhooks, keys, lambda: server.broken, sources)
+    rest: ASGIApp = create_app(
+        users, control, types, approvals, webhooks, keys, lambda: server.broken, sources, server.workers
+    )
     if reader is not None:
         rest = Readers(rest, reader, keys)
+    if around is not None:
+        rest = around(rest)
     sink = EventSink(accept, platform.intake.judge, platform.clock.now, platform.intake.sender)
     return App(rest, server.webhooks, keys, sink, local_only)
 
@@ -151,6 +161,7 @@ async def serve(
     *,
     local_only: LocalOnly | None,
     certificate: Certificate | None = None,
+    around: Around | None = None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Answers requests until this task is cancelled, then lets current requests end; a second cancel ends them at once.
@@ -160,7 +171,7 @@ async def serve(
     sys.setswitchinterval(_SWITCH_S)
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
     reader = ReaderProcess(server.settings.database, server.settings.public_url or DEFAULT_URL)
-    app = app_of(server, keys, local_only, reader)
+    app = app_of(server, keys, local_only, reader, around)
     http = WebServer(app, drain_s, IngestConnection, certificate)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():

@@ -27,6 +27,7 @@ class Job:
     code: Path | None  # the read-only folder of the step's code; also for a single file
     code_hash: str | None
     env: Mapping[str, str]  # declared variables: .env, then `env`, then secrets (the last one counts)
+    index: int = 0  # of the step in the plan
 
 
 class Log(Protocol):

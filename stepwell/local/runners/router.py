@@ -20,6 +20,7 @@ from stepwell.local.runners.celery import CeleryRunner
 from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
 from stepwell.local.runners.environment import search_path
+from stepwell.local.runners.faktory import FaktoryRunner
 from stepwell.local.runners.handler import HandlerRunner
 from stepwell.local.runners.http import HttpRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, RemoteRunner, Runner, Running
@@ -55,7 +56,8 @@ class Runners:
         self._handlers = HandlerRunner(self._scratch)
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
-        self.remote: dict[str, RemoteRunner] = {"celery": CeleryRunner(database)}  # by runtime
+        self.faktory = FaktoryRunner()
+        self.remote: dict[str, RemoteRunner] = {"celery": CeleryRunner(database), "faktory": self.faktory}
         self._wasm = WasmRunner(self._scratch, code.folder / COMPILED if code else None)
         self._attempts: set[_Attempt] = set()
         self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
@@ -139,6 +141,8 @@ class Runners:
             celery.check(runtime)
         elif runtime.type == "wasm" and (reason := self._wasm.check(step, code)):
             raise CannotRun(reason)
+        elif runtime.type == "faktory":
+            self.faktory.check()
 
     async def close(self) -> None:
         """Kills all running attempts, and waits until they and their files are gone."""

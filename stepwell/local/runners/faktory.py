@@ -1,0 +1,74 @@
+"""Attempts that Faktory workers execute: each waits here, from its claim until a worker reports the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.core.plain_data import immutable
+from stepwell.core.run.messages import Outcome
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.program import STOPPED
+from stepwell.platform import AttemptId
+
+
+@immutable
+class FetchedAttempt:
+    """An attempt that is claimed for a worker. The job has no input if the server was restarted since the claim."""
+
+    job: Job
+    log: Log
+    end: End
+
+    @property
+    def queue(self) -> str:
+        return self.job.step.runtime.queue or "default"
+
+
+class FaktoryRunner:
+    """Implements `RemoteRunner`. `is_served`: workers can connect to this server."""
+
+    def __init__(self) -> None:
+        self.is_served = False
+        self._attempts: dict[AttemptId, FetchedAttempt] = {}
+
+    def check(self) -> None:
+        """Raises CannotRun if no worker can fetch attempts from this server."""
+        if not self.is_served:
+            raise CannotRun(
+                "Faktory workers run this step, and they need a port; start the server with --faktory :7419"
+            )
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        return self.resume(job, log, end)
+
+    def start_remote(self, job: Job, log: Log, end: End, accepted: Callable[[], None]) -> Running:
+        return self.resume(job, log, end)
+
+    def resume(self, job: Job, log: Log, end: End) -> Running:
+        attempt = job.run_id, job.index, job.attempt
+        self._attempts[attempt] = FetchedAttempt(job, log, end)
+        return _Stoppable(self, attempt)
+
+    def find(self, attempt: AttemptId) -> FetchedAttempt | None:
+        """An attempt that has not ended; None if it has, or is not known."""
+        return self._attempts.get(attempt)
+
+    def end(self, attempt: AttemptId, outcome: Outcome) -> None:
+        """Ends an attempt, if it has not ended yet."""
+        if (fetched := self._attempts.pop(attempt, None)) is not None:
+            fetched.end(outcome)
+
+    async def close(self) -> None:
+        """Does nothing: attempts go on, and the next server learns how they end."""
+
+
+class _Stoppable:
+    """Stops waiting for the end. The worker is not interrupted: the protocol has no message for it."""
+
+    __slots__ = ("_attempt", "_runner")
+
+    def __init__(self, runner: FaktoryRunner, attempt: AttemptId) -> None:
+        self._runner, self._attempt = runner, attempt
+
+    def stop(self) -> None:
+        self._runner.end(self._attempt, STOPPED)
