@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.servers import eventually
 
 APP = Path(__file__).parent / "app"
@@ -144,5 +146,18 @@ def rabbitmq(folder: Path) -> Iterator[RabbitMq]:
     server = RabbitMq(folder)
     try:
         yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def sqs_server() -> Iterator[str]:
+    """An emulated SQS. Yields the address of the broker."""
+    moto_server = pytest.importorskip("moto.server")
+    port = free_port()
+    server = moto_server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    try:
+        yield f"sqs://key:secret@127.0.0.1:{port}"
     finally:
         server.stop()

@@ -15,7 +15,7 @@ from stepwell.core.plan import Runtime
 from stepwell.local.runners import celery
 from stepwell.local.runners.celery import CeleryRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from tests.celery.brokers import RabbitMq, Redis, Worker, free_port, redis_server, worker
+from tests.celery.brokers import RabbitMq, Redis, Worker, free_port, redis_server, sqs_server, worker
 from tests.local.attempts import Attempt, job, until
 from tests.servers import eventually
 
@@ -180,3 +180,10 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Mo
     monkeypatch.setattr("stepwell.local.celery.addresses.find_spec", lambda name: None)
     with pytest.raises(CannotRun, match=r"needs the package celery; run: pip install 'stepwell\[celery\]'"):
         celery.check(Runtime("celery", broker="redis://localhost"))
+
+
+def test_tasks_go_through_sqs(redis: Redis, tmp_path: Path) -> None:
+    with sqs_server() as broker:
+        env = {"BROKER": broker, "BACKEND": redis.url(13), "AWS_DEFAULT_REGION": "us-east-1"}
+        with worker(env, "--pool=solo", log=tmp_path / "log"):
+            assert run(task("give", broker, redis.url(13), "[{'a': 1}]")).output == {"a": 1}

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import NotRegistered, TaskRevokedError
 
-from tests.celery.brokers import RabbitMq, Redis
+from tests.celery.brokers import RabbitMq, Redis, sqs_server
 from tests.servers import Api, Json, api, dev, eventually, program, write_function
 
 PRINT_ARGS = "python3 -c \"import json,sys; print(json.dumps(sum(json.load(sys.stdin)['event']['data']['args'])))\""
@@ -86,6 +86,21 @@ def test_a_cancelled_run_is_a_revoked_task(server: Api, shop_app: Celery) -> Non
     with pytest.raises(TaskRevokedError, match="was cancelled"):
         result.get(timeout=20)
     assert result.state == "REVOKED"
+
+
+def test_a_caller_can_revoke_a_task(server: Api, shop_app: Celery) -> None:
+    running, waiting = call(shop_app, "slow"), call(shop_app, "add", 1, 1, countdown=3600)
+    eventually(lambda: server.get("/v1/runs", function="slow", status="running")["data"])
+
+    def is_revoked(result: Any) -> bool:
+        result.revoke()
+        return result.state == "REVOKED"
+
+    for result in (running, waiting):
+        eventually(lambda result=result: is_revoked(result), every=0.2)
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=20)
+    assert server.get("/v1/runs", function="slow", status="running")["data"] == []
 
 
 def test_a_group_of_calls_works(server: Api, shop_app: Celery) -> None:
@@ -185,6 +200,16 @@ def test_callers_on_rabbitmq_get_results_by_rpc(rabbit: RabbitMq, tmp_path: Path
             assert result.get(timeout=20) == 5
             assert call(app, "add", 3, 4, queue="sums").get(timeout=20) == 7
         app.backend.result_consumer.stop()
+
+
+def test_callers_send_tasks_by_sqs(redis: Redis, tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "project", "${BROKER}", redis.url(14), queue="sums")
+    write_function(folder / "add", "add", on="celery/shop.add", sum=program(PRINT_ARGS))
+    with sqs_server() as broker:
+        app = Celery("shop", broker=broker, backend=redis.url(14), set_as_current=False)
+        with dev(folder, tmp_path / "db", env={"BROKER": broker, "AWS_DEFAULT_REGION": "us-east-1"}):
+            assert call(app, "add", 2, 3, queue="sums").get(timeout=20) == 5
+        app.close()
 
 
 def test_messages_that_a_killed_server_had_taken_are_not_lost(redis: Redis, tmp_path: Path) -> None:

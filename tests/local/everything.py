@@ -316,7 +316,7 @@ async def _celery(it: Scripted) -> None:
     await it.send("nothing", id="nothing-2")
     records = [Record(f"celery/{name}", b"{}") for name in ("1", "2", "3")]
     waiting = {record.id: Call(record.id, "", "", True) for record in records}
-    polled = Polled(records, CeleryToken([], waiting))
+    polled = Polled(records, CeleryToken(calls=waiting, revoked=["3"]))
     events = [Event(f"{name}-{n}", name, {}, {}, 0, None, b"{}") for n, name in ((1, "task"), (2, "nothing"))]
     calls = CeleryCalls(it.platform, lambda name: None)
     refused = [(records[2], NoEvent(Kind.UNREADABLE, "no task"))]

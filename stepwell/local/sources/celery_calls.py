@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.events.events import Event
+from stepwell.core.rules.event_rule import made_id
 from stepwell.core.sources.records import Record
 from stepwell.core.sources.source import NoEvent
 from stepwell.local.celery.received import Call
 from stepwell.local.celery.replies import Reply, failed, not_registered, revoked
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.local.sources.celery_queue import CeleryToken, waiting_calls
+from stepwell.local.sources.celery_queue import CeleryToken, record_id, waiting_calls
 from stepwell.local.sources.reader import Polled
 
 if TYPE_CHECKING:
     from stepwell.local.sources.celery_replies import CeleryReplies
 
+_OPEN_RUNS = "SELECT runs.id FROM events CROSS JOIN runs ON runs.event = events.seq WHERE events.id = ? AND status = 0"
 _PUT = "INSERT OR REPLACE INTO celery_calls VALUES (?, ?, ?)"
 
 
@@ -45,13 +48,22 @@ class CeleryCalls:
         made: Iterable[tuple[Event, Record]],
         refused: Iterable[tuple[Record, NoEvent]],
     ) -> None:
-        """Notes who waits for these records, whose events are durable now. Raises Unavailable."""
+        """Notes who waits for these records, whose events are durable now. Cancels the runs of tasks that callers have
+        revoked. Raises Unavailable."""
+        if isinstance(polled.token, CeleryToken) and polled.token.revoked:
+            await self._cancel(source["name"], polled.token.revoked)
         if "backend" not in source:
             return
         rows = _rows(source["name"], polled, list(made), {record.id: reason for record, reason in refused})
         if rows:
             await self._platform.in_transaction(lambda connection, now: _write(connection, rows))
             self._started().look_at([row[0] for row in rows])
+
+    async def _cancel(self, source: str, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            event_id = made_id(EngineId.SOURCE, source, record_id(task_id))
+            for (run_id,) in self._platform.store.connection.execute(_OPEN_RUNS, (event_id,)).fetchall():
+                await self._platform.runs.cancel(run_id)
 
     async def close(self) -> None:
         if self._replies is not None:
@@ -81,9 +93,9 @@ def _rows(
             reason = f"the condition `if` of the source {source} is false for this task"
             rows.append(_row(f"{source}/{name}", source, call, not_registered(reason)))
     token = polled.token
-    for call in token.expired if isinstance(token, CeleryToken) else ():
+    for call, reason in token.dropped if isinstance(token, CeleryToken) else ():
         if call.is_awaited:
-            rows.append(_row(f"{source}/{call.task_id}", source, call, revoked("expired")))
+            rows.append(_row(f"{source}/{call.task_id}", source, call, revoked(reason)))
     return rows
 
 

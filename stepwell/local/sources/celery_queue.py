@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import itertools
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,20 +19,24 @@ from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record
 from stepwell.local.celery.queues import Message, task_queue
 from stepwell.local.celery.received import BadMessage, Call, call_of, task_call
+from stepwell.local.celery.revocations import Revocations
 from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
 
 _MOST_HELD = 10_000  # tasks with an ETA in memory
+_MOST_REVOKED = 50_000  # revoked tasks that a reader remembers, as many as a worker of Celery
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "group", "origin", "retries", "eta", "expires")
 _NO_SEEK = "a queue of Celery keeps no messages, so it cannot be read again"
 
 
 @dataclass(frozen=True, slots=True)
 class CeleryToken:
-    """What to acknowledge, and what callers wait for. `calls`: by record; `expired`: no event is made of these."""
+    """What to acknowledge, and what callers wait for. `calls`: by record. `dropped`: no event is made of these, for the
+    reason. `revoked`: the ids of tasks whose runs must be cancelled."""
 
-    messages: list[Message]
+    messages: list[Message] = field(default_factory=list)
     calls: dict[str, Call] = field(default_factory=dict)
-    expired: list[Call] = field(default_factory=list)
+    dropped: list[tuple[Call, str]] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
 
 
 class CeleryReader:
@@ -41,14 +46,18 @@ class CeleryReader:
         fields = settings.settings
         self._name = fields.get("queue", "celery")
         self._queue = task_queue(fields["broker"], self._name, settings.identity)
+        self._broker, self._identity = fields["broker"], settings.identity
         self._held: list[tuple[int, int, Message]] = []  # by ETA, with a number that makes them comparable
         self._numbers = itertools.count()
+        self._revoked: OrderedDict[str, None] = OrderedDict()
+        self._revocations: Revocations | None = None
 
     def open(self) -> None:
         self._queue.open()
+        self._revocations = Revocations(self._broker, f"stepwell-{self._identity}")
 
     def poll(self, most: int, wait_s: float) -> Polled:
-        token, records = CeleryToken([]), list[Record]()
+        token, records = CeleryToken(revoked=self._newly_revoked()), list[Record]()
         if self._held:
             wait_s = max(0.0, min(wait_s, self._held[0][0] / 1000 - time.time()))
         messages = self._queue.receive(most, wait_s)
@@ -57,7 +66,21 @@ class CeleryReader:
             messages.append(heapq.heappop(self._held)[2])
         for message in messages:
             self._add(message, now, token, records)
-        return Polled(records, token if token.messages else None)
+        return Polled(records, token if token.messages or token.revoked else None)
+
+    def _newly_revoked(self) -> list[str]:
+        """Takes what callers have revoked. Held tasks are due at once then, so that their callers get the reason."""
+        ids = [] if self._revocations is None else self._revocations.take()
+        if ids:
+            self._revoked.update(dict.fromkeys(ids))
+            while len(self._revoked) > _MOST_REVOKED:
+                self._revoked.popitem(last=False)
+            self._held = [
+                (0 if message.headers.get("id") in self._revoked else eta, number, message)
+                for eta, number, message in self._held
+            ]
+            heapq.heapify(self._held)
+        return ids
 
     def _add(self, message: Message, now: int, token: CeleryToken, records: list[Record]) -> None:
         """Makes a record of a message, or holds it."""
@@ -65,12 +88,13 @@ class CeleryReader:
         call = call_of(headers, message.properties, body)
         try:
             task = task_call(headers, message.properties, message.content_type, body)
-            if task.eta is not None and task.eta > now:
+            is_revoked = task.call.task_id in self._revoked
+            if task.eta is not None and task.eta > now and not is_revoked:
                 self._hold(task.eta, message)
                 return
             token.messages.append(message)
-            if task.expires is not None and task.expires <= now:
-                token.expired.append(task.call)
+            if is_revoked or (task.expires is not None and task.expires <= now):
+                token.dropped.append((task.call, "revoked" if is_revoked else "expired"))
                 return
             record = self._record(task.call.task_id, task.body(), headers, task.retries)
         except BadMessage as reason:
@@ -90,7 +114,7 @@ class CeleryReader:
     def _record(self, task_id: str, body: bytes, headers: Mapping[str, Any], retries: int, problem: str = "") -> Record:
         """The record of a task. A task that was sent again by its own `retry` is another record."""
         known = {name: str(headers[name]) for name in _HEADERS if headers.get(name) is not None}
-        name = f"celery/{task_id[:200]}/{retries}" if retries else f"celery/{task_id[:200]}"
+        name = f"{record_id(task_id)}/{retries}" if retries else record_id(task_id)
         return Record(name, body, known, {"queue": self._name, "key": task_id}, None, problem)
 
     def commit(self, polled: Polled) -> None:
@@ -110,7 +134,14 @@ class CeleryReader:
         raise CannotSeek(_NO_SEEK)
 
     def close(self) -> None:
+        if self._revocations is not None:
+            self._revocations.close()
         self._queue.close()
+
+
+def record_id(task_id: str) -> str:
+    """The id of the record of a task."""
+    return f"celery/{task_id[:200]}"
 
 
 def waiting_calls(polled: Polled, records: Sequence[Record]) -> dict[str, Call]:
