@@ -154,9 +154,13 @@ def test_a_vpc_is_refused_if_the_environment_has_no_network_for_steps(aws: Aws, 
     assert not aws.writes
 
 
-def test_a_task_of_a_celery_app_is_refused(aws: Aws, write: Write) -> None:
-    runtime = {"type": "celery", "task": "shop.mail", "broker": "redis://localhost"}
-    message = r"step `a`: the runtime celery works only on one machine \(`stepwell serve`\)"
+@pytest.mark.parametrize(
+    "runtime",
+    [{"type": "celery", "task": "shop.mail", "broker": "redis://localhost"}, {"type": "faktory", "jobtype": "Mail"}],
+    ids=["celery", "faktory"],
+)
+def test_a_step_for_workers_of_another_system_is_refused(runtime: dict[str, str], aws: Aws, write: Write) -> None:
+    message = rf"step `a`: the runtime {runtime['type']} works only on one machine \(`stepwell serve`\)"
     with pytest.raises(CannotPush, match=message):
         aws.push(write(steps={"a": {"runtime": runtime}}))
     assert not aws.writes
