@@ -40,6 +40,7 @@ from stepwell.aws.table.keys import STATUS_INDEX
 from stepwell.cdk.deployed import step_parameter, step_parameters
 from stepwell.cdk.environment import bus_parameter, registrar_parameter
 from stepwell.cdk.push import push_parameter, push_places
+from stepwell.cdk.source import LAYERS, source_parameter
 
 
 class Stepwell(Construct):
@@ -54,7 +55,8 @@ class Stepwell(Construct):
         self.layers = StepLayers(self, ROOT / "build" / "adapter")
         self.containers = Containers(self, settings, ROOT / "build" / "adapter") if settings.has_containers else None
         places = self._places()
-        self.functions = Functions(self, settings, EngineCode(self, settings), places)
+        self.code = EngineCode(self, settings)
+        self.functions = Functions(self, settings, self.code, places)
         self.functions.connect(self.queues)
         SigningKeys(self, settings, self.functions, self.state.table.table_name)
         self.ingest = Ingest(self, settings, self.functions.by_name)
@@ -124,12 +126,25 @@ class Stepwell(Construct):
             kind = {"string_value": value} if isinstance(value, str) else {"string_list_value": list(value)}
             made = ssm.StringParameter if isinstance(value, str) else ssm.StringListParameter
             made(self, f"Steps-{name}", parameter_name=step_parameter(env, name), **kind)
+        for name, text in self._for_sources(everything).items():
+            ssm.StringParameter(self, f"Sources-{name}", parameter_name=source_parameter(env, name), string_value=text)
         registrar = self.functions.by_name["register"].function_arn
         for id, name, arn in (
             ("BusArn", bus_parameter(env), self.bus.bus.event_bus_arn),
             ("RegistrarArn", registrar_parameter(env), registrar),
         ):
             ssm.StringParameter(self, id, parameter_name=name, string_value=arn)
+
+    def _for_sources(self, resources: Resources) -> dict[str, str]:
+        """The values that `stepwell.cdk.Source` needs in other stacks. Sources send to the bus in any case."""
+        layers = {f"layer-{name}": self.code.layers[name].layer_version_arn for name in LAYERS}
+        return {
+            "resources": self._json(replace(resources, ingest="bus")),
+            "table-arn": self.state.table.table_arn,
+            "runtime": self.code.runtime.name,
+            "architecture": self.code.architecture.name,
+            **layers,
+        }
 
     def _resources(self) -> Resources:
         settings, events, outcomes = self.settings, self.queues.events.queue, self.queues.outcomes.queue

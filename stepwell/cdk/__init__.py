@@ -12,9 +12,16 @@ if TYPE_CHECKING:
     from stepwell.cdk.functions import Functions
     from stepwell.cdk.options import StepOptions
     from stepwell.cdk.push import PushPolicy, PushRole
+    from stepwell.cdk.source import Source
 
-__all__ = ["Functions", "PushPolicy", "PushRole", "StepOptions"]
-_MODULES = {"Functions": "functions", "PushPolicy": "push", "PushRole": "push", "StepOptions": "options"}
+__all__ = ["Functions", "PushPolicy", "PushRole", "Source", "StepOptions"]
+_MODULES = {
+    "Functions": "functions",
+    "PushPolicy": "push",
+    "PushRole": "push",
+    "Source": "source",
+    "StepOptions": "options",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -135,6 +135,19 @@ def _now() -> int:
 
 def ingest_of(resources: Resources) -> Ingest:
     """The Ingest of an environment. It sends events to the bus or, with `ingest: direct`, to the queue."""
+    accept, judge = sinks_of(resources)
+
+    @cache
+    def hooks() -> Hooks:
+        from stepwell.aws.functions.webhooks import AwsHooks
+
+        return AwsHooks(resources)
+
+    return Ingest(KeyStore(resources), accept, judge, hooks)
+
+
+def sinks_of(resources: Resources) -> tuple[Accept, Judge]:
+    """What makes events of an environment durable, and what checks them against their types."""
     is_direct = resources.ingest == "direct"
     for service in ("dynamodb", "sqs" if is_direct else "events"):
         client(service)  # created now, because Lambda gives a starting sandbox a whole processor, later only a share
@@ -157,13 +170,7 @@ def ingest_of(resources: Resources) -> Ingest:
             _report(lambda items: send(resources, items, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
         return errors_of(refused)
 
-    @cache
-    def hooks() -> Hooks:
-        from stepwell.aws.functions.webhooks import AwsHooks
-
-        return AwsHooks(resources)
-
-    return Ingest(KeyStore(resources), accept, judge, hooks)
+    return accept, judge
 
 
 def _report(send: Accept, events: Sequence[Event]) -> None:
