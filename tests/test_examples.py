@@ -85,7 +85,7 @@ def test_the_examples_are_valid_and_give_no_warning() -> None:
     assert orjson.loads(result.stdout) == {
         "functions": FOLDERS,
         "webhooks": ["github", "stripe"],
-        "sources": [],
+        "sources": ["orders"],
         "errors": [],
         "warnings": [],
     }

@@ -1,4 +1,4 @@
-"""The Lambda of a source: makes events of the records that an event source mapping delivers. `stepwell.cdk.Source` creates it."""
+"""The Lambda of a source, which `stepwell.cdk.Source` creates: makes events of delivered records."""
 
 import os
 

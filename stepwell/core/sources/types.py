@@ -27,7 +27,7 @@ def _secret(text: str) -> str:
 
 def _address(text: str) -> str:
     parts = urlsplit(text)
-    if not parts.scheme or not (parts.netloc or parts.path):
+    if not parts.scheme or "://" not in text:
         raise ValueError("is not a URL such as redis://localhost:6379/0; a URL may contain secrets as ${NAME}")
     password = parts.netloc.rpartition("@")[0].partition(":")[2]
     if password and not re.fullmatch(r"(\$\{\w+\})+", password):
