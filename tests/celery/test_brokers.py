@@ -166,8 +166,13 @@ def test_a_result_comes_even_if_its_backend_was_restarted_meanwhile(redis: Redis
     [
         ({"broker": "${BROKER}"}, {}, "`broker` names ${BROKER}, which is neither in env nor in secrets; add it there"),
         ({"broker": "${BROKER}"}, {"BROKER": "secret"}, "`broker` is not an address such as redis://localhost:6379/0"),
+        (
+            {"broker": "redis://localhost", "backend": "db+sqlite:///results.db"},
+            {},
+            "`backend` is a database, in which Celery stores pickles, and these are never read; use redis",
+        ),
     ],
-    ids=["not given", "no address"],
+    ids=["not given", "no address", "pickles"],
 )
 def test_an_address_that_cannot_be_used_is_a_final_failure(
     runtime: dict[str, str], env: dict[str, str], message: str

@@ -47,6 +47,8 @@ def _settings(found: dict[str, str | int | bool]) -> dict[str, str | int | bool]
 
 
 def _backend(text: str) -> str:
+    if text.startswith("db+"):
+        raise ValueError("is a database, in which Celery stores pickles; use redis or rpc://")
     return text if text == "rpc://" else _url(text)
 
 

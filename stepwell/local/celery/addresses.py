@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 RPC = "rpc://"
+PICKLED = ("db+", "database")  # the beginnings of addresses of Celery's database backend
 _NEEDS = {  # by scheme of the address: module, and what installs it
     "redis": ("redis", "stepwell[celery]"),
     "rediss": ("redis", "stepwell[celery]"),
@@ -30,6 +31,14 @@ def expand(field: str, template: str, env: Mapping[str, str]) -> str:
     if "://" not in address or not address.isprintable():
         raise BadAddress(f"`{field}` is not an address such as redis://localhost:6379/0")
     return address
+
+
+def check_backend(address: str) -> None:
+    """Raises BadAddress for a backend whose results are pickled: reading them would run code of whoever wrote them.
+
+    https://docs.celeryq.dev/en/stable/userguide/configuration.html#database-backend-settings"""
+    if address.startswith(PICKLED):
+        raise BadAddress("`backend` is a database, in which Celery stores pickles, and these are never read; use redis")
 
 
 def shown(address: str) -> str:

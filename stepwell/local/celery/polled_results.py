@@ -1,21 +1,18 @@
-"""Results in any other backend of Celery, such as a database: asked for again and again."""
+"""Results in any other backend of Celery, such as Memcached: asked for again and again."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from typing import Any
 
-from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.outcomes import decode
 from stepwell.local.celery.publisher import app_of
 from stepwell.local.celery.waiting import Found, Results
 
 _FIRST_S, _LONGEST_S = 0.1, 2.0
 _AT_ONCE = 200
-log = logging.getLogger("stepwell.celery")
 
 
 class PolledResults(Results):
@@ -45,11 +42,11 @@ class PolledResults(Results):
                 backend = backend or app_of("memory://", self._address).backend
                 began = time.monotonic()
                 found = self._look(backend)
+                self._succeeded()
                 pause = _FIRST_S if found else min(2 * pause, _LONGEST_S)
                 pause = max(pause, 2 * (time.monotonic() - began))  # two thirds of the time are the backend's own
             except Exception as error:
-                reason = without_secrets(str(error) or type(error).__name__, self._address)
-                log.warning("results at %s cannot be read: %s", shown(self._address), reason)
+                self._failed(error, self._address)
                 backend, pause = None, _LONGEST_S
             if self._changed.wait(pause if self._ids else None):
                 self._changed.clear()

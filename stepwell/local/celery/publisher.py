@@ -47,6 +47,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
         self._declared: set[str] = set()
+        self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="stepwell-celery-publisher", daemon=True)
         self._thread.start()
 
@@ -63,7 +64,8 @@ class Publisher:
         self._inbox.put(task_id)
 
     async def close(self) -> None:
-        """Sends what is left, and closes the connection."""
+        """Closes the connection. Tasks that are not sent yet are dropped: the next start of the server sends them."""
+        self._is_closing = True
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join, CONNECT_S + 1)
 
@@ -114,10 +116,10 @@ class Publisher:
         done = 0
         for is_last in (self._connection is None, True):
             try:
-                while done < len(sendings):
+                while done < len(sendings) and not self._is_closing:
                     self._send(sendings[done].message)
                     done += 1
-                return sendings, (), None
+                return sendings[:done], (), None
             except Exception as error:
                 self._disconnect()
                 if is_last:

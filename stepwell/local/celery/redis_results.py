@@ -6,7 +6,6 @@ A result that was stored before its channel was subscribed is found by reading t
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import time
@@ -16,7 +15,6 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.outcomes import decode
 from stepwell.local.celery.redis_client import redis_client
 from stepwell.local.celery.waiting import Found, Results
@@ -25,7 +23,6 @@ PREFIX = "celery-task-meta-"
 _AT_ONCE = 500
 _LOOK_AGAIN_S = 30.0  # a published result may be lost with a connection whose end was not noticed
 _LONGEST_PAUSE_S = 5.0
-log = logging.getLogger("stepwell.celery")
 
 
 class RedisResults(Results):
@@ -69,8 +66,7 @@ class RedisResults(Results):
                 self._watch(client, time.monotonic())
                 pause = 0.1
             except Exception as error:
-                reason = without_secrets(str(error) or type(error).__name__, self._address)
-                log.warning("results at %s cannot be read: %s", shown(self._address), reason)
+                self._failed(error, self._address)
                 self._sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             finally:
@@ -93,6 +89,7 @@ class RedisResults(Results):
                 if time.monotonic() - looked > _LOOK_AGAIN_S:
                     looked, self._unread = time.monotonic(), list(self._ids)
                 found += self._stored(client)
+                self._succeeded()
                 self._deliver(found)
                 self._wait_for_any(pubsub)
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stepwell.local.celery.addresses import check_backend
 from stepwell.local.celery.publisher import app_of
 
 
@@ -41,6 +42,8 @@ class ReplyWriter:
     """Writes into one result backend. Call it in one thread."""
 
     def __init__(self, broker: str, backend: str) -> None:
+        """Raises BadAddress."""
+        check_backend(backend)
         self._app = app_of(broker, backend)
 
     def write(self, call: Mapping[str, str], reply: Reply) -> None:

@@ -7,13 +7,11 @@ when the outcome is in the database; until then the broker keeps it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.outcomes import decode, has_ended
 from stepwell.local.celery.publisher import connect, declare_replies
 from stepwell.local.celery.waiting import Results
@@ -23,7 +21,6 @@ _SETTLE_S = 0.1
 _ACKNOWLEDGED_AFTER_S = 5.0  # an outcome is in the database within milliseconds
 _NOBODY_WAITS_S = 60.0  # after a restart, attempts ask for their results again
 _LONGEST_PAUSE_S = 5.0
-log = logging.getLogger("stepwell.celery")
 
 
 class RpcResults(Results):
@@ -49,8 +46,7 @@ class RpcResults(Results):
                 pause = 0.1
             except Exception as error:
                 self._held.clear()
-                reason = without_secrets(str(error) or type(error).__name__, self._address)
-                log.warning("replies at %s cannot be read: %s", shown(self._address), reason)
+                self._failed(error, self._address)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -68,6 +64,7 @@ class RpcResults(Results):
                 channel, [replies], accept=None, on_message=self._received, auto_declare=False, prefetch_count=1000
             )
             with consumer:
+                self._succeeded()
                 while not self._is_closed:
                     with suppress(TimeoutError):
                         connection.drain_events(timeout=_WAIT_S)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 
+from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.outcomes import Meta, has_ended
 
+log = logging.getLogger("stepwell.celery")
 Found = tuple[str, Meta]  # a task's id and what a backend knows about the task
 
 
@@ -20,6 +23,7 @@ class Results(ABC):
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, asyncio.Future[Meta]] = {}
         self._is_closed = False
+        self._problem = ""  # of the thread: the latest one that was logged
         self._thread = threading.Thread(target=self._work, name=f"stepwell-celery-{name}", daemon=True)
 
     def start(self) -> None:
@@ -60,6 +64,16 @@ class Results(ABC):
 
     def _unexpected(self, task_id: str) -> None:  # noqa: B027
         """Called for a result that nothing waits for."""
+
+    def _failed(self, error: Exception, address: str) -> None:
+        """Logs why results cannot be read, once for each reason."""
+        reason = without_secrets(str(error) or type(error).__name__, address)
+        if reason != self._problem:
+            log.warning("results at %s cannot be read, trying again: %s", shown(address), reason)
+        self._problem = reason
+
+    def _succeeded(self) -> None:
+        self._problem = ""
 
     @abstractmethod
     def _expected(self, task_id: str) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from stepwell.core.plan import Runtime
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
-from stepwell.local.celery.addresses import RPC, BadAddress, expand, missing
+from stepwell.local.celery.addresses import RPC, BadAddress, check_backend, expand, missing
 from stepwell.local.celery.arguments import NoArguments, arguments
 from stepwell.local.celery.clients import Clients
 from stepwell.local.celery.messages import TaskMessage, task_id
@@ -133,7 +133,9 @@ class _Attempt:
 
 def addresses(runtime: Runtime, env: Mapping[str, str]) -> tuple[str, str]:
     """The addresses of broker and backend. Raises BadAddress."""
-    return expand("broker", runtime.broker or "", env), expand("backend", runtime.backend or RPC, env)
+    backend = expand("backend", runtime.backend or RPC, env)
+    check_backend(backend)
+    return expand("broker", runtime.broker or "", env), backend
 
 
 def check(runtime: Runtime) -> None:
