@@ -6,22 +6,20 @@ with those of single fields.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from stepwell.core.cel.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.cel.expressions import Scope, compile_value
+from stepwell.core.definition.expression_problems import compile_problems, condition_problems, step_expressions
 from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
 from stepwell.core.duration import parse_duration
 from stepwell.core.events.cron import check_cron
 from stepwell.core.routing.waits import found_by_name
-from stepwell.core.run.approvals import placeholders
 
 _TRIGGER = "$trigger"
 _MOST_STEPS = 1000
 _RESERVATION_MS = 60_000, 86_400_000  # how long Faktory workers may reserve a job
-_HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
 
 
 def contradictions(definition: Raw) -> list[Problem]:
@@ -33,11 +31,11 @@ def contradictions(definition: Raw) -> list[Problem]:
     problems = [problem for i, trigger in entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
     problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
-        problems += _compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
+        problems += compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
-        problems += _expressions(step_id, step, ancestry)
+        problems += step_expressions(step_id, step, ancestry)
     return problems + list(cycles(steps))
 
 
@@ -116,7 +114,7 @@ def _trigger(i: int, trigger: Raw) -> Iterator[Problem]:
     if isinstance(cron, str):
         yield from _cron(at, cron, timezone)
     if isinstance(trigger.get("expression"), str):
-        yield from _expression((*at, "expression"), trigger["expression"], Scope.TRIGGER)
+        yield from condition_problems((*at, "expression"), trigger["expression"], Scope.TRIGGER)
 
 
 def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
@@ -134,7 +132,7 @@ def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
 
 def _cancel(i: int, rule: Raw) -> Iterator[Problem]:
     if isinstance(rule.get("if"), str) and rule["if"]:
-        yield from _expression(("cancel", i, "if"), rule["if"], Scope.CANCEL)
+        yield from condition_problems(("cancel", i, "if"), rule["if"], Scope.CANCEL)
 
 
 def _step(step_id: str, step: Raw) -> Iterator[Problem]:
@@ -216,98 +214,3 @@ def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
             cure = nearest(parent, known) if known else "there are no other steps"
             message = f"`{step_id}` comes after `{parent[:100]}`, which does not exist; {cure}"
             yield Problem((*at, "step"), message)
-
-
-# --- expressions -----------------------------------------------------------------------------------------------------
-
-
-def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Problem]:
-    for i, edge in entries(step.get("after")):
-        at: Pointer = ("steps", step_id, "after", i)
-        pause = edge.get("async")
-        match = pause.get("match") if isinstance(pause, dict) else None
-        for place, source, scope in (
-            ((*at, "if"), edge.get("if"), Scope.CONDITION),
-            ((*at, "async", "match"), match, Scope.MATCH),
-        ):
-            if isinstance(source, str) and source:
-                yield from _expression(place, source, scope, edge.get("step"), ancestry)
-    for field, source, scope in _in_runtime(step):
-        yield from _value(("steps", step_id, "runtime", field), step_id, source, scope, ancestry)
-
-
-def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
-    """The expressions in a step's runtime, each with the field and the scope."""
-    runtime = step.get("runtime")
-    if not isinstance(runtime, dict):
-        return
-    if runtime.get("type") == "approval":
-        message = runtime.get("message")
-        for source in placeholders(message) if isinstance(message, str) else ():
-            yield "message", source, Scope.MESSAGE
-    elif runtime.get("type") == "celery":
-        for field in ("args", "kwargs"):
-            if isinstance(runtime.get(field), str) and runtime[field]:
-                yield field, runtime[field], Scope.ARGUMENTS
-
-
-def _value(at: Pointer, step_id: str, source: str, scope: Scope, ancestry: Ancestry) -> Iterator[Problem]:
-    """The problems of an expression that is evaluated when the step starts."""
-    hint = _hint(source)
-    problems = list(_compile_problems(at, source, scope, compile_value, hint))
-    yield from problems
-    before = ancestry.of(step_id) - {step_id}
-    for name in sorted(() if problems else compile_value(source, scope).step_names - before):
-        cure = nearest(name, sorted(before)) if before else "use `event`"
-        yield Problem(at, f"{at[-1]}: there is no step `{name[:100]}` before `{step_id}`; {cure}{hint}")
-
-
-def _expression(
-    at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
-) -> Iterator[Problem]:
-    hint = _hint(source) if "steps" in scope.value else ""
-    problems = list(_compile_problems(at, source, scope, compile_expression, hint))
-    yield from problems
-    if problems or ancestry is None or not isinstance(parent, str):
-        return
-    for name in sorted(compile_expression(source, scope).step_names):
-        message = _not_ended(name, parent, ancestry)
-        if message:
-            yield Problem(at, f"{at[-1]}: {message}{hint}")
-
-
-def _compile_problems(
-    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], Expression], hint: str = ""
-) -> Iterator[Problem]:
-    try:
-        compiler(source, scope).check()
-    except ExpressionError as error:
-        where = f"line {error.line}, column {error.column}"
-        yield Problem(at, f"{at[-1]}: {error.message} ({where} of the expression){hint}")
-
-
-def _not_ended(name: str, parent: str, ancestry: Ancestry) -> str | None:
-    """The problem if an expression on an edge from `parent` uses the step `name`, which may not have ended by then."""
-    if name not in ancestry.steps:
-        return f"there is no step `{name[:100]}`; {nearest(name, ancestry.steps)}"
-    if parent == _TRIGGER:
-        return (
-            f"the step `{name}` has not run yet when an edge from {_TRIGGER} is evaluated; use `event`, or put the"
-            f" expression on an edge from `{name}`"
-        )
-    if parent in ancestry.steps and name not in ancestry.of(parent):
-        if parent in ancestry.of(name):
-            return (
-                f"the step `{name}` comes after `{parent}`, so it has not run yet when this edge is evaluated; use"
-                " another step"
-            )
-        return (
-            f"the step `{name}` may still be running when this edge is evaluated, which is when `{parent}` ends;"
-            f" let `{parent}` come after `{name}`, or put the expression on an edge from `{name}`"
-        )
-    return None
-
-
-def _hint(source: str) -> str:
-    found = _HYPHENATED.search(source)
-    return f"; `-` means minus in an expression, so write {found[1]}['{found[2]}']" if found else ""

@@ -81,7 +81,8 @@ class CeleryReplies:
             except Exception:
                 log.exception("results of Celery tasks cannot be looked up, trying again")
                 self._must_look_at_all = True
-                self._is_closed or time.sleep(_LATER_S)
+                if not self._is_closed:
+                    time.sleep(_LATER_S)
         for writer in self._writers.values():
             with suppress(Exception):
                 writer.close()
