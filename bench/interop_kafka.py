@@ -25,7 +25,7 @@ def measure(quick: bool) -> list[Row]:
 @contextmanager
 def _filled(folder: Path, bodies: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     from confluent_kafka import Producer
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
     from tests.brokers import kafka_broker
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -194,8 +195,8 @@ class CeleryReplies:
         self._loop.create_task(self._delete(events))
 
     async def _delete(self, events: list[str]) -> None:
-        sql = "DELETE FROM celery_calls WHERE event = ?"
+        def delete(connection: sqlite3.Connection, now: int) -> None:
+            connection.executemany("DELETE FROM celery_calls WHERE event = ?", [(event,) for event in events])
+
         with suppress(Unavailable):  # a result that is written again is the same
-            await self._platform.in_transaction(
-                lambda connection, now: connection.executemany(sql, [(event,) for event in events]) and None
-            )
+            await self._platform.in_transaction(delete)
