@@ -33,7 +33,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
-from stepwell.aws.deploy.packaging import StepLambda, write_zip
+from stepwell.aws.deploy.modules import write_package
+from stepwell.aws.deploy.packaging import StepLambda
 from stepwell.aws.deploy.wanted import Wanted, wanted
 from stepwell.aws.functions.custom_resource import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
@@ -228,5 +229,5 @@ class _Function(Construct):
         path = self._functions.zips / step.code_key.rpartition("/")[2]
         if not path.exists():
             with path.open("wb") as file:
-                write_zip(step.code, step.layout, file)
+                write_package(step, file)
         return path

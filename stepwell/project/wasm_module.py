@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from stepwell.core.run.module_outcome import DEFAULT_MEMORY
 from stepwell.project.code import CodeError, StepCode
 
 NAME = "main.wasm"
-DEFAULT_MEMORY = 256  # MB
 _WASI = "wasi_snapshot_preview1"
 _MAGIC = b"\0asm"
 _MODULE, _COMPONENT = b"\1\0\0\0", b"\x0d\0\1\0"

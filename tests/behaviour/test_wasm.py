@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from platform import machine as platform_of_machine
 from typing import Any
 
 import pytest
@@ -14,19 +15,14 @@ from tests.wasm import modules
 pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 
 
-@pytest.fixture(autouse=True)
-def only_local(platform: Platform) -> None:
-    if platform.name == "aws":
-        pytest.skip("modules do not run on AWS yet")
-
-
+RUNTIME = {"type": "wasm", "architecture": "arm64" if platform_of_machine() == "aarch64" else "x86_64"}
 MOST_LOG = 4 * 1024 * 1024
 Files = dict[str, str | bytes]
 
 
 def wasm(**fields: Any) -> Json:
     """A function with one step that is a module. Fields of the runtime are given as `runtime`."""
-    runtime = {"type": "wasm", **fields.pop("runtime", {})}
+    runtime = RUNTIME | fields.pop("runtime", {})
     return function({"a": {"path": "file://step", "runtime": runtime, **fields}})
 
 
@@ -79,7 +75,7 @@ def step_files(kind: str) -> Files:
 
 @pytest.mark.parametrize("kind", ["program", "wasm"])
 def test_output_and_exit_code_mean_the_same_for_programs_and_modules(platform: Platform, kind: str) -> None:
-    runtime = {"type": {"program": "lambda"}.get(kind, kind)}
+    runtime = RUNTIME if kind == "wasm" else {"type": "lambda"}
     steps: Json = {f"s{i}": {"path": f"file://s{i}", "runtime": runtime} for i in range(len(ENDS))}
     # Failures are handled, so that no failure ends the run before the others.
     steps["end"] = {"after": [{"step": step_id, "on": "always"} for step_id in steps]}
@@ -106,7 +102,7 @@ def test_the_status_decides_whether_a_module_is_retried(platform: Platform, cont
 def test_a_module_gets_the_input_as_argument_on_stdin_and_in_a_file(platform: Platform) -> None:
     contents = {"argument": modules.prints_arguments(), "stdin": modules.prints_stdin()}
     contents["file"] = modules.prints_file(modules.INPUT, b"input.json")
-    steps = {name: {"path": f"file://{name}", "runtime": {"type": "wasm"}} for name in contents}
+    steps = {name: {"path": f"file://{name}", "runtime": RUNTIME} for name in contents}
     platform.deploy(function(steps), {f"{name}/main.wasm": content for name, content in contents.items()})
     (run,) = platform.runs(platform.send(data={"n": "ü"}))
     name, argument, _ = run["steps"]["argument"]["output"]["body"].split("\0")
@@ -162,7 +158,7 @@ OPENS = [
 
 def test_a_module_reaches_nothing_but_its_code_and_its_temporary_folder(platform: Platform) -> None:
     files: Files = {f"steps/{i}.wasm": content for i, (content, _) in enumerate(OPENS)}
-    runtimes = [{"type": "wasm", "module": f"{i}.wasm"} for i in range(len(OPENS))]
+    runtimes = [RUNTIME | {"module": f"{i}.wasm"} for i in range(len(OPENS))]
     steps = {f"s{i}": {"path": "file://steps", "runtime": runtime} for i, runtime in enumerate(runtimes)}
     platform.deploy(function(steps), files | {"steps/more.txt": "x"})
     (run,) = platform.runs(platform.send())

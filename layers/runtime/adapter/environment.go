@@ -13,6 +13,7 @@ type environment map[string]string
 var internal = []string{
 	"AWS_LAMBDA_EXEC_WRAPPER", "STEPWELL_COMMAND", "STEPWELL_VALUES", "STEPWELL_VALUES_HASH", "STEPWELL_TIMEOUT_MS",
 	"STEPWELL_INPUT_URL", "STEPWELL_REPORT_URL", "STEPWELL_ATTEMPT", "STEPWELL_DOTENV", "STEPWELL_DECLARED",
+	"STEPWELL_MODULE",
 }
 
 // setByLambda lists the variables that Lambda sets. All others come from the step's `env`.

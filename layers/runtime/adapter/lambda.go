@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,7 @@ func runPrograms(api *runtimeAPI, env environment) int {
 	adoptOrphans()
 	folder := env["LAMBDA_TASK_ROOT"] + "/step"
 	steady, problem := prepared(env, folder, atStart)
+	module := modules{folder: env["LAMBDA_TASK_ROOT"] + "/wasm"}
 	for {
 		work, err := api.next()
 		if err != nil {
@@ -36,7 +38,10 @@ func runPrograms(api *runtimeAPI, env environment) int {
 			steady, problem = prepared(env, folder, atWork(work.deadline))
 		}
 		end := ending{report: report{StartError: problem}}
-		if problem == nil {
+		if problem == nil && env["STEPWELL_MODULE"] != "" {
+			module.env = steady
+			end = module.run(withoutToken(work.input), limit(env, work.deadline))
+		} else if problem == nil {
 			end = attempt{
 				command: command,
 				folder:  folder,
@@ -60,6 +65,9 @@ func prepared(env environment, folder string, budget time.Duration) (environment
 	fetched, problem := fetchValues(env, budget)
 	if problem != nil {
 		return nil, problem
+	}
+	if env["STEPWELL_MODULE"] != "" {
+		return moduleEnvironment(env, strings.Fields(env["STEPWELL_DECLARED"]), fetched), nil
 	}
 	return env.without("AWS_LAMBDA_RUNTIME_API", "_HANDLER", "PWD", "OLDPWD").merge(fetched).forProgram(folder), nil
 }

@@ -18,6 +18,7 @@ type report struct {
 	Long       bool         `json:"long"`   // Stdout is only the last line, or empty
 	Tail       string       `json:"tail"`   // the last line of stderr
 	TimedOut   bool         `json:"timed_out"`
+	Module     *moduleEnd   `json:"module,omitempty"` // only of a WebAssembly module
 	StartError *failedStart `json:"start_error"`
 }
 

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +68,7 @@ class StepLambda:
     layers: tuple[str, ...] = ()  # ARNs, without the adapter's
     vpc: bool = False
     tracing: bool | None = None  # None: the environment's setting
+    module: str | None = None  # JSON, the task of the process that runs a WebAssembly module
 
     @property
     def hash(self) -> str:
@@ -89,7 +91,7 @@ class StepLambda:
             "secrets": self.secrets,
         }
         optional = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
-        optional["tracing"] = self.tracing
+        optional |= {"tracing": self.tracing, "module": self.module}
         fields |= {name: value for name, value in optional.items() if value is not None}
         return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -119,6 +121,8 @@ class StepLambda:
         found = {**dict(self.env), "STEPWELL_TIMEOUT_MS": str(self.timeout_ms)}
         if self.command is not None:
             found["STEPWELL_COMMAND"] = orjson.dumps(self.command).decode()
+        if self.module is not None:
+            found |= {"STEPWELL_MODULE": self.module, "STEPWELL_DECLARED": " ".join(name for name, _ in self.env)}
         if self.runtime != "provided.al2023":
             found["AWS_LAMBDA_EXEC_WRAPPER"] = _WRAPPER
         if self.has_values:
@@ -143,8 +147,8 @@ def step_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLamb
         command = step.runtime.command or ()
         layout, runtime, entry = PROGRAM, program_runtime(command, code), "stepwell.program"
     check_interpreter(runtime, code)
-    _check_size(code)
-    _check_variables(step)
+    check_size(code)
+    check_variables(step)
     return StepLambda(
         function_id=function_id,
         step_id=step.id,
@@ -214,16 +218,16 @@ def _handler(handler: str, code: StepCode) -> tuple[str, str]:
     return handler_runtime(file), f"{module}.{handler.rpartition('.')[2]}"
 
 
-def _check_size(code: StepCode) -> None:
-    size = sum((code.folder / file.path).lstat().st_size for file in code.files)
-    if size > _LARGEST - _ADAPTER:
+def check_size(code: StepCode, reserved: int = 0) -> None:
+    size, most = sum((code.folder / file.path).lstat().st_size for file in code.files), _LARGEST - _ADAPTER - reserved
+    if size > most:
         raise PackagingError(
-            f"the code has {size / 1024 / 1024:.0f} MB, and Lambda takes {(_LARGEST - _ADAPTER) / 1024 / 1024:.0f} MB;"
+            f"the code has {size / 1024 / 1024:.0f} MB, and Lambda takes {most / 1024 / 1024:.0f} MB;"
             " exclude files with .stepwellignore, or use docker"
         )
 
 
-def _check_variables(step: Step) -> None:
+def check_variables(step: Step) -> None:
     for name, _ in step.env:
         if is_reserved(name):
             raise PackagingError(f"the variable {name} is reserved by Lambda or Stepwell; rename it")
@@ -239,9 +243,9 @@ def _check_variables(step: Step) -> None:
 # --- zips ------------------------------------------------------------------------------------------------------------
 
 
-def write_zip(code: StepCode, layout: str, to: BinaryIO) -> None:
-    """Writes the code's zip. Raises CodeError if a file has changed since the code was hashed."""
-    prefix = "step/" if layout == PROGRAM else ""
+def write_zip(code: StepCode, layout: str, to: BinaryIO, more: Mapping[str, bytes] | None = None) -> None:
+    """Writes the code's zip, and `more` files. Raises CodeError if a file has changed since the code was hashed."""
+    prefix = "" if layout == HANDLER else "step/"
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in code.files:
             try:
@@ -252,6 +256,11 @@ def write_zip(code: StepCode, layout: str, to: BinaryIO) -> None:
                 raise CodeError(f"the file name {file.path!r} is not UTF-8; rename it") from None
             if digest != file.digest:
                 raise CodeError(f"{code.folder / file.path} changed while it was packed; push again")
+        for name, content in sorted((more or {}).items()):
+            info = zipfile.ZipInfo(name, _DATE)
+            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, content, compresslevel=1)  # large files, packed for every step
 
 
 def _add(archive: zipfile.ZipFile, prefix: str, path: Path, file: CodeFile) -> bytes:

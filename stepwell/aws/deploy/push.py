@@ -27,7 +27,8 @@ from stepwell.aws.deploy.actions import (
     Register,
     Upload,
 )
-from stepwell.aws.deploy.packaging import StepLambda, write_zip
+from stepwell.aws.deploy.modules import write_package
+from stepwell.aws.deploy.packaging import StepLambda
 from stepwell.aws.deploy.plan import Found, plan, role_arn
 from stepwell.aws.deploy.roles import put_role, read_role
 from stepwell.aws.deploy.step_lambdas import Changer, configuration, read_lambda
@@ -182,7 +183,7 @@ class Push:
 
     def _upload(self, action: Action, step: StepLambda) -> None:
         with tempfile.TemporaryFile() as file:
-            write_zip(step.code, step.layout, file)
+            write_package(step, file)
             total = file.tell()
             file.seek(0)
             function = lambda size: self.watcher.sent(action, size, total)  # noqa: E731

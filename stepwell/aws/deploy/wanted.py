@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepwell.aws.deploy.modules import module_lambda
 from stepwell.aws.deploy.packaging import StepLambda, check_place, check_timeout, dotenv_content, step_lambda
 from stepwell.aws.deploy.runtimes import PackagingError
 from stepwell.aws.deploy.step_lambdas import Json
@@ -100,8 +101,6 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
             f"the runtime {step.runtime.type} works only on one machine (`stepwell serve`); use the runtime lambda,"
             " docker or http on AWS"
         )
-    if step.runtime.type == "wasm":
-        raise PackagingError("WebAssembly steps do not run on AWS yet; use runtime lambda or docker")
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
         wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)
@@ -112,7 +111,8 @@ def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: R
         check_timeout(step)
         wanted.arns[step.id] = step.runtime.arn
     else:
-        made = step_lambda(wanted.id, step, code)
+        make = module_lambda if step.runtime.type == "wasm" else step_lambda
+        made = make(wanted.id, step, code)
         check_place(made, resources)
         wanted.lambdas[step.id] = made
 

@@ -15,6 +15,7 @@ import orjson
 
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
+from stepwell.core.run.module_outcome import from_module
 from stepwell.core.run.outcome import (
     ParsedOutput,
     failure,
@@ -92,20 +93,20 @@ def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outc
         has_text = "payload_text" in record
         report = read_json(record["payload_text"].encode()) if has_text else read_value(payload)
         return from_output(report, now)
-    return outcome_of_report(payload, now, step.timeout_ms)
+    return outcome_of_report(payload, now, step.timeout_ms, step.runtime.memory)
 
 
-def outcome_of_report(report: Any, now: int, timeout_ms: int) -> Outcome:
-    """The outcome in a report of the adapter, or of the Lambda `step_http`."""
+def outcome_of_report(report: Any, now: int, timeout_ms: int, memory: int | None = None) -> Outcome:
+    """The outcome in a report of the adapter, or of the Lambda `step_http`. `memory`: the runtime's, in MB."""
     if not isinstance(report, dict) or report.get("stepwell") != 1:
         return failure("crash", "the step's runtime returned no report; was the step's Lambda changed by hand?")
     try:
-        return _of_http(report, now) if "http" in report else _of_program(report, now, timeout_ms)
+        return _of_http(report, now) if "http" in report else _of_program(report, now, timeout_ms, memory)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         return failure("crash", f"the report of the step's runtime cannot be read: {error!r}")
 
 
-def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
+def _of_program(report: dict[str, Any], now: int, timeout_ms: int, memory: int | None) -> Outcome:
     if report.get("start_error"):
         start_error = report["start_error"]
         return failure(
@@ -115,8 +116,11 @@ def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
         )
     if report.get("timed_out"):
         return timed_out(timeout_ms)
-    code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
     tail = printable(str(report.get("tail", ""))[-500:]).strip()
+    if module := report.get("module"):
+        output = _output(report, "stdout")
+        return from_module(str(module["kind"]), str(module["text"]), output, tail, now, memory)
+    code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
     return from_exit(code, _output(report, "stdout"), tail, now)
 
 

@@ -138,6 +138,9 @@ class Wasm(Model):
         default=None,
         description="The maximum number of instructions of an attempt, roughly. Default: no limit besides the timeout.",
     )
+    architecture: Literal["x86_64", "arm64"] | None = Field(
+        default=None, description="The processor architecture of the step's Lambda. Default: x86_64. Only on AWS."
+    )
 
 
 class Faktory(Model):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Outcome
+from stepwell.core.run.module_outcome import DEFAULT_MEMORY, from_module
 from stepwell.core.run.outcome import ParsedOutput, failure, from_exit, not_in_output, read_json
 from stepwell.local.runners.channel import Launch
 from stepwell.local.runners.checked import PreparedAttempt
@@ -29,11 +30,10 @@ from stepwell.local.runners.wasm_cache import CompiledModules
 from stepwell.local.runners.worker import Invocation, Worker, WorkerProcess
 from stepwell.local.runners.worker_command import published_scripts, spawn
 from stepwell.local.system.step_user import python_for
-from stepwell.project.wasm_module import DEFAULT_MEMORY, NAME
+from stepwell.project.wasm_module import NAME
 
 _MB = 1024 * 1024
 _PREFIX = "STEP_"  # of the module's variables, in the process that runs it
-_NEARLY_ALL = 0.75  # of the memory: a failure may be a lack of memory
 
 
 class WasmRunner(WarmWorkers):
@@ -134,17 +134,8 @@ class WasmWorker(Worker):
 
     def _outcome(self, kind: bytes, text: bytes) -> Outcome:
         report = self._finish_stdout()
-        first, _, rest = text.decode("utf-8", "replace").partition(" ")
-        if kind == b"x" and first.isdecimal() and rest.isdecimal():
-            line = last_line(self._tail) + (self._hint(int(rest)) if int(first) else "")
-            return from_exit(int(first), report, line.strip(), time.time_ns() // 1_000_000)
-        if kind == b"t" and first.isdecimal():
-            return failure("crash", f"the module trapped: {rest}{self._hint(int(first))}")
-        if kind == b"f":
-            return failure("crash", "the module used all of its fuel; raise `fuel` in the runtime", retryable=False)
-        if kind == b"s":
-            return failure("start", text.decode("utf-8", "replace"), retryable=False)
-        return failure("crash", "the answer of the module's process is not valid")
+        now, line = time.time_ns() // 1_000_000, last_line(self._tail)
+        return from_module(kind.decode(), text.decode("utf-8", "replace"), report, line, now, self._memory)
 
     def _crash(self, code: int) -> Outcome:
         report = self._finish_stdout()
@@ -157,12 +148,6 @@ class WasmWorker(Worker):
         reader, self._stdout = self._stdout, StdoutReader(_no_log)
         self._report = reader.finish()
         return self._report
-
-    def _hint(self, used: int) -> str:
-        """What to do, if the module may have had too little memory."""
-        if used < _NEARLY_ALL * self._memory * _MB:
-            return ""
-        return f" (it used {used // _MB} MB of at most {self._memory} MB; raise `memory` in the runtime)"
 
 
 def _module_of(step: Step, code: Path | None) -> Path:

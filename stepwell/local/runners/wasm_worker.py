@@ -22,8 +22,7 @@ import resource
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import python_worker as worker  # type: ignore[import-not-found]
-from wasmtime import (
+from wasmtime import (  # isort: skip (the next module removes this folder from the path)
     Config,
     Engine,
     FuncType,
@@ -37,6 +36,8 @@ from wasmtime import (
     WasiConfig,
     WasmtimeError,
 )
+
+import python_worker as worker  # type: ignore[import-not-found]  # isort: skip
 
 WASI = "wasi_snapshot_preview1"
 PREFIX = "STEP_"
@@ -100,14 +101,10 @@ def compile_module(path: str, fuel: object) -> None:
 
 
 class Sandbox:
-    """The module, and the folders that it sees: `/` is the code, `/tmp` is TMPDIR, `/stepwell` contains the input."""
+    """The module, and what all attempts have in common."""
 
-    def __init__(self, task: dict, folder: str) -> None:  # type: ignore[type-arg]
+    def __init__(self, task: dict) -> None:  # type: ignore[type-arg]
         self.code, self.name, self.memory, self.fuel = (task[name] for name in ("code", "module", "memory", "fuel"))
-        self.tmp, self.inputs = folder + "/tmp", folder + "/input"
-        for path in (self.tmp, self.inputs):
-            os.mkdir(path, 0o700)
-        self.input = self.inputs + "/input.json"
         self.env = [(name[len(PREFIX) :], value) for name, value in os.environ.items() if name.startswith(PREFIX)]
         self.env += [("TMPDIR", "/tmp"), ("STEPWELL_INPUT", INPUT)]
         self.engine = engine_for(self.fuel)
@@ -125,17 +122,15 @@ class Sandbox:
                 pass
         return Module.from_file(self.engine, self.code + "/" + self.name)
 
-    def run(self, content: bytes) -> tuple[bytes, str]:
-        """Runs the module once. Returns the kind and text of the answer."""
-        with open(self.input, "wb", buffering=0) as file:
-            file.write(content)
+    def run(self, argument: str, inputs: str, tmp: str) -> tuple[bytes, str]:
+        """Runs the module once. `inputs` is the folder of `input.json`. Returns the kind and text of the answer."""
         store = Store(self.engine)
         memory = None
         try:
             store.set_limits(self.memory, TABLE_ELEMENTS, instances=1, tables=8, memories=1)
             if self.fuel is not None:
                 store.set_fuel(self.fuel)
-            store.set_wasi(self.wasi(content))
+            store.set_wasi(self.wasi(argument, inputs, tmp))
             code = 0
             try:
                 exports = self.linker.instantiate(store, self.module).exports(store)
@@ -153,17 +148,17 @@ class Sandbox:
         finally:
             store.close()
 
-    def wasi(self, content: bytes) -> WasiConfig:
+    def wasi(self, argument: str, inputs: str, tmp: str) -> WasiConfig:
+        """What the module sees: `/` is the code, `/tmp` is TMPDIR, and `/stepwell` contains the input."""
         config = WasiConfig()
-        argument = content.decode() if len(content) <= LARGEST_ARGUMENT else "@" + INPUT
         config.argv = [self.name, argument]
         config.env = self.env
-        config.stdin_file = self.input
+        config.stdin_file = inputs + "/input.json"
         config.inherit_stdout()
         config.inherit_stderr()
         config.preopen_dir(self.code, "/", False)
-        config.preopen_dir(self.tmp, "/tmp", True)
-        config.preopen_dir(self.inputs, "/stepwell", False)
+        config.preopen_dir(tmp, "/tmp", True)
+        config.preopen_dir(inputs, "/stepwell", False)
         return config
 
     def trapped(self, trap: Trap, memory: int) -> tuple[bytes, str]:
@@ -184,25 +179,37 @@ def last_line(text: str) -> str:
     return lines[-1].strip()[:500]
 
 
+def serve(sandbox: Sandbox | None, problem: str, channel: int, folder: str) -> None:
+    """Answers the requests of the server. `folder` is TMPDIR of this process. `problem`: why there is no sandbox."""
+    inputs, tmp = folder + "/input", folder + "/tmp"
+    for path in (inputs, tmp):
+        os.mkdir(path, 0o700)
+    while len(head := worker.receive(channel, worker.REQUEST.size)) == worker.REQUEST.size:
+        content = worker.receive(channel, worker.REQUEST.unpack(head)[0])
+        with open(inputs + "/input.json", "wb", buffering=0) as file:
+            file.write(content)
+        argument = content.decode() if len(content) <= LARGEST_ARGUMENT else "@" + INPUT
+        kind, text = sandbox.run(argument, inputs, tmp) if sandbox else (b"s", problem)
+        worker.answer(channel, kind, text.encode("utf-8", "replace")[: worker.LONGEST_ERROR])
+        if kind == b"s" or not worker.empty(tmp):
+            return
+
+
+def open_sandbox(task: dict) -> tuple[Sandbox | None, str]:  # type: ignore[type-arg]
+    """The sandbox, or None and the reason."""
+    limit_process(task["memory"] + BESIDE_MEMORY)
+    try:
+        return Sandbox(task), ""
+    except (OSError, WasmtimeError) as error:
+        return None, f"the module cannot be started: {error}"
+
+
 def main() -> None:
     if sys.argv[1] == "compile":
         return compile_module(sys.argv[3], json.loads(sys.argv[2]))
-    channel, task = int(sys.argv[1]), json.loads(sys.argv[2])
+    channel = int(sys.argv[1])
     os.set_inheritable(channel, False)
-    limit_process(task["memory"] + BESIDE_MEMORY)
-    try:
-        sandbox = Sandbox(task, os.environ["TMPDIR"])
-    except (OSError, WasmtimeError) as error:
-        problem = f"the module cannot be started: {error}"
-    else:
-        problem = None
-    while len(head := worker.receive(channel, worker.REQUEST.size)) == worker.REQUEST.size:
-        content = worker.receive(channel, worker.REQUEST.unpack(head)[0])
-        kind, text = (b"s", problem) if problem else sandbox.run(content)
-        worker.answer(channel, kind, text.encode("utf-8", "replace")[: worker.LONGEST_ERROR])
-        if kind == b"s" or not worker.empty(sandbox.tmp):
-            return None
-    return None
+    return serve(*open_sandbox(json.loads(sys.argv[2])), channel, os.environ["TMPDIR"])
 
 
 if __name__ == "__main__":
