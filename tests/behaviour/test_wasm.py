@@ -39,9 +39,9 @@ def text_of(step: Json) -> str:
     return str(step["output"]["body"])
 
 
-def error_number(step: Json) -> int:
-    """The number that a module has printed as `e08`."""
-    return int(text_of(step).removeprefix("e"))
+def error_numbers(step: Json) -> list[int]:
+    """The numbers that a module has printed as `e00e08`."""
+    return [int(number) for number in text_of(step).split("e")[1:]]
 
 
 def variables_of(step: Json) -> dict[str, str]:
@@ -63,27 +63,30 @@ ENDS: list[tuple[bytes, bytes, int, Any]] = [  # stdout, stderr, exit code; outp
 ]
 
 
-def step_files(kind: str) -> Files:
-    if kind == "wasm":
-        return {f"s{i}/main.wasm": modules.prints(out, err, code) for i, (out, err, code, _) in enumerate(ENDS)}
-    scripts = {}
-    for i, (out, err, code, _) in enumerate(ENDS):
-        words = shlex.quote(out.decode()), shlex.quote(err.decode())
-        scripts[f"s{i}/main.sh"] = f"#!/bin/sh\nprintf %s {words[0]}\nprintf %s {words[1]} >&2\nexit {code}\n"
-    return {**scripts}
+def program_for(rows: list[tuple[bytes, bytes, int, Any]]) -> str:
+    """A shell script that prints the row of the variable ROW."""
+    cases = "".join(
+        f"{i}) printf %s {shlex.quote(out.decode())}; printf %s {shlex.quote(err.decode())} >&2; exit {code};;\n"
+        for i, (out, err, code, _) in enumerate(rows)
+    )
+    return f"#!/bin/sh\ncase $ROW in\n{cases}esac\n"
 
 
 @pytest.mark.parametrize("kind", ["program", "wasm"])
 def test_output_and_exit_code_mean_the_same_for_programs_and_modules(platform: Platform, kind: str) -> None:
     runtime = RUNTIME if kind == "wasm" else {"type": "lambda"}
-    steps: Json = {f"s{i}": {"path": f"file://s{i}", "runtime": runtime} for i in range(len(ENDS))}
+    step = {"path": "file://step", "runtime": runtime}
+    steps: Json = {f"s{i}": {**step, "env": {"ROW": str(i)}} for i in range(len(ENDS))}
     # Failures are handled, so that no failure ends the run before the others.
     steps["end"] = {"after": [{"step": step_id, "on": "always"} for step_id in steps]}
-    platform.deploy(function(steps), {**step_files(kind)})
+    rows = [(out, err, code) for out, err, code, _ in ENDS]
+    files: dict[str, Files] = {"wasm": {"step/main.wasm": modules.prints_row(tuple(rows))}}
+    files["program"] = {"step/main.sh": program_for(ENDS)}
+    platform.deploy(function(steps), files[kind])
     (run,) = platform.runs(platform.send())
     for i, (_, _, _, expected) in enumerate(ENDS):
-        step = run["steps"][f"s{i}"]
-        found = step["output"] if step["error"] is None else (step["error"]["kind"], step["error"]["message"])
+        ended = run["steps"][f"s{i}"]
+        found = ended["output"] if ended["error"] is None else (ended["error"]["kind"], ended["error"]["message"])
         assert found == expected
 
 
@@ -100,16 +103,11 @@ def test_the_status_decides_whether_a_module_is_retried(platform: Platform, cont
 
 
 def test_a_module_gets_the_input_as_argument_on_stdin_and_in_a_file(platform: Platform) -> None:
-    contents = {"argument": modules.prints_arguments(), "stdin": modules.prints_stdin()}
-    contents["file"] = modules.prints_file(modules.INPUT, b"input.json")
-    steps = {name: {"path": f"file://{name}", "runtime": RUNTIME} for name in contents}
-    platform.deploy(function(steps), {f"{name}/main.wasm": content for name, content in contents.items()})
-    (run,) = platform.runs(platform.send(data={"n": "ü"}))
-    name, argument, _ = run["steps"]["argument"]["output"]["body"].split("\0")
-    inputs = [json.loads(argument), run["steps"]["stdin"]["output"], run["steps"]["file"]["output"]]
+    name, *inputs = text_of(run_it(platform, wasm(), modules.prints_inputs(), data={"n": "ü"})).split("\0")
     assert name == "main.wasm"
-    assert [value["event"]["data"] for value in inputs] == [{"n": "ü"}] * 3
-    assert [value["ctx"]["step_id"] for value in inputs] == ["argument", "stdin", "file"]
+    assert len(inputs) == 3
+    assert len(set(inputs)) == 1
+    assert json.loads(inputs[0])["event"]["data"] == {"n": "ü"}
 
 
 def test_above_96_kib_the_argument_names_the_file(platform: Platform) -> None:
@@ -140,37 +138,37 @@ def test_a_module_has_only_the_declared_variables(platform: Platform, monkeypatc
     }
 
 
-NO_RIGHT, NO_FILE, BAD_DESCRIPTOR = {2, 63, 69, 76}, {44}, {8}  # EACCES, EPERM, EROFS, ENOTCAPABLE; ENOENT; EBADF
+NO_RIGHT, BAD_DESCRIPTOR, NO_SOCKET = {2, 63, 69, 76}, {8}, {8, 57, 58}  # numbers of errors in WASI
 
 
-OPENS = [
-    (modules.opens(modules.CODE, b"more.txt"), {0}),
-    (modules.opens(modules.CODE, b"new.txt", create=True), NO_RIGHT),
-    (modules.opens(modules.TMPDIR, b"new.txt", create=True), {0}),
-    (modules.opens(modules.INPUT, b"new.txt", create=True), NO_RIGHT),
-    (modules.opens(modules.CODE, b"../stepwell.json"), NO_RIGHT),
-    (modules.opens(modules.CODE, b"/etc/passwd"), NO_RIGHT),
-    (modules.opens(modules.TMPDIR, b"../input/input.json"), NO_RIGHT),
-    (modules.opens(6, b"x"), BAD_DESCRIPTOR),
-    (modules.accepts_a_connection(), {8, 57, 58}),
+OPENS = [  # the folder, the path, whether to make a file; the numbers of WASI
+    ((modules.CODE, b"more.txt", False), {0}),
+    ((modules.CODE, b"new.txt", True), NO_RIGHT),
+    ((modules.TMPDIR, b"new.txt", True), {0}),
+    ((modules.INPUT, b"new.txt", True), NO_RIGHT),
+    ((modules.CODE, b"../stepwell.json", False), NO_RIGHT),
+    ((modules.CODE, b"/etc/passwd", False), NO_RIGHT),
+    ((modules.TMPDIR, b"../input/input.json", False), NO_RIGHT),
+    ((20, b"x", False), BAD_DESCRIPTOR),
 ]
 
 
 def test_a_module_reaches_nothing_but_its_code_and_its_temporary_folder(platform: Platform) -> None:
-    files: Files = {f"steps/{i}.wasm": content for i, (content, _) in enumerate(OPENS)}
-    runtimes = [RUNTIME | {"module": f"{i}.wasm"} for i in range(len(OPENS))]
-    steps = {f"s{i}": {"path": "file://steps", "runtime": runtime} for i, runtime in enumerate(runtimes)}
-    platform.deploy(function(steps), files | {"steps/more.txt": "x"})
+    content = modules.opens(*(file for file, _ in OPENS))
+    platform.deploy(wasm(), {"step/main.wasm": content, "step/more.txt": "x"})
     (run,) = platform.runs(platform.send())
-    for i, (_, expected) in enumerate(OPENS):
-        assert error_number(run["steps"][f"s{i}"]) in expected
+    *files, connection = error_numbers(run["steps"]["a"])
+    assert len(files) == len(OPENS)
+    assert all(number in expected for number, (_, expected) in zip(files, OPENS, strict=True))
+    assert connection in NO_SOCKET
 
 
 def test_files_in_the_temporary_folder_are_gone_in_the_next_attempt(platform: Platform) -> None:
     """Opening exclusively fails if the file exists."""
-    platform.deploy(wasm(), {"step/main.wasm": modules.opens(modules.TMPDIR, b"left", create=True, exclusive=True)})
+    content = modules.opens((modules.TMPDIR, b"left", True), exclusive=True)
+    platform.deploy(wasm(), {"step/main.wasm": content})
     steps = [platform.runs(platform.send())[0]["steps"]["a"] for _ in range(2)]
-    assert [error_number(step) for step in steps] == [0, 0]
+    assert [error_numbers(step)[0] for step in steps] == [0, 0]
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The functions of WASI preview 1: https://github.com/WebAssembly/WASI/blob/main/l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -70,48 +71,71 @@ def prints(stdout: bytes = b"", stderr: bytes = b"", code: int = 0, then: str = 
     return module(body + (f"(call $proc_exit (i32.const {code}))" if code else ""), stdout + stderr)
 
 
-def prints_arguments() -> bytes:
-    """Prints the arguments, each followed by a zero byte."""
-    return module(
-        "(drop (call $args_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
-        f"(drop (call $args_get (i32.const 1024) (i32.const {_BUFFER})))"
-        f"(call $write (i32.const 1) (i32.const {_BUFFER}) (local.get $i))"
-    )
+def prints_row(rows: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    """Prints the stdout and stderr of a row, and exits with its code. The first variable, such as ROW=3, chooses it."""
+    body, text = f"{_variables()} (local.set $i (i32.load8_u (i32.const {_BUFFER + 4})))", b""
+    for number, (stdout, stderr, code) in enumerate(rows):
+        body += f"(if (i32.eq (local.get $i) (i32.const {ord('0') + number})) (then "
+        body += write(stdout, at=len(text)) + write(stderr, 2, len(text) + len(stdout))
+        body += f"(call $proc_exit (i32.const {code}))))"
+        text += stdout + stderr
+    return module(body, text)
+
+
+def _variables() -> str:
+    """Reads the environment variables, each followed by a zero byte, into the buffer."""
+    sizes = "(drop (call $environ_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
+    return sizes + f"(drop (call $environ_get (i32.const 8192) (i32.const {_BUFFER})))"
+
+
+def _print_buffer() -> str:
+    return f"(call $write (i32.const 1) (i32.const {_BUFFER}) (local.get $i))"
 
 
 def prints_variables() -> bytes:
     """Prints the environment variables, each followed by a zero byte."""
-    return module(
-        "(drop (call $environ_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
-        f"(drop (call $environ_get (i32.const 1024) (i32.const {_BUFFER})))"
-        f"(call $write (i32.const 1) (i32.const {_BUFFER}) (local.get $i))"
-    )
+    return module(_variables() + _print_buffer())
+
+
+def _arguments() -> str:
+    sizes = "(drop (call $args_sizes_get (i32.const 0) (i32.const 4))) (local.set $i (i32.load (i32.const 4)))"
+    return sizes + f"(drop (call $args_get (i32.const 8192) (i32.const {_BUFFER}))) {_print_buffer()}"
+
+
+def prints_arguments() -> bytes:
+    """Prints the arguments, each followed by a zero byte."""
+    return module(_arguments())
 
 
 def prints_stdin() -> bytes:
     return module("(call $copy (i32.const 0))")
 
 
-def prints_file(folder: int, path: bytes) -> bytes:
-    return module(_open(folder, path, 0, 2) + "(call $copy (i32.load (i32.const 32)))", path)
+def prints_inputs() -> bytes:
+    """Prints the arguments, stdin and the file with the input, separated by zero bytes."""
+    path = b"input.json"
+    zero = f"(call $write (i32.const 1) (i32.const {_TEXT + len(path)}) (i32.const 1))"
+    file = _open(INPUT, 0, len(path), 0, 2) + "(call $copy (i32.load (i32.const 32)))"
+    return module(_arguments() + "(call $copy (i32.const 0))" + zero + file, path + bytes(1))
 
 
-def opens(folder: int, path: bytes, *, create: bool = False, exclusive: bool = False) -> bytes:
-    """Opens a file, with the right to write if it may be made, and prints the error number, such as `e08`."""
-    rights = 2 | (64 if create else 0)
-    return module(_open(folder, path, create + 4 * exclusive, rights, "(call $digits "), path)
+def opens(*files: tuple[int, bytes, bool], exclusive: bool = False) -> bytes:
+    """Opens files of folders, with the right to write those that may be made, and prints error numbers: `e00e63`.
+
+    Then accepts a connection on the first descriptor that a program could have inherited."""
+    body, text = "", b""
+    for folder, path, is_new in files:
+        flags, rights = is_new + 4 * exclusive, 2 | (64 if is_new else 0)
+        body += _open(folder, len(text), len(path), flags, rights, "(call $digits ")
+        text += path
+    return module(body + "(call $digits (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 32)))", text)
 
 
-def _open(folder: int, path: bytes, flags: int, rights: int, result: str = "(drop ") -> str:
+def _open(folder: int, at: int, size: int, flags: int, rights: int, result: str = "(drop ") -> str:
     return (
-        f"{result}(call $path_open (i32.const {folder}) (i32.const 0) (i32.const {_TEXT}) (i32.const {len(path)})"
+        f"{result}(call $path_open (i32.const {folder}) (i32.const 0) (i32.const {_TEXT + at}) (i32.const {size})"
         f" (i32.const {flags}) (i64.const {rights}) (i64.const {rights}) (i32.const 0) (i32.const 32)))"
     )
-
-
-def accepts_a_connection() -> bytes:
-    """Prints the error number, such as `e08`, of accepting a connection on the first descriptor."""
-    return module("(call $digits (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 32)))")
 
 
 def loops() -> bytes:

@@ -125,7 +125,7 @@ class Sandbox:
     def run(self, argument: str, inputs: str, tmp: str) -> tuple[bytes, str]:
         """Runs the module once. `inputs` is the folder of `input.json`. Returns the kind and text of the answer."""
         store = Store(self.engine)
-        memory = None
+        memory: object = None
         try:
             store.set_limits(self.memory, TABLE_ELEMENTS, instances=1, tables=8, memories=1)
             if self.fuel is not None:
