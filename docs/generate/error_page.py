@@ -109,7 +109,7 @@ KINDS = {
         "Write `has(...)` in the message where a value may be missing.",
     ),
     "arguments_failed": Kind(
-        "The `args` or `kwargs` of a `celery` step have no value, or one of the wrong type. Nothing was sent.",
+        "The `args` or `kwargs` of a `celery` or `faktory` step have no value, or one of the wrong type. Nothing was sent.",
         "no",
         "Write `has(...)` where a value may be missing. `args` must be a list, `kwargs` a map.",
     ),

@@ -92,7 +92,7 @@ WHOLE: Json = {
                 "tracing": False,
             },
         },
-        "i": {"runtime": {"type": "faktory", "jobtype": "Mail", "queue": "mails"}, "timeout": "2m"},
+        "i": {"runtime": {"type": "faktory", "jobtype": "Mail", "queue": "mails", "args": "[1]"}, "timeout": "2m"},
         "g": {"runtime": {"type": "lambda", "arn": "arn:aws:lambda:eu-central-1:123456789012:function:x"}},
     },
     "cancel": [{"event": "x", "if": "async.data.a == event.data.a", "timeout": "1d"}],

@@ -39,7 +39,7 @@ def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
         message = runtime.get("message")
         for source in placeholders(message) if isinstance(message, str) else ():
             yield "message", source, Scope.MESSAGE
-    elif runtime.get("type") == "celery":
+    elif runtime.get("type") in ("celery", "faktory"):
         for field in ("args", "kwargs"):
             if isinstance(runtime.get(field), str) and runtime[field]:
                 yield field, runtime[field], Scope.ARGUMENTS

@@ -151,6 +151,12 @@ class Faktory(Model):
         description="The type under which workers have registered the job.", examples=["SendEmail"]
     )
     queue: Queue = Field(default="default", description="The queue from which workers fetch the job.")
+    args: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user`, `data`, `steps`, `errors` and `async`: the list of the"
+        " job's arguments. Default: one argument, the step's input.",
+        examples=["data.args"],
+    )
 
 
 class Approval(Model):

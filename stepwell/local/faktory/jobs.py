@@ -51,18 +51,25 @@ class Jobs:
             await asyncio.sleep(FETCH_S)
             return None
         future = self._platform.executor.worker_queues.ask(names)
+        is_late = False
+
+        def stop_waiting() -> None:
+            nonlocal is_late
+            is_late = future.cancel()
+
+        timer = asyncio.get_running_loop().call_later(FETCH_S, stop_waiting)
         try:
-            done, _ = await asyncio.wait((future,), timeout=FETCH_S)
+            attempt = await future
         except asyncio.CancelledError:
+            if is_late:
+                return None
             self._give_back(future)
             raise
-        if not done:
-            future.cancel()
-            return None
+        finally:
+            timer.cancel()
         if not is_wanted():
             self._give_back(future)
             return None
-        attempt = future.result()
         fetched = self._runner.find(attempt)
         return None if fetched is None else self._job(attempt, fetched)  # it may have been cancelled just now
 
@@ -80,7 +87,7 @@ class Jobs:
             {
                 "jid": jid,
                 "jobtype": job.step.runtime.jobtype,
-                "args": [orjson.Fragment(job.input)],
+                "args": orjson.Fragment(fetched.args),
                 "queue": fetched.queue,
                 "reserve_for": job.step.timeout_ms // 1000,
                 "retry": 0,

@@ -11,11 +11,11 @@ from stepwell.core.plan import Runtime
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
 from stepwell.local.celery.addresses import RPC, BadAddress, check_backend, expand, missing
-from stepwell.local.celery.arguments import NoArguments, arguments
 from stepwell.local.celery.clients import Clients
 from stepwell.local.celery.messages import TaskMessage, task_id
 from stepwell.local.celery.outcomes import outcome_of, traceback_of
 from stepwell.local.celery.publisher import BrokerGone
+from stepwell.local.runners.arguments import NoArguments, arguments
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import STOPPED, start_failure
 

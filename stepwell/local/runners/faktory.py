@@ -6,18 +6,22 @@ from collections.abc import Callable
 
 from stepwell.core.plain_data import immutable
 from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import failure
+from stepwell.local.runners.arguments import NoArguments, arguments
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from stepwell.local.runners.program import STOPPED
+from stepwell.local.runners.program import STOPPED, NotStarted
 from stepwell.platform import AttemptId
 
 
 @immutable
 class FetchedAttempt:
-    """An attempt that is claimed for a worker. The job has no input if the server was restarted since the claim."""
+    """An attempt that is claimed for a worker. `args`: the arguments of the job, as a JSON text; empty if the server
+    was restarted since the claim."""
 
     job: Job
     log: Log
     end: End
+    args: bytes = b""
 
     @property
     def queue(self) -> str:
@@ -39,14 +43,22 @@ class FaktoryRunner:
             )
 
     def start(self, job: Job, log: Log, end: End) -> Running:
-        return self.resume(job, log, end)
+        try:
+            args, _ = arguments(job.step.runtime, job.input)
+        except NoArguments as error:
+            return NotStarted(failure("arguments_failed", str(error), retryable=False), end)
+        return self._hold(FetchedAttempt(job, log, end, args))
 
     def start_remote(self, job: Job, log: Log, end: End, accepted: Callable[[], None]) -> Running:
-        return self.resume(job, log, end)
+        return self.start(job, log, end)
 
     def resume(self, job: Job, log: Log, end: End) -> Running:
+        return self._hold(FetchedAttempt(job, log, end))
+
+    def _hold(self, fetched: FetchedAttempt) -> Running:
+        job = fetched.job
         attempt = job.run_id, job.index, job.attempt
-        self._attempts[attempt] = FetchedAttempt(job, log, end)
+        self._attempts[attempt] = fetched
         return _Stoppable(self, attempt)
 
     def find(self, attempt: AttemptId) -> FetchedAttempt | None:

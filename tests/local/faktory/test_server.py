@@ -134,6 +134,38 @@ def test_a_result_with_a_status_decides_whether_a_failure_is_final(tmp_path: Pat
     run(main)
 
 
+def test_args_decides_what_the_worker_gets(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with faktory(tmp_path) as it:
+            runtime = {"type": "faktory", "jobtype": "Welcome", "args": "data.args + [steps.a.body]"}
+            second = {"runtime": runtime, "after": [{"step": "a"}]}
+            await it.deploy(on="faktory/Welcome", a=job_step(queue="first"), b=second)
+            client, worker = await it.client(), await it.worker()
+            assert await client.ask(push(JOB)) == "OK"
+            job = await worker.job("first")
+            assert await put_result(it, job, {"body": "hello"}) == 204
+            assert await ack(worker, job) == "OK"
+            assert (await worker.job())["args"] == [1, "a", "hello"]
+
+    run(main)
+
+
+def test_args_without_a_value_fail_the_step_and_the_worker_waits_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with faktory(tmp_path) as it:
+            runtime = {"type": "faktory", "jobtype": "Job", "args": "data.args"}
+            await it.deploy(a={"runtime": runtime})
+            worker = await it.worker()
+            for data in ({}, {"args": "x"}):
+                event = await it.send(data=data)
+                assert await worker.fetch() is None
+                assert (await it.run(event, "failed"))["error"]["kind"] == "arguments_failed"
+            await it.send(data={"args": []})
+            assert (await worker.job())["args"] == []
+
+    run(main)
+
+
 def test_fetch_takes_from_the_first_queue_that_has_a_job(tmp_path: Path) -> None:
     async def main() -> None:
         async with faktory(tmp_path) as it:

@@ -1,4 +1,4 @@
-"""The arguments of a task: expressions over the step's input, or the whole input as one argument."""
+"""The arguments of a Celery task or a Faktory job: expressions over the step's input, or the whole input as one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NoArguments(Exception):
 
 
 def arguments(runtime: Runtime, step_input: bytes) -> tuple[bytes, bytes]:
-    """The positional and the keyword arguments of the task, as JSON texts. Raises NoArguments."""
+    """The positional and the keyword arguments, as JSON texts. Raises NoArguments."""
     if runtime.args is None and runtime.kwargs is None:
         return b"[" + step_input + b"]", b"{}"
     document = orjson.loads(step_input)
