@@ -198,6 +198,26 @@ def test_entries_of_a_dead_reader_of_the_group_are_claimed(tmp_path: Path, redis
         assert client.xpending(stream, "stepwell")["pending"] == 0
 
 
+def test_a_kill_of_the_broker_loses_no_record_and_makes_no_event_twice(tmp_path: Path) -> None:
+    safe = ("--appendonly", "yes", "--appendfsync", "always")
+    with redis_server(tmp_path / "redis", None, *safe) as port:
+        add(port, "orders", *({"kind": "made", "n": n} for n in range(300)))
+    source(tmp_path / "p", port, "orders", batch=5)
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        with redis_server(tmp_path / "redis", port, *safe):
+            eventually(lambda: now.source("orders")["records"] > 20)
+        with redis_server(tmp_path / "redis", port, *safe):
+            assert sorted(event["data"]["n"] for event in now.wait_for(300)) == list(range(300))
+
+
+def test_large_records_are_read_few_at_a_time(tmp_path: Path, redis_port: int, stream: str) -> None:
+    source(tmp_path / "p", redis_port, stream)
+    add(redis_port, stream, *({"kind": "large", "text": "x" * 200_000} for _ in range(60)))
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        now.read("orders", 60)
+        assert len(now.events()) == 60
+
+
 @pytest.mark.parametrize("kills", [3])
 def test_kills_of_the_server_lose_no_record_and_make_no_event_twice(
     tmp_path: Path, redis_port: int, stream: str, kills: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -27,6 +29,7 @@ class LocalSources:
         self._workers: dict[str, Worker] = {}
         self._status: dict[str, Status] = {}  # by name; counts stay when a source is paused or changed
         self._celery_calls = CeleryCalls(platform, secret)
+        self._changes = asyncio.Lock()
         self._is_started = False
 
     def start(self) -> None:
@@ -56,17 +59,15 @@ class LocalSources:
         if before is not None and (before.definition, before.file) == (definition, file):
             return False
         now = self._platform.clock.now()
-        if before is None:
-            await self._change(StoredSource(definition, file, now, False, uuid4().hex[:12], None))
-        else:
-            await self._change(replace(before, definition=definition, file=file, changed_at=now))
+        new = StoredSource(definition, file, now, False, uuid4().hex[:12], None)
+        fields = {"definition": definition, "file": file, "changed_at": now}
+        await self._change(definition["name"], lambda found: replace(found or new, **fields))
         return before is None or before.definition != definition
 
     async def remove(self, name: str) -> None:
         """Removes a source and its quarantine."""
-        await self._stop(name)
+        await self._change(name, lambda found: None)
         self._status.pop(name, None)
-        await self._platform.in_transaction(lambda connection, now: store.delete_source(connection, name))
 
     async def synchronise(self, sources: Iterable[tuple[Json, str]], broken: Collection[str]) -> Synchronised:
         """Stores these sources and their files. Removes other sources that came from files, except from the `broken`
@@ -86,10 +87,10 @@ class LocalSources:
 
     async def pause(self, name: str) -> None:
         """Stops reading until `resume`, also after a restart."""
-        await self._change(replace(self._found(name), is_paused=True))
+        await self._change(name, lambda found: found and replace(found, is_paused=True))
 
     async def resume(self, name: str) -> None:
-        await self._change(replace(self._found(name), is_paused=False))
+        await self._change(name, lambda found: found and replace(found, is_paused=False))
 
     async def replay(self, name: str, place: str) -> None:
         """Reads records again, from a place in the words of `parse_place`. They make new events.
@@ -97,26 +98,28 @@ class LocalSources:
         Raises ValueError and CannotSeek."""
         now = self._platform.clock.now()
         found = parse_place(place, now)
-        await self._stop(name)
-        source = self._found(name)
+        async with self._changing(name):
+            source = self._read(name)
+            if source is None:
+                return
 
-        async def begin(position: Any) -> None:
-            # The broker delivers nothing again before this is durable. So a crash cannot make a replayed record look
-            # like a redelivered one.
-            changed = replace(source, replay=Replay(f"{now:x}", position))
-            await self._platform.in_transaction(lambda connection, _: store.write_source(connection, changed))
+            async def begin(position: Any) -> None:
+                # The broker delivers nothing again before this is durable. So a crash cannot make a replayed record
+                # look like a redelivered one.
+                changed = replace(source, replay=Replay(f"{now:x}", position))
+                await self._platform.in_transaction(lambda connection, _: store.write_source(connection, changed))
 
-        try:
             await Worker(source, self._platform, self._secret).replay(found, begin)
-        finally:
-            self._start(self._found(name))
 
     async def retry(self, name: str, numbers: Sequence[int]) -> list[int]:
         """Makes events of quarantined records, by the rule as it is now. Returns the numbers of those that made one.
 
         The others stay, with the new reason. Raises Unavailable."""
         connection = self._platform.store.connection
-        rule, now = SourceRule.of(self._found(name).definition), self._platform.clock.now()
+        now = self._platform.clock.now()
+        if (source := self._read(name)) is None:
+            return []
+        rule = SourceRule.of(source.definition)
         done = []
         for number in numbers:
             item = store.read_quarantined(connection, name, number)
@@ -144,14 +147,29 @@ class LocalSources:
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
-    async def _change(self, source: StoredSource) -> None:
-        await self._stop(source.name)
+    async def _change(self, name: str, change: Callable[[StoredSource | None], StoredSource | None]) -> None:
+        """Stores what `change` makes of a source, or removes it."""
 
         def write(connection: sqlite3.Connection, now: int) -> None:
-            store.write_source(connection, source)
+            changed = change(store.read_source(connection, name))
+            if changed is None:
+                store.delete_source(connection, name)
+            else:
+                store.write_source(connection, changed)
 
-        await self._platform.in_transaction(write)
-        self._start(source)
+        async with self._changing(name):
+            await self._platform.in_transaction(write)
+
+    @asynccontextmanager
+    async def _changing(self, name: str) -> AsyncIterator[None]:
+        """Stops a source, and starts it again as it is stored then. One change at a time."""
+        async with self._changes:
+            await self._stop(name)
+            try:
+                yield
+            finally:
+                if (source := self._read(name)) is not None:
+                    self._start(source)
 
     def _start(self, source: StoredSource) -> None:
         if self._is_started and not source.is_paused and source.name not in self._workers:
@@ -166,9 +184,3 @@ class LocalSources:
 
     def _read(self, name: str) -> StoredSource | None:
         return store.read_source(self._platform.store.connection, name)
-
-    def _found(self, name: str) -> StoredSource:
-        source = self._read(name)
-        if source is None:
-            raise KeyError(name)
-        return source

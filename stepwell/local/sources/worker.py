@@ -35,6 +35,7 @@ DEFAULT_BATCH = 500
 _WAIT_S = 0.5  # how long one poll waits for records
 _LAG_S = 5.0  # between two looks at the lag
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
+_MOST_BYTES = 4 * 1024 * 1024  # of the records of a batch, about; as of a request with events
 _ACCEPT_AGAIN_S = 1.0  # after the database could not be written
 _STOP_S = 1.0  # how long the acceptance of records may take when the source is stopped
 _CLOSE_S = 2.0  # how long a reader may take to close
@@ -68,6 +69,7 @@ class Worker:
         self._platform, self._secret, self._calls = platform, secret, calls
         self._rule = SourceRule.of(source.definition)
         self._most: int = source.definition.get("batch", DEFAULT_BATCH)
+        self._now_most = self._most  # fewer while records are large
         self._reader: Reader | None = None
         self._thread = CallThread(f"source {source.name}")
         self._task: asyncio.Task[None] | None = None
@@ -144,7 +146,10 @@ class Worker:
 
     def _take(self, reader: Reader, wait_s: float) -> Made:
         """The next records and their events. Called in the thread."""
-        made = Made(reader.poll(self._most, wait_s))
+        made = Made(reader.poll(self._now_most, wait_s))
+        size = sum(len(record.body or b"") for record in made.polled.records)
+        fitting = _MOST_BYTES * len(made.polled.records) // max(1, size)
+        self._now_most = max(1, min(self._most, fitting)) if size else self._most
         now, replay = self._platform.clock.now(), self.source.replay
         for record in made.polled.records:
             try:
