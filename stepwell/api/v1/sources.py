@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
-from typing_extensions import TypedDict
 
 from stepwell.api.http.body import check_object, json_body
 from stepwell.api.http.problem import Problem
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, found, page, paging
-from stepwell.api.views.models import Time
-from stepwell.core.sources.records import Record
-from stepwell.core.times import time_text
+from stepwell.api.views.sources import (
+    QuarantinedRecord,
+    RecordList,
+    RecordView,
+    RetriedView,
+    SourceDetail,
+    SourceList,
+    SourceView,
+    record_summary,
+    record_view,
+    source_view,
+)
 from stepwell.event_types.validation import json_pointer
 from stepwell.reader import Page
 
 _MOST = 1000  # records of a request
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceDetail:
-    """A source and what it does. Times are in ms. The counts are since the server started."""
-
-    definition: Json
-    changed_at: int
-    state: str
-    error: str = ""
-    next_try_at: int | None = None
-    lag_records: int | None = None
-    lag_seconds: float | None = None
-    records: int = 0
-    events: int = 0
-    quarantined: int = 0
-    last_record_at: int | None = None
-    last_read_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedRecord:
-    """A record that made no event. `number` is the id in the API."""
-
-    number: int
-    at: int
-    kind: str
-    field: str
-    why: str
-    record: Record
 
 
 class NotPossible(Exception):
@@ -88,63 +65,6 @@ class Sources(Protocol):
         """Makes events of records by the present rule. Returns the numbers of those that have left the quarantine."""
 
     def discard_quarantined(self, name: str, numbers: Sequence[int]) -> None: ...
-
-
-# --- shapes ----------------------------------------------------------------------------------------------------------
-
-
-class LagView(TypedDict):
-    records: int | None
-    seconds: float | None
-
-
-class SourceView(TypedDict):
-    """A source. schemas/source.schema.json describes the fields of `definition`. The counts are since the start."""
-
-    name: str
-    type: str
-    state: str  # starting, running, failing, paused
-    error: str | None  # why it is failing
-    next_try_at: Time | None
-    lag: LagView
-    records: int
-    events: int
-    quarantined: int
-    last_record_at: Time | None
-    last_read_at: Time | None
-    changed_at: Time
-    definition: dict[str, Any]
-
-
-class SourceList(TypedDict):
-    data: list[SourceView]
-    next: None
-
-
-class RecordView(TypedDict):
-    """A record that made no event. `body`: its text, or `base64` if it is not UTF-8."""
-
-    id: int
-    record: str
-    kind: str  # unreadable, too_large, rule, refused
-    field: str | None
-    why: str
-    at: Time
-    size: int
-    headers: NotRequired[dict[str, str]]
-    place: NotRequired[dict[str, Any]]
-    body: NotRequired[str | None]
-    base64: NotRequired[str]
-
-
-class RecordList(TypedDict):
-    data: list[RecordView]
-    next: str | None
-
-
-class RetriedView(TypedDict):
-    accepted: list[int]
-    left: list[int]
 
 
 _DEFINITION = {
@@ -199,27 +119,27 @@ class SourcesApi:
     sources: Sources
 
     def list_sources(self, request: Request) -> Any:
-        return {"data": [_view(source) for source in self.sources.read_sources()], "next": None}
+        return {"data": [source_view(source) for source in self.sources.read_sources()], "next": None}
 
     def get_source(self, request: Request) -> Any:
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def put_source(self, request: Request) -> Any:
         self.sources.put_source(read_definition(request.state.body, request.path_params["id"]))
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def remove_source(self, request: Request) -> Any:
         source = self._found(request)
         self.sources.remove_source(request.path_params["id"])
-        return _view(source)
+        return source_view(source)
 
     def pause_source(self, request: Request) -> Any:
         self.sources.pause_source(self._name(request))
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def resume_source(self, request: Request) -> Any:
         self.sources.resume_source(self._name(request))
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def replay_source(self, request: Request) -> Any:
         body = json_body(request.state.body)
@@ -230,16 +150,16 @@ class SourcesApi:
             raise Problem(400, str(error), errors=[{"pointer": "/from", "message": str(error)}]) from None
         except NotPossible as reason:
             raise Problem(409, str(reason)) from None
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def list_quarantine(self, request: Request) -> Any:
-        return page(self.sources.read_quarantine(self._name(request), **paging(request)), _summary)
+        return page(self.sources.read_quarantine(self._name(request), **paging(request)), record_summary)
 
     def get_quarantined(self, request: Request) -> Any:
         text = request.path_params["record"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
         item: QuarantinedRecord = found(self.sources.read_quarantined(self._name(request), number), "record", text)
-        return _whole(item)
+        return record_view(item)
 
     def retry_quarantined(self, request: Request) -> Any:
         numbers = self._numbers(request)
@@ -248,7 +168,7 @@ class SourcesApi:
 
     def discard_quarantined(self, request: Request) -> Any:
         self.sources.discard_quarantined(self._name(request), self._numbers(request))
-        return _view(self._found(request))
+        return source_view(self._found(request))
 
     def _numbers(self, request: Request) -> list[int]:
         body = json_body(request.state.body)
@@ -275,48 +195,3 @@ def read_definition(body: bytes, name: str) -> Json:
     except DefinitionError as wrong:
         errors = [{"pointer": json_pointer(problem.pointer), "message": problem.message} for problem in wrong.problems]
         raise Problem(400, "; ".join(error["message"] for error in errors), errors=errors) from None
-
-
-def _view(source: SourceDetail) -> Json:
-    return {
-        "name": source.definition["name"],
-        "type": source.definition["type"],
-        "state": source.state,
-        "error": source.error or None,
-        "next_try_at": _time(source.next_try_at),
-        "lag": {"records": source.lag_records, "seconds": source.lag_seconds},
-        "records": source.records,
-        "events": source.events,
-        "quarantined": source.quarantined,
-        "last_record_at": _time(source.last_record_at),
-        "last_read_at": _time(source.last_read_at),
-        "changed_at": time_text(source.changed_at),
-        "definition": {field: value for field, value in source.definition.items() if field not in ("name", "type")},
-    }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else time_text(ms)
-
-
-def _summary(item: QuarantinedRecord) -> Json:
-    return {
-        "id": item.number,
-        "record": item.record.id,
-        "kind": item.kind,
-        "field": item.field or None,
-        "why": item.why,
-        "at": time_text(item.at),
-        "size": len(item.record.body or b""),
-    }
-
-
-def _whole(item: QuarantinedRecord) -> Json:
-    record = item.record
-    fields = {**_summary(item), "headers": dict(record.headers), "place": dict(record.place)}
-    if record.body is None:
-        return {**fields, "body": None}
-    try:
-        return {**fields, "body": record.body.decode()}
-    except UnicodeDecodeError:
-        return {**fields, "base64": base64.b64encode(record.body).decode()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from stepwell.api.v1.sources import NotPossible, QuarantinedRecord, SourceDetail
+from stepwell.api.v1.sources import NotPossible
+from stepwell.api.views.sources import QuarantinedRecord, SourceDetail
 from stepwell.local.queries.queries import Queries
 from stepwell.local.sources import store
 from stepwell.local.sources.reader import CannotSeek

@@ -60,8 +60,11 @@ class LocalSources:
             return False
         now = self._platform.clock.now()
         new = StoredSource(definition, file, now, False, uuid4().hex[:12], None)
-        fields = {"definition": definition, "file": file, "changed_at": now}
-        await self._change(definition["name"], lambda found: replace(found or new, **fields))
+
+        def change(found: StoredSource | None) -> StoredSource:
+            return replace(found or new, definition=definition, file=file, changed_at=now)
+
+        await self._change(definition["name"], change)
         return before is None or before.definition != definition
 
     async def remove(self, name: str) -> None:
