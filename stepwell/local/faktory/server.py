@@ -27,6 +27,7 @@ from stepwell.local.faktory.pushed_jobs import read_jobs
 from stepwell.local.faktory.workers import Worker, Workers
 
 _SWEEP_S = 1.0
+_AT_ONCE = 16 * 1024  # bytes; longer commands are read in a thread, so that the event loop is not blocked
 
 
 class FaktoryServer:
@@ -75,7 +76,9 @@ class FaktoryServer:
     # --- commands --------------------------------------------------------------------------------------------------
 
     async def _push(self, client: Connection, push: Push) -> bytes:
-        jobs = read_jobs(push, self._platform.clock.now())
+        now = self._platform.clock.now()
+        is_large = len(push.text) > _AT_ONCE
+        jobs = await asyncio.to_thread(read_jobs, push, now) if is_large else read_jobs(push, now)
         refused = dict(jobs.refused)
         refused |= await self._accept(jobs.events, is_bulk=push.is_bulk)
         if jobs.later:

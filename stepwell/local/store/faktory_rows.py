@@ -23,7 +23,8 @@ class FaktoryRows:
     def result(self, attempt: AttemptId) -> bytes | None:
         sql = "SELECT body FROM faktory_results WHERE run = ? AND step = ? AND attempt = ?"
         row = self._connection.execute(sql, attempt).fetchone()
-        return None if row is None else row[0]
+        body: bytes | None = None if row is None else row[0]
+        return body
 
     def put_result(self, attempt: AttemptId, body: bytes) -> None:
         """Stores the result of an attempt, in place of an earlier one."""
