@@ -1,6 +1,6 @@
-"""Steps that are Celery tasks, compared with the same tasks called by Celery's own client.
+"""Celery tasks as steps, and functions that answer calls of Celery clients, compared with Celery alone.
 
-Both use the same worker and the same Redis. Tasks do nothing, so the numbers are those of sending and receiving.
+All use the same Redis, and steps use the worker of Celery. Tasks do nothing, so the numbers are those of passing them on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from server import BenchError, Server
 
 TASKS, QUICK_TASKS, ROUNDS = 1000, 200, 3
 BATCH = 100
+SOURCE = "functions"  # the queue that Stepwell reads
+HANDLER = """
+def add(given, context):
+    return sum(given["event"]["data"]["args"])
+"""
 APP = """
 import os
 from celery import Celery
@@ -47,13 +52,18 @@ def measure(quick: bool) -> list[Row]:
         env = {**os.environ, "BROKER": f"{url}/0", "BACKEND": f"{url}/1"}
         _write_function(folder, env)
         with _worker(folder, env), Server(folder / "functions", "dev") as server:
-            _alone(env, BATCH)
+            _called(env, BATCH)
             _as_steps(server, BATCH)
-            rounds = [(_alone(env, count), _as_steps(server, count)) for _ in range(1 if quick else ROUNDS)]
-    alone, steps = (statistics.median(values) for values in zip(*rounds, strict=True))
+            _called(env, BATCH, SOURCE)
+            rounds = [
+                (_called(env, count), _as_steps(server, count), _called(env, count, SOURCE))
+                for _ in range(1 if quick else ROUNDS)
+            ]
+    alone, steps, functions = (statistics.median(values) for values in zip(*rounds, strict=True))
     return [
-        Row("tasks by Celery's client", alone, "tasks/s"),
-        Row("tasks as steps", steps, "steps/s", f"{steps / alone:.0%} of Celery's client"),
+        Row("tasks by Celery's client and worker", alone, "tasks/s"),
+        Row("tasks as steps", steps, "steps/s", f"{steps / alone:.0%} of Celery"),
+        Row("calls that functions answer", functions, "calls/s", f"{functions / alone:.0%} of Celery"),
     ]
 
 
@@ -61,17 +71,25 @@ def _write_function(folder: Path, env: dict[str, str]) -> None:
     runtime = {"type": "celery", "task": "tasks.add", "args": "[data.n, 1]"}
     runtime |= {"broker": env["BROKER"], "backend": env["BACKEND"]}
     definition = {"id": "add", "triggers": [{"event": "bench/add"}], "steps": {"add": {"runtime": runtime}}}
-    (folder / "functions").mkdir()
-    (folder / "functions/stepwell.json").write_text(json.dumps(definition))
+    handler = {"path": "file://.", "runtime": {"type": "lambda", "handler": "answer.add"}}
+    answering = {"id": "answer", "triggers": [{"event": "celery/tasks.add"}], "steps": {"add": handler}}
+    for function in (definition, answering):
+        place = folder / "functions" / str(function["id"])
+        place.mkdir(parents=True)
+        (place / "stepwell.json").write_text(json.dumps(function))
+    (folder / "functions/answer/answer.py").write_text(HANDLER)
+    source = {"type": "celery", "broker": env["BROKER"], "backend": env["BACKEND"], "queue": SOURCE}
+    (folder / "functions/sources").mkdir()
+    (folder / "functions/sources/calls.yaml").write_text(json.dumps(source))
 
 
-def _alone(env: dict[str, str], count: int) -> float:
-    """Tasks a second: all are sent, then all results are received."""
+def _called(env: dict[str, str], count: int, queue: str = "celery") -> float:
+    """Tasks a second, by Celery's client: all are sent, then all results are received."""
     from celery import Celery
 
     with Celery(broker=env["BROKER"], backend=env["BACKEND"], set_as_current=False) as app:
         started = time.perf_counter()
-        results = [app.send_task("tasks.add", (n, 1)) for n in range(count)]
+        results = [app.send_task("tasks.add", (n, 1), queue=queue) for n in range(count)]
         values = [result.get(timeout=60) for result in results]
         spent = time.perf_counter() - started
     if values != [n + 1 for n in range(count)]:

@@ -79,6 +79,20 @@ def test_a_task_without_a_function_raises_in_the_caller(server: Api, shop_app: C
         call(shop_app, "unknown").get(timeout=20)
 
 
+def test_a_caller_waits_while_the_function_is_paused(server: Api, shop_app: Celery) -> None:
+    assert server.http.post("/v1/functions/two/pause").status_code == 200
+    result = call(shop_app, "two")
+    eventually(lambda: any(item["data"].get("id") == result.id for item in server.get("/v1/events")["data"]))
+    assert result.state == "PENDING"
+    assert server.http.post("/v1/functions/two/resume").status_code == 200
+    assert result.get(timeout=20) == {"a": 1, "b": 2}
+
+
+def test_a_task_that_is_too_large_for_an_event_raises_in_the_caller(server: Api, shop_app: Celery) -> None:
+    with pytest.raises(RuntimeError, match="not accepted: the event would have more than 262,144 bytes"):
+        call(shop_app, "add", "x" * 300_000).get(timeout=20)
+
+
 def test_a_cancelled_run_is_a_revoked_task(server: Api, shop_app: Celery) -> None:
     result = call(shop_app, "slow")
     (run,) = eventually(lambda: server.get("/v1/runs", function="slow", status="running")["data"])

@@ -28,7 +28,7 @@ def arguments(runtime: Runtime, step_input: bytes) -> tuple[bytes, bytes]:
     return args, kwargs
 
 
-def _value(field: str, source: str, bindings: Bindings, kind: type, example: str) -> bytes:
+def _value(field: str, source: str, bindings: Bindings, kind: type[Any], example: str) -> bytes:
     found = compile_value(source, Scope.ARGUMENTS).value(bindings)
     if found.problem is not None:
         raise NoArguments(

@@ -47,6 +47,7 @@ class CeleryReplies:
         self._loop = asyncio.get_running_loop()
         self._queries = Queries(platform.store.path)
         self._inbox: deque[str] = deque()
+        self._deletions: set[asyncio.Task[None]] = set()
         self._wake = threading.Event()
         self._is_closed = self._must_look_at_all = False
         # of the thread:
@@ -192,7 +193,9 @@ class CeleryReplies:
     # --- on the event loop's thread --------------------------------------------------------------------------------
 
     def _forget(self, events: list[str]) -> None:
-        self._loop.create_task(self._delete(events))
+        task = self._loop.create_task(self._delete(events))
+        self._deletions.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._deletions.discard)
 
     async def _delete(self, events: list[str]) -> None:
         def delete(connection: sqlite3.Connection, now: int) -> None:
