@@ -7,8 +7,8 @@ import time
 from collections import deque
 from typing import Any
 
+from stepwell.local.celery.connections import app_of
 from stepwell.local.celery.outcomes import decode
-from stepwell.local.celery.publisher import app_of
 from stepwell.local.celery.waiting import Found, Results
 
 _FIRST_S, _LONGEST_S = 0.1, 2.0

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from stepwell.local.celery.addresses import is_redis
-from stepwell.local.celery.publisher import connect, ensure_queue
+from stepwell.local.celery.connections import connect, ensure_queue
 from stepwell.local.celery.redis_client import redis_client
 
 _PREFETCH = 1000

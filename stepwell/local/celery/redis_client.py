@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from stepwell.local.celery.publisher import CONNECT_S
+from stepwell.local.celery.connections import CONNECT_S
 
 _CERTIFICATES = re.compile(r"(?<=ssl_cert_reqs=)CERT_(REQUIRED|OPTIONAL|NONE)")
 

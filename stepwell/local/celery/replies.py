@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.local.celery.addresses import check_backend
-from stepwell.local.celery.publisher import app_of
+from stepwell.local.celery.connections import app_of
 
 
 @dataclass(frozen=True, slots=True)

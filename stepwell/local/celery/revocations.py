@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from stepwell.local.celery.addresses import shown, without_secrets
-from stepwell.local.celery.publisher import connect
+from stepwell.local.celery.connections import connect
 
 _WAIT_S = 0.5
 _PAUSE_S = 5.0

@@ -12,8 +12,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from stepwell.local.celery.connections import connect, declare_replies
 from stepwell.local.celery.outcomes import decode, has_ended
-from stepwell.local.celery.publisher import connect, declare_replies
 from stepwell.local.celery.waiting import Results
 
 _WAIT_S = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from functools import cache, partial
 
 from stepwell.core.plan import Runtime
 from stepwell.core.run.messages import Outcome
@@ -27,7 +27,7 @@ class CeleryRunner:
 
     def __init__(self, database: Callable[[], str]) -> None:
         """`database` returns the name of the database, which task ids depend on."""
-        self._database = database
+        self._database = cache(database)
         self._made_clients: Clients | None = None
         self._attempts: set[_Attempt] = set()
         self._is_closed = False
@@ -62,7 +62,8 @@ class CeleryRunner:
         except NoArguments as error:
             return failure("arguments_failed", str(error), retryable=False)
         expires = time.time_ns() // 1_000_000 + job.step.timeout_ms
-        message = TaskMessage(self._id(job), runtime.task or "", runtime.queue or "", args, kwargs, expires)
+        name = self._id(job)
+        message = TaskMessage(name, runtime.task or "", runtime.queue or "", args, kwargs, expires)
 
         def sent() -> None:
             accepted()
