@@ -1,6 +1,6 @@
 """Celery tasks as steps, and functions that answer calls of Celery clients, compared with Celery alone.
 
-All use the same Redis, and steps use the worker of Celery. Tasks do nothing, so the numbers are those of the way to them.
+All use the same Redis, and steps use the worker of Celery. Tasks do nothing: the way to them is measured.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_tasks_go_on_while_the_server_is_dead_and_their_results_are_found_afterw
         (tmp_path / "go").touch()
         eventually(lambda: shop.log.read_text().count(" succeeded in ") == 8)
         with dev(functions, tmp_path / "db") as server, api(server) as client:
-            ended = [client.ended(event) for event in events]
+            ended = [client.ended(event, within=60) for event in events]
         assert {run["status"] for run in ended} == {"completed"}
         assert [len(run["steps"]["task"]["attempts"]) for run in ended] == [1] * 8
         assert len(sent_tasks(shop)) == len(set(sent_tasks(shop))) == 8
@@ -70,7 +70,7 @@ def test_results_by_rpc_wait_in_their_queue_while_the_server_is_dead(rabbit: Rab
         (tmp_path / "go").touch()
         eventually(lambda: " succeeded in " in shop.log.read_text())
         with dev(functions, tmp_path / "db") as server, api(server) as client:
-            ended = client.ended(event)
+            ended = client.ended(event, within=60)
         assert (ended["status"], ended["output"]) == ("completed", {"task": "waited"})
         assert len(ended["steps"]["task"]["attempts"]) == 1
 
@@ -98,7 +98,7 @@ def test_a_task_whose_worker_was_killed_is_ended_by_the_next_worker(rabbit: Rabb
             first.kill()
         (tmp_path / "go").touch()
         with worker(env, log=tmp_path / "log2"):
-            ended = client.ended(event)
+            ended = client.ended(event, within=60)
     assert [attempt["error"] for attempt in ended["steps"]["task"]["attempts"]] == [None]
 
 
@@ -120,7 +120,7 @@ def test_a_task_that_its_killed_worker_lost_is_sent_again_after_the_timeout(tmp_
                 first.kill()
             (tmp_path / "go").touch()
             with worker(env, log=tmp_path / "log2"):
-                ended = client.ended(event)
+                ended = client.ended(event, within=60)
     kinds = [(attempt["error"] or {}).get("kind") for attempt in ended["steps"]["task"]["attempts"]]
     assert (ended["status"], kinds[0], kinds[-1]) == ("completed", "timeout", None)
     assert set(kinds[:-1]) == {"timeout"}
