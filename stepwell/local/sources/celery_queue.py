@@ -20,7 +20,8 @@ from stepwell.core.sources.records import Record
 from stepwell.local.celery.queues import Message, task_queue
 from stepwell.local.celery.received import BadMessage, Call, call_of, task_call
 from stepwell.local.celery.revocations import Revocations
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _MOST_HELD = 10_000  # tasks with an ETA in memory
 _MOST_REVOKED = 50_000  # revoked tasks that a reader remembers, as many as a worker of Celery

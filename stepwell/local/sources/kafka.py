@@ -16,7 +16,8 @@ from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException,
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _GROUP = "stepwell-"  # followed by the source's name
 _TIMEOUT_S = 10.0

@@ -17,7 +17,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _PULL_S = 5.0
 _TIMEOUT_S = 10.0

@@ -15,7 +15,8 @@ import kombu
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _TIMEOUT_S = 10
 _HEARTBEAT_S = 30

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record
+from stepwell.local.sources.lag import Lag
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,6 @@ class Polled:
     @property
     def is_empty(self) -> bool:
         return not self.records and self.token is None
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far a source is behind: records that are not read yet, and the age of the oldest of them. None: unknown."""
-
-    records: int | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

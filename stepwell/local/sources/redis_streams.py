@@ -18,7 +18,8 @@ import redis
 from stepwell.core.duration import parse_duration
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _GROUP = "stepwell"
 _CLAIM_AFTER = "1m"

@@ -13,7 +13,8 @@ from botocore.config import Config
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _AT_ONCE = 10  # messages of one request
 _LONG_POLL_S = 5  # each request costs, so an empty queue is asked rarely

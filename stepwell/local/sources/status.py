@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from stepwell.local.sources.reader import Lag
+from stepwell.local.sources.lag import Lag
 
 
 class State(StrEnum):

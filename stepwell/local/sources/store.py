@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stepwell.core.sources.records import Record
-from stepwell.core.sources.source import NoEvent
+
+if TYPE_CHECKING:
+    from stepwell.core.sources.source import NoEvent
 
 Json = dict[str, Any]
 

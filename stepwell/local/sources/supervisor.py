@@ -1,4 +1,7 @@
-"""Starts, pauses and stops the sources of a server, and changes them."""
+"""Starts, pauses and stops the sources of a server, and changes them.
+
+What reads sources is imported when there is a source: most servers have none, and start faster so.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from stepwell.core.sources.places import parse_place
-from stepwell.core.sources.source import NoEvent, SourceRule
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.sources import store
-from stepwell.local.sources.celery_calls import CeleryCalls
 from stepwell.local.sources.status import State, Status
 from stepwell.local.sources.store import Json, Replay, StoredSource
-from stepwell.local.sources.worker import Worker, send_events
 from stepwell.local.webhooks import Synchronised
+
+if TYPE_CHECKING:
+    from stepwell.local.sources.celery_calls import CeleryCalls
+    from stepwell.local.sources.worker import Worker
 
 
 class LocalSources:
@@ -28,22 +32,30 @@ class LocalSources:
         self._platform, self._secret = platform, secret
         self._workers: dict[str, Worker] = {}
         self._status: dict[str, Status] = {}  # by name; counts stay when a source is paused or changed
-        self._celery_calls = CeleryCalls(platform, secret)
         self._changes = asyncio.Lock()
         self._is_started = False
 
     def start(self) -> None:
         """Starts the sources. Call it when functions are in service, so that events start them."""
         self._is_started = True
-        for source in store.read_sources(self._platform.store.connection):
+        sources = store.read_sources(self._platform.store.connection)
+        for source in sources:
             self._start(source)
-        self._celery_calls.start()
+        if sources:
+            self._celery_calls.start()
 
     async def close(self) -> None:
         self._is_started = False
         for name in list(self._workers):
             await self._stop(name)
-        await self._celery_calls.close()
+        if "_celery_calls" in self.__dict__:
+            await self._celery_calls.close()
+
+    @cached_property
+    def _celery_calls(self) -> CeleryCalls:
+        from stepwell.local.sources.celery_calls import CeleryCalls
+
+        return CeleryCalls(self._platform, self._secret)
 
     def status(self, name: str) -> Status:
         status = self._status.setdefault(name, Status())
@@ -99,6 +111,9 @@ class LocalSources:
         """Reads records again, from a place in the words of `parse_place`. They make new events.
 
         Raises ValueError and CannotSeek."""
+        from stepwell.core.sources.places import parse_place
+        from stepwell.local.sources.worker import Worker
+
         now = self._platform.clock.now()
         found = parse_place(place, now)
         async with self._changing(name):
@@ -118,6 +133,9 @@ class LocalSources:
         """Makes events of quarantined records, by the rule as it is now. Returns the numbers of those that made one.
 
         The others stay, with the new reason. Raises Unavailable."""
+        from stepwell.core.sources.source import NoEvent, SourceRule
+        from stepwell.local.sources.worker import send_events
+
         connection = self._platform.store.connection
         now = self._platform.clock.now()
         if (source := self._read(name)) is None:
@@ -176,6 +194,8 @@ class LocalSources:
 
     def _start(self, source: StoredSource) -> None:
         if self._is_started and not source.is_paused and source.name not in self._workers:
+            from stepwell.local.sources.worker import Worker
+
             status = self._status.setdefault(source.name, Status())
             calls = self._celery_calls if source.definition["type"] == "celery" else None
             worker = self._workers[source.name] = Worker(source, self._platform, self._secret, status, calls)

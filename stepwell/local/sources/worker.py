@@ -23,7 +23,8 @@ from stepwell.core.sources.source import Kind, NoEvent, SourceRule
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.sources.celery_calls import CeleryCalls
-from stepwell.local.sources.reader import CannotSeek, Lag, Polled, Reader, ReaderSettings
+from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.reader import CannotSeek, Polled, Reader, ReaderSettings
 from stepwell.local.sources.readers import make_reader
 from stepwell.local.sources.status import State, Status
 from stepwell.local.sources.store import Replay, StoredSource, put_in_quarantine
