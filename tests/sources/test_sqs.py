@@ -77,14 +77,14 @@ def test_a_message_that_was_accepted_and_not_deleted_makes_no_second_event(
 ) -> None:
     source(tmp_path / "p", endpoint, queue)
     url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-    for n in range(60):
+    for n in range(30):
         sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"kind": "made", "n": n}))
     with reading(tmp_path / "p", tmp_path / "db", env=ENV) as now:
         now.wait_for(1)
         now.server.kill()
     with reading(tmp_path / "p", tmp_path / "db", env=ENV) as now:
-        eventually(lambda: left(sqs, queue) == 0, every=0.1)
-        assert sorted(event["data"]["n"] for event in now.wait_for(60)) == list(range(60))
+        eventually(lambda: left(sqs, queue) == 0, within=60, every=0.1)
+        assert sorted(event["data"]["n"] for event in now.wait_for(30)) == list(range(30))
 
 
 def test_a_queue_that_does_not_exist_is_reported(tmp_path: Path, endpoint: str) -> None:
