@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from stepwell.local.system.step_user import find_step_user, python_for
 from tests.servers import QUICK, Api, Json, api, cli, dev, eventually, new_key, program, serve, write_function
+from tests.wasm import modules
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root can become another user")
 NAME = "nobody"
@@ -233,3 +235,29 @@ def test_the_memory_of_a_server_is_hidden_from_other_processes_of_its_user(folde
     with serve(write_function(folder / "f"), folder / "s.db", within=plain) as server:
         assert not is_readable(server.process.pid, "environ")
         assert not is_readable(server.process.pid, "maps")
+
+
+@needs_root
+def test_modules_run_as_another_user_if_that_user_has_wasmtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user cannot reach this Python, which has wasmtime, so the first `python3` on PATH is used."""
+    wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    if shutil.which("python3", path="/usr/bin") is None or python_for(find_step_user(NAME)) == sys.executable:
+        pytest.skip("there is no Python in /usr/bin, or that user can reach this Python")
+    environment = folder / "venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python3.*/site-packages")
+    functions, db = folder / "f", folder / "s.db"
+    (functions / "step").mkdir(parents=True)
+    (functions / "step/main.wasm").write_bytes(modules.prints_stdin())
+    write_function(functions, a={"path": "file://step", "runtime": {"type": "wasm"}, **QUICK})
+    key = new_key(db)
+    monkeypatch.setenv("PATH", f"{environment}/bin:{os.environ['PATH']}")
+    with serve(functions, db, "--step-user", NAME) as server:
+        line = server.line(lambda line: "wasmtime" in line.get("message", ""))
+        assert f"not installed for python3 of the user {NAME}" in line["message"]
+        assert server.stop() == 0
+    shutil.copytree(Path(wasmtime.__file__).parent, packages / "wasmtime")
+    with serve(functions, db, "--step-user", NAME) as server, api(server, key) as http:
+        assert tell(http)["ctx"]["step_id"] == "a"
+        (compiled,) = (folder / ".s.db.code/.compiled").iterdir()
+        assert (compiled.owner(), oct(compiled.stat().st_mode)[-3:]) == ("root", "644")
