@@ -7,7 +7,7 @@ FD is a socket that preserves message boundaries. A request is the folder of an 
 `tmp`, with two descriptors for stdout and stderr. The answer is a kind of one letter, and a text.
 """
 
-# ruff: noqa: PTH100, PTH118, PTH113, PTH120, PTH123, PTH202 (plain calls, as in wasm_worker.py)
+# ruff: noqa: PTH100, PTH118, PTH113, PTH120, PTH123 (plain calls, as in wasm_worker.py)
 
 from __future__ import annotations
 
@@ -20,13 +20,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import wasm_worker as wasm  # type: ignore[import-not-found]
 
 LONGEST = 16 * 1024  # bytes of an answer
-
-
-def argument(path: str) -> str:
-    if os.path.getsize(path) > wasm.LARGEST_ARGUMENT:
-        return "@" + str(wasm.INPUT)
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def task() -> dict:  # type: ignore[type-arg]
@@ -54,7 +47,9 @@ def main() -> None:
         if sandbox is None:
             kind, text = b"s", problem
         else:
-            kind, text = sandbox.run(argument(folder + "/input.json"), folder, folder + "/tmp")
+            with open(folder + "/input.json", "rb") as file:
+                content = file.read()
+            kind, text = sandbox.run(content, folder, folder + "/tmp")
         for number in (1, 2):  # the other side has read all when nobody can write any more
             os.dup2(nowhere, number)
         channel.send(kind + text.encode("utf-8", "replace")[:LONGEST])
