@@ -99,6 +99,7 @@ def test_jobs_that_a_worker_in_node_has_when_the_server_is_killed_count_when_it_
             runs = [client.ended(event) for event in events]
             assert [run["status"] for run in runs] == ["completed"] * 12
             assert [len(run["steps"]["a"]["attempts"]) for run in runs] == [1] * 12
+            worker.wait_for("began", 12)
             assert worker.count("began") == 12
 
 
@@ -114,6 +115,7 @@ def test_a_worker_in_python_that_is_started_again_does_what_is_queued(tmp_path: 
     with place.serving() as (server, client), running(command, {}) as worker:
         runs = [client.ended(event) for event in events]
         assert [len(run["steps"]["a"]["attempts"]) for run in runs] == [1] * 4
+        worker.wait_for("began", 4)
         assert worker.count("began") == 4
 
 
@@ -225,6 +227,7 @@ def test_the_jobs_of_a_worker_that_is_killed_go_to_another_when_the_reservation_
                 runs = [await it.run(event) for event in events]
                 attempts = [[a["status"] for a in run["steps"]["a"]["attempts"]] for run in runs]
                 assert sorted(attempts) == [["completed"]] * 3 + [["lost", "completed"]] * 5
+                worker.wait_for("began", 8)
                 assert worker.count("began") == 8
 
     asyncio.run(main())
