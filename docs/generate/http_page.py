@@ -30,8 +30,8 @@ server returns at `/openapi.json`, so clients can be generated from it.
   `status`, `message` and `error`. `errors` has one entry, with a JSON pointer, for each thing that is wrong.
 - **On AWS** the address is that of the environment's API. Paths have no prefix.
 
-The examples use a server on this machine. In them, `$STEPWELL_KEY` is a key with the scope `manage`, `$RUN_ID` the id of a
-run, `$TOKEN` the last part of an approval's link, and `$RECORD_ID` the id of a record in the quarantine of a source. The
+The examples use a server on this machine. `$STEPWELL_KEY` is a key with the scope `manage`. `$RUN_ID` is the id of a
+run, `$TOKEN` is the last part of an approval's link, and `$RECORD_ID` the id of a record in a source's quarantine. The
 function is called `welcome`, the type `order/placed`, the webhook `github` and the source `orders`.
 
 | status | meaning |

@@ -17,10 +17,11 @@ from stepwell.dev.watching import Watcher
 from stepwell.local.database.log_files import log_folder
 from stepwell.local.engine.retention import keep_clean
 from stepwell.local.faktory.options import FaktoryOptions, with_faktory
+from stepwell.local.http.listening import listen, url_of
 from stepwell.local.http.serving import serve
 from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files
-from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.log_lines import log_lines
 from stepwell.project.event_types import ProjectTypes, project_types, unannounced_breaks
 from stepwell.project.known import KnownFunctions

@@ -20,10 +20,11 @@ from stepwell.event_types.registry import TypeRefused
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.retention import keep_clean
 from stepwell.local.faktory.options import FaktoryOptions, with_faktory
+from stepwell.local.http.listening import listen, url_of
 from stepwell.local.http.serving import serve
 from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files, refuse_broken
-from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.local.server import Deployed, LocalServer, ServerSettings, open_server
 from stepwell.local.system.prctl import hide_memory
 from stepwell.project.event_types import ProjectTypes, project_types
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all

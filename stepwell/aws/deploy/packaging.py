@@ -90,8 +90,13 @@ class StepLambda:
             "dotenv": self.step_id if self.dotenv is not None else None,
             "secrets": self.secrets,
         }
-        optional = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
-        optional |= {"tracing": self.tracing, "module": self.module}
+        optional: dict[str, object] = {
+            "storage": self.ephemeral_storage,
+            "layers": self.layers or None,
+            "vpc": self.vpc or None,
+            "tracing": self.tracing,
+            "module": self.module,
+        }
         fields |= {name: value for name, value in optional.items() if value is not None}
         return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

@@ -46,7 +46,7 @@ def faktory_of(
             fail("--faktory-password-file needs --faktory too", 2)
         return None
     from stepwell.local.faktory.options import FaktoryOptions
-    from stepwell.local.server import listen
+    from stepwell.local.http.listening import listen
 
     parts = _ADDRESS.fullmatch(address)
     if parts is None or int(parts[3]) > 65535:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
-from stepwell.local.server import LocalServer, url_of
+from stepwell.local.http.listening import url_of
+from stepwell.local.server import LocalServer
 
 if TYPE_CHECKING:
     from stepwell.local.http.tls import Certificate

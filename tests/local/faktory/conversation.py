@@ -18,9 +18,10 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.faktory.options import FaktoryOptions
 from stepwell.local.faktory.passwords import password_hash
 from stepwell.local.faktory.serving import faktory_serving
+from stepwell.local.http.listening import listen
 from stepwell.local.http.serving import app_of
 from stepwell.local.http.tls import Certificate
-from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
+from stepwell.local.server import LocalServer, ServerSettings, open_server
 
 Json = dict[str, Any]
 DEADLINE_S = 20.0
