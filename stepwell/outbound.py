@@ -11,13 +11,14 @@ import os
 import ssl
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import getproxies_environment
 
 import certifi
 import httpx
+
+from stepwell.extras import is_installed
 
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SELF_SIGNED, _SELF_SIGNED_CHAIN, _NO_ISSUER = 18, 19, 20
@@ -188,7 +189,7 @@ def _options(route: _Route) -> dict[str, Any]:
         url = httpx.URL(route.proxy)
         if url.scheme not in _PROXY_SCHEMES or not url.host:
             raise ValueError
-        if url.scheme.startswith("socks") and find_spec("socksio") is None:
+        if url.scheme.startswith("socks") and not is_installed("socksio"):
             raise ImportError
         proxy = httpx.Proxy(url, ssl_context=tls if url.scheme == "https" else None)
     except ImportError:

@@ -14,9 +14,11 @@ _SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
 def rule_files(folder_name: str, tree: Tree) -> Iterator[Path]:
     """The JSON and YAML files in the folders with this name. Such a folder deeper in a function's code is not read."""
+    seen: set[Path] = set()  # a folder may be found by a relative and by an absolute path
     for folder in sorted(folders_named(folder_name, tree)):
-        if _is_code(folder, tree):
+        if _is_code(folder, tree) or folder.resolve() in seen:
             continue
+        seen.add(folder.resolve())
         for file in sorted(folder.iterdir()):
             if file.name.startswith(".") or is_leftover(file.name):
                 continue

@@ -5,12 +5,12 @@ The file's name is the source's name: `sources/orders.yaml` is the source orders
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepwell.extras import is_installed
 from stepwell.project.load import read_source as read_text
 from stepwell.project.rule_files import rule_files
 from stepwell.project.search import Tree
@@ -90,8 +90,4 @@ def read_source(file: Path) -> SourceFile:
 def missing_extra(kind: str) -> str | None:
     """What to install for sources of this type; None if it is installed."""
     module, extra = EXTRAS[kind]
-    try:
-        is_there = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        is_there = False
-    return None if is_there else f"sources of type {kind} need a library: pip install 'stepwell[{extra}]'"
+    return None if is_installed(module) else f"sources of type {kind} need a library: pip install 'stepwell[{extra}]'"

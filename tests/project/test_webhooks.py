@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stepwell.project.webhooks import find_webhooks
+from stepwell.project.sources import FoundSources, find_sources
+from stepwell.project.webhooks import FoundWebhooks, find_webhooks
 from tests.servers import write_function
 
 RULE = '{"event": "hook", "verify": {"type": "github", "secret": "S"}}'
@@ -78,3 +80,18 @@ def test_a_rule_that_checks_no_signature_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path / "webhooks" / "open.json", '{"event": "hook"}')
     (warning,) = find_webhooks([tmp_path]).warnings
     assert "anyone can send requests" in str(warning)
+
+
+@pytest.mark.parametrize("find", [find_webhooks, find_sources])
+def test_a_file_that_is_found_by_two_paths_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[list[Path]], FoundWebhooks | FoundSources]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fn/a").mkdir(parents=True)
+    (tmp_path / "fn/a/stepwell.yaml").write_text("id: a\ntriggers: [{event: go}]\nsteps: {s: {path: 'file://.'}}\n")
+    source = "{type: redis, url: 'redis://h', stream: s, event: x}\n"
+    for folder, text in {"webhooks": RULE, "sources": source}.items():
+        (tmp_path / "fn" / folder).mkdir()
+        (tmp_path / "fn" / folder / "orders.yaml").write_text(text)
+    found = find([Path("fn/a"), tmp_path / "fn", Path("fn/webhooks"), Path("fn/sources")])
+    assert found.problems == []

@@ -85,12 +85,15 @@ def test_a_record_that_makes_no_event_is_in_quarantine_and_holds_up_nothing(
         ids = [item["id"] for item in newest_first]
         retried = now.post("/v1/sources/orders/quarantine/retry", {"ids": ids})
         assert retried == {"accepted": [], "left": ids}, "the rule is as it was"
+        assert now.quarantine("orders") == newest_first, "a record keeps the time at which it came"
+        unknown = now.api.http.post("/v1/sources/orders/quarantine/discard", json={"ids": [*ids, 99]})
+        assert (unknown.status_code, unknown.json()["message"]) == (404, "the quarantine of orders has no record 99")
         source(folder, redis_port, stream, event="order/any", data="{'size': 1}", body="text")
         eventually(lambda: now.source("orders")["definition"]["event"] == "order/any")
         assert now.post("/v1/sources/orders/quarantine/retry", {"ids": ids[1:]}) == {"accepted": ids[1:], "left": []}
         mended = [event["id"] for event in now.wait_for(3) if event["name"] == "order/any"]
         assert sorted(mended) == sorted(f"source:orders:{item['record']}" for item in newest_first[1:])
-        assert now.post("/v1/sources/orders/quarantine/discard", {"ids": ids})["quarantined"] == 0
+        assert now.post("/v1/sources/orders/quarantine/discard", {"ids": ids[:1]})["quarantined"] == 0
 
 
 def test_events_that_their_type_refuses_are_in_quarantine(tmp_path: Path, redis_port: int, stream: str) -> None:

@@ -171,9 +171,14 @@ class SourcesApi:
         return source_view(self._found(request))
 
     def _numbers(self, request: Request) -> list[int]:
+        """The ids of records in the body. Raises Problem 404 if one is not in the quarantine: then nothing is done."""
         body = json_body(request.state.body)
         check_object(body, _RECORDS)
-        return list(body["ids"])
+        name, numbers = self._name(request), list(body["ids"])
+        missing = [str(n) for n in numbers if self.sources.read_quarantined(name, n) is None]
+        if missing:
+            raise Problem(404, f"the quarantine of {name} has no record {', '.join(missing)}")
+        return numbers
 
     def _name(self, request: Request) -> str:
         """The name of a source that exists. Raises Problem 404."""

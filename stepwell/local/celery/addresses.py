@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit
+
+from stepwell.extras import is_installed
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 RPC = "rpc://"
@@ -70,11 +71,11 @@ def is_redis(address: str) -> bool:
 
 def missing(*templates: str) -> str | None:
     """What must be installed to use these addresses; None if nothing is missing."""
-    if find_spec("celery") is None:
+    if not is_installed("celery"):
         return "the runtime celery needs the package celery; run: pip install 'stepwell[celery]'"
     for template in templates:
         scheme = template.partition("://")[0]
         module, package = _NEEDS.get(scheme, ("", ""))
-        if module and find_spec(module) is None:
+        if module and not is_installed(module):
             return f"addresses with {scheme}:// need the package {module}; run: pip install '{package}'"
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from stepwell.core.run.outcome import printable
+from stepwell.extras import is_installed
 from stepwell.local.runners.job import CannotRun
 from stepwell.local.system.step_user import StepUser, python_for
 
@@ -125,7 +125,7 @@ def _remove_unused(folder: Path) -> None:
 @cache
 def _check_installed(user: StepUser | None) -> None:
     """Raises CannotRun if the Python that runs modules has no wasmtime."""
-    if importlib.util.find_spec("wasmtime") is None:
+    if not is_installed("wasmtime"):
         raise CannotRun(f"{_INSTALL}; run pip install 'stepwell[wasm]'")
     if user is None or (python := python_for(user)) == sys.executable:
         return

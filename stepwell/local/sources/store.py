@@ -20,8 +20,7 @@ _COLUMNS = "definition, file, changed_at, is_paused, identity, replay"
 _PUT = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)"
 _QUARANTINE = (
     "INSERT INTO quarantine (source, record, at, kind, field, why, content) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (source, record) DO UPDATE SET at = excluded.at, kind = excluded.kind, field = excluded.field,"
-    " why = excluded.why"
+    " ON CONFLICT (source, record) DO UPDATE SET kind = excluded.kind, field = excluded.field, why = excluded.why"
 )
 
 
@@ -96,7 +95,7 @@ def delete_source(connection: sqlite3.Connection, name: str) -> None:
 def put_in_quarantine(
     connection: sqlite3.Connection, source: str, refused: Sequence[tuple[Record, NoEvent]], now: int
 ) -> None:
-    """Keeps records that made no event. A record that is there already gets the new reason."""
+    """Keeps records that made no event. A record that is there already gets the new reason, and keeps its time."""
     connection.executemany(
         _QUARANTINE,
         [(source, r.id, now, reason.kind, reason.field, reason.why, r.stored()) for r, reason in refused],
