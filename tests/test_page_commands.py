@@ -40,6 +40,8 @@ REASONS = {
     "clones and installs": r"git clone|pip install|npm ci",
     "changes your shell's configuration": r"--install-completion",
     "needs other tools": r"--lang|\bage\b",
+    "needs a broker": r"\bredis-cli\b|\bstepwell sources\b|\bCELERY_BROKER\b",
+    "needs workers": r"\bFAKTORY_URL\b|--faktory\b|\bworker\.(js|py)\b|\bstepwell workers\b",
 }
 SHIM = """#!{python} -IS
 import array, json, os, socket, sys

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.faktory.workers import EXAMPLE, node, node_modules, python, running
+from tests.local.faktory.workers import EXAMPLE, GUIDE, node, node_modules, python, running
 from tests.servers import Api, Json, Server, api, eventually, new_key, serving, write_function
 
 pytest.importorskip("pyfaktory", reason="pip install pyfaktory")
@@ -98,6 +98,16 @@ def test_the_example_runs_with_a_worker_in_node_and_one_in_python(place: Place, 
         assert ended["output"] == {"crm": None}
         assert ended["steps"]["mail"]["output"] == {"to": "ada@example.com"}
         crm.wait_for("adding ada@example.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "begins"),
+    [("stepwell.yaml", "yaml", "id:"), ("worker.js", "js", "const"), ("worker.py", "python", "from")],
+)
+def test_the_guide_shows_the_example(name: str, language: str, begins: str) -> None:
+    text = (EXAMPLE / name).read_text("utf-8")
+    shown = text[text.index(f"\n{begins}") + 1 :]
+    assert f"```{language}\n{shown}```\n" in GUIDE.read_text("utf-8")
 
 
 NODE_CLIENT = """

@@ -15,7 +15,8 @@ import pytest
 
 from tests.servers import DEADLINE_S
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "faktory"
+ROOT = Path(__file__).parents[3]
+EXAMPLE, GUIDE = ROOT / "examples" / "faktory", ROOT / "docs" / "guides" / "faktory.md"
 PACKAGE = "faktory-worker"  # https://www.npmjs.com/package/faktory-worker
 VERSION = "4.7.1"
 
