@@ -188,6 +188,8 @@ MARKUP = {
     "where",
     "words",
     "_ENDS[status]",
+    "_STYLES.get(value['state'], 'dim')",
+    "_STYLES.get(source['state'], 'dim')",
 }
 """Parts of lines that are markup, or contain values that were passed to `shown`."""
 NUMBERS = {"attempt", "registered.version", "version", "live"}

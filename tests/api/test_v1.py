@@ -349,6 +349,11 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/v1/approvals"), ("POST", "/v1/approvals/{token}"),
         ("GET", "/v1/webhooks"), ("GET", "/v1/webhooks/{id}"), ("PUT", "/v1/webhooks/{id}"),
         ("DELETE", "/v1/webhooks/{id}"), ("POST", "/webhooks/{name}"),
+        ("GET", "/v1/sources"), ("GET", "/v1/sources/{id}"), ("PUT", "/v1/sources/{id}"),
+        ("DELETE", "/v1/sources/{id}"),
+        ("POST", "/v1/sources/{id}/pause"), ("POST", "/v1/sources/{id}/resume"), ("POST", "/v1/sources/{id}/replay"),
+        ("GET", "/v1/sources/{id}/quarantine"), ("GET", "/v1/sources/{id}/quarantine/{record}"),
+        ("POST", "/v1/sources/{id}/quarantine/retry"), ("POST", "/v1/sources/{id}/quarantine/discard"),
         ("GET", "/v1/workers"), ("POST", "/v1/workers/{id}/quiet"), ("POST", "/v1/workers/{id}/terminate"),
     }  # fmt: skip
 
@@ -388,6 +393,9 @@ def test_every_path_of_the_document_answers_with_the_documented_shape(v1: Api, d
         ("delete", "/v1/users"): {"id": "grace"},
     }
     methods = [(path, method) for path, item in document["paths"].items() for method in sorted(item, reverse=True)]
+    methods = [
+        pair for pair in methods if not pair[0].startswith("/v1/sources/")
+    ]  # tests/test_http_page.py has a broker
     for path, method in sorted(methods, key=lambda pair: pair[1] == "delete"):  # items are read before they are deleted
         operation = document["paths"][path][method]
         its_id = next((value for start, value in ids.items() if path.startswith(start)), "")

@@ -12,9 +12,6 @@ import pytest
 from tests.behaviour.words import Json, Platform, Refused, function
 from tests.wasm import modules
 
-pytest.importorskip("wasmtime", reason="wasmtime is not installed")
-
-
 RUNTIME = {"type": "wasm", "architecture": "arm64" if platform_of_machine() == "aarch64" else "x86_64"}
 MOST_LOG = 4 * 1024 * 1024
 Files = dict[str, str | bytes]

@@ -219,7 +219,9 @@ def test_webhooks_test_without_an_event_prints_the_reason(
 
 def test_validate_checks_rules(folder: Path, server: Server) -> None:
     result = ok(server, "validate", folder / "f", "--json")
-    assert json.loads(result) == {"functions": ["pushed"], "webhooks": ["github"], "errors": [], "warnings": []}
+    assert json.loads(result) == {
+        "functions": ["pushed"], "webhooks": ["github"], "sources": [], "errors": [], "warnings": [],
+    }  # fmt: skip
     assert "webhook github" in ok(server, "validate", folder / "f")
     write(folder / "f", "open", {"event": "a", "ids": "x"})
     assert "unknown field `ids`; did you mean `id`?" in refused(server, "validate", folder / "f")

@@ -55,8 +55,8 @@ def list_sources(env: EnvOption = None, as_json: JsonOption = False) -> None:
     console.print(table if sources else "no sources; write one to a file such as sources/orders.yaml")
     for source in sources:
         if source["error"]:
-            text = f"[red]{shown(source['name'])}[/] {shown(source['error'])}"
-            console.print(f"{text}  [dim]next try {local_time(source['next_try_at'])}[/]", soft_wrap=True)
+            where = f"[red]{shown(source['name'])}[/] {shown(source['error'])}"
+            console.print(f"{where}  [dim]next try {local_time(source['next_try_at'])}[/]", soft_wrap=True)
 
 
 @app.command()

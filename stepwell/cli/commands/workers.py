@@ -59,4 +59,4 @@ def _order(worker: str, order: str, what: str, as_json: bool) -> None:
     if as_json:
         print_json(view)
     else:
-        console.print(f"{shown(worker)} {what}, after its next heartbeat")
+        console.print(f"{shown(worker)} {shown(what)}, after its next heartbeat")
