@@ -1,9 +1,14 @@
-"""Which optional libraries are installed."""
+"""Optional libraries: which are installed, and how threads import them."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+import threading
+from types import ModuleType
+
+_IMPORTING = threading.Lock()
 
 
 def is_installed(module: str) -> bool:
@@ -14,3 +19,12 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def load(module: str) -> ModuleType:
+    """Imports a library, one thread at a time.
+
+    kombu and celery replace themselves while they are imported. Another thread could see them half done, because
+    Python's own lock is then the old module's."""
+    with _IMPORTING:
+        return importlib.import_module(module)

@@ -26,3 +26,22 @@ def test_a_library_is_installed_before_and_after_its_import(module: str) -> None
     code = f"from stepwell.extras import is_installed as i; b = i({module!r}); import {module}; print(b, i({module!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
+
+
+def test_threads_that_load_a_library_at_once_all_get_the_whole_of_it() -> None:
+    """kombu replaces itself while it is imported."""
+    pytest.importorskip("kombu")
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from stepwell.extras import load
+together = Barrier(8)
+def use(_):
+    together.wait()
+    load("kombu")
+    from kombu import Connection, Producer
+    return Producer.__name__
+print(set(ThreadPoolExecutor(8).map(use, range(8))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'Producer'}\n"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from stepwell.extras import load
+
 if TYPE_CHECKING:
     from kombu import Connection, Queue
 
@@ -16,6 +18,7 @@ _UNUSED_REPLIES_S = 7 * 24 * 3600  # after which RabbitMQ deletes the queue of r
 
 def connect(address: str, **transport_options: Any) -> Connection:
     """A connection to a broker, made now. Raises the errors of kombu and of the broker's client."""
+    load("kombu")
     from kombu import Connection
 
     scheme = address.partition("://")[0]
@@ -30,6 +33,7 @@ def connect(address: str, **transport_options: Any) -> Connection:
 
 def ensure_queue(connection: Connection, name: str) -> Queue:
     """The queue. It is created as Celery does, unless it exists: the app may have given it other arguments."""
+    load("kombu")
     from kombu import Exchange, Queue
 
     queue = Queue(name, Exchange(name, type="direct"), routing_key=name)
@@ -41,6 +45,7 @@ def ensure_queue(connection: Connection, name: str) -> Queue:
 
 def declare_replies(channel: Any, name: str) -> Any:
     """Creates the durable queue of replies, and returns it, bound to the channel."""
+    load("kombu")
     from kombu import Queue
 
     replies = Queue(name, durable=True, auto_delete=False, expires=_UNUSED_REPLIES_S)(channel)
@@ -50,6 +55,7 @@ def declare_replies(channel: Any, name: str) -> Any:
 
 def app_of(broker: str, backend: str | None = None) -> Any:
     """A Celery app that reads and writes JSON only."""
+    load("celery")
     from celery import Celery
 
     app = Celery(broker=broker, backend=backend, set_as_current=False, fixups=[])

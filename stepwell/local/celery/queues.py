@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from stepwell.extras import load
 from stepwell.local.celery.addresses import is_redis
 from stepwell.local.celery.connections import connect, ensure_queue
 from stepwell.local.celery.redis_client import redis_client
@@ -140,6 +141,7 @@ class KombuQueue:
         self._arrived: list[Message] = []
 
     def open(self) -> None:
+        load("kombu")
         from kombu import Consumer
 
         self._connection = connect(self._broker)

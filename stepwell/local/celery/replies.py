@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stepwell.extras import load
 from stepwell.local.celery.addresses import check_backend
 from stepwell.local.celery.connections import app_of
 
@@ -48,6 +49,7 @@ class ReplyWriter:
 
     def write(self, call: Mapping[str, str], reply: Reply) -> None:
         """Stores or sends the result. Raises the errors of the backend's client."""
+        load("celery")
         from celery.app.task import Context
 
         request = Context(

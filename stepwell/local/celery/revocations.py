@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from stepwell.extras import load
 from stepwell.local.celery.addresses import shown, without_secrets
 from stepwell.local.celery.connections import connect
 
@@ -55,6 +56,7 @@ class Revocations:
 
     def _listen(self) -> bool:
         """Listens until it is closed. Returns False if the broker has no remote control."""
+        load("kombu")
         from kombu.pidbox import Mailbox
 
         connection = connect(self._broker)

@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from stepwell.extras import load
 from stepwell.local.celery.connections import connect, declare_replies
 from stepwell.local.celery.outcomes import decode, has_ended
 from stepwell.local.celery.waiting import Results
@@ -52,6 +53,7 @@ class RpcResults(Results):
 
     def _consume(self) -> None:
         """Receives replies until the object is closed. Raises if the connection breaks."""
+        load("kombu")
         from kombu import Consumer
 
         own = {f"{key}_key": f"{self._name}.{key}" for key in ("unacked", "unacked_index", "unacked_mutex")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from stepwell.extras import load
 from stepwell.local.celery.addresses import is_redis
 from stepwell.local.celery.connections import app_of, connect, declare_replies, ensure_queue
 from stepwell.local.celery.messages import CONTENT_ENCODING, CONTENT_TYPE, TaskMessage
@@ -130,6 +131,7 @@ class KombuSender:
 
     def _connected(self) -> Producer:
         if self._producer is None:
+            load("kombu")
             from kombu import Producer
 
             self._connection = connect(self._address)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
+from stepwell.extras import load
 from stepwell.local.sources.reader import Reader, ReaderSettings
 from stepwell.project.sources import missing_extra
 
@@ -27,6 +27,6 @@ def make_reader(kind: str, settings: ReaderSettings) -> Reader:
     if (missing := missing_extra(kind)) is not None:
         raise NotInstalled(missing)
     module, _, name = READERS[kind].partition(":")
-    reader: Any = getattr(importlib.import_module(module), name)
+    reader: Any = getattr(load(module), name)
     made: Reader = reader(settings)
     return made
