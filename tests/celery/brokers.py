@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -68,6 +69,10 @@ class Worker:
     def __init__(self, env: Mapping[str, str], *options: str, log: Path) -> None:
         self.log = log
         words = [sys.executable, "-m", "celery", "-A", "shop", "worker", "--loglevel", "INFO", *options]
+        words += [
+            "--hostname",
+            f"w{uuid4().hex[:8]}@localhost",
+        ]  # a killed worker's queue of commands stays locked for a while
         if not any(option.startswith("--pool") for option in options):
             words += ["--pool=threads", "--concurrency=4"]
         quiet = ["--without-gossip", "--without-mingle"]

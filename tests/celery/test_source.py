@@ -217,6 +217,7 @@ def test_callers_on_rabbitmq_get_results_by_rpc(rabbit: RabbitMq, tmp_path: Path
 
 
 def test_callers_send_tasks_by_sqs(redis: Redis, tmp_path: Path) -> None:
+    pytest.importorskip("pycurl", reason="kombu reads SQS with pycurl: pip install 'celery[sqs]'")
     folder = write_source(tmp_path / "project", "${BROKER}", redis.url(14), queue="sums")
     write_function(folder / "add", "add", on="celery/shop.add", sum=program(PRINT_ARGS))
     with sqs_server() as broker:
