@@ -218,10 +218,6 @@ class QueuedAttempt:
     step: int
     attempt: int
 
-    @property
-    def is_call(self) -> bool:
-        return self.record.plan.steps[self.step].calls
-
 
 class FreeSlots(NamedTuple):
     """The number of attempts that could start now: programs, and HTTP calls, which have separate slots."""

@@ -49,8 +49,9 @@ from stepwell.project.event_types import project_types
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all
 from stepwell.project.pushed import not_pushed
+from stepwell.project.rule_files import RuleFile
 from stepwell.project.search import Tree
-from stepwell.project.webhooks import WebhookFile, find_webhooks
+from stepwell.project.webhooks import find_webhooks
 
 
 class Functions(Construct):
@@ -137,7 +138,7 @@ class Functions(Construct):
 class _Project:
     functions: Sequence[LoadedFunction]
     types: Sequence[TypeVersion]
-    webhooks: Sequence[WebhookFile]
+    webhooks: Sequence[RuleFile]
     warnings: Sequence[str]
 
 
@@ -153,7 +154,7 @@ def _read_project(path: Path) -> _Project:
     wrong_expressions = check_expressions(functions, types).errors
     omitted = [note for function in functions for note in not_pushed(function)]
     warnings = [*tree.passed_over, *omitted, *types.warnings, *wrong_expressions, *webhooks.warnings]
-    return _Project(functions, types.types, webhooks.webhooks, list(map(str, warnings)))
+    return _Project(functions, types.types, webhooks.rules, list(map(str, warnings)))
 
 
 def _check_runtimes(functions: Iterable[LoadedFunction]) -> None:

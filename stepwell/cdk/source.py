@@ -122,7 +122,7 @@ def _mapping(file: str | Path | None, rule: Mapping[str, Any] | None) -> dict[st
     if (file is None) == (rule is None):
         raise ValueError("give either the file of a source, or a rule")
     if file is not None:
-        found = read_source(Path(file)).source
+        found = read_source(Path(file)).rule
     else:
         assert rule is not None
         found = parse_source({"type": "sqs", "queue": "unused", **rule}, str(rule.get("name", "")))

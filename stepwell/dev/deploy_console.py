@@ -13,8 +13,7 @@ from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised
 from stepwell.project.load import PlacedProblem
 from stepwell.project.only_on_aws import only_on_aws
-from stepwell.project.sources import FoundSources
-from stepwell.project.webhooks import FoundWebhooks
+from stepwell.project.rule_files import FoundRules
 from stepwell.terminal import shown
 
 _MAX_FUNCTIONS = 50  # functions to list at the start: each row takes 0.5 ms of the event loop's time
@@ -101,7 +100,7 @@ class DeployConsole:
                     "type", text, name=result.name, version=result.version, change=result.what, policy=result.policy
                 )
 
-    def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
+    def webhooks(self, done: Synchronised, found: FoundRules) -> None:
         """Prints new and removed webhooks, and each problem with webhooks once until it is fixed."""
         wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
@@ -111,7 +110,7 @@ class DeployConsole:
         for name in done.removed:
             self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: the file was deleted", webhook=name)
 
-    def sources(self, done: Synchronised, found: FoundSources) -> None:
+    def sources(self, done: Synchronised, found: FoundRules) -> None:
         """Prints new and removed sources, and each problem with sources once until it is fixed."""
         wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]

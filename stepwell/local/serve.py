@@ -29,9 +29,10 @@ from stepwell.local.system.prctl import hide_memory
 from stepwell.project.event_types import ProjectTypes, project_types
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
+from stepwell.project.rule_files import FoundRules
 from stepwell.project.search import Tree
-from stepwell.project.sources import FoundSources, find_sources
-from stepwell.project.webhooks import FoundWebhooks, find_webhooks
+from stepwell.project.sources import find_sources
+from stepwell.project.webhooks import find_webhooks
 
 log = logging.getLogger("stepwell.serve")
 
@@ -55,8 +56,8 @@ class Found:
     functions: Sequence[LoadedFunction]
     errors: Sequence[LoadError]
     types: ProjectTypes
-    webhooks: FoundWebhooks
-    sources: FoundSources
+    webhooks: FoundRules
+    sources: FoundRules
 
     @property
     def problems(self) -> list[PlacedProblem]:
@@ -169,7 +170,7 @@ def _expression_warnings(functions: Sequence[LoadedFunction], types: ProjectType
     return [*checked.errors, *checked.warnings]
 
 
-async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:
+async def _register_webhooks(server: LocalServer, found: FoundRules) -> None:
     for warning in found.warnings:
         log.warning("%s", warning)
     done = await server.register_webhooks(found)
@@ -179,7 +180,7 @@ async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:
         log.info("webhook removed", extra={"fields": {"webhook": name}})
 
 
-async def _register_sources(server: LocalServer, found: FoundSources) -> None:
+async def _register_sources(server: LocalServer, found: FoundRules) -> None:
     for warning in found.warnings:
         log.warning("%s", warning)
     done = await server.register_sources(found)

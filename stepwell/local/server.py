@@ -38,8 +38,7 @@ from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv
 from stepwell.project.load import LoadedFunction, LoadError, load
-from stepwell.project.sources import FoundSources
-from stepwell.project.webhooks import FoundWebhooks
+from stepwell.project.rule_files import FoundRules
 
 log = logging.getLogger("stepwell.server")
 
@@ -194,14 +193,14 @@ class LocalServer:
                 results.append(refused)
         return results
 
-    async def register_webhooks(self, found: FoundWebhooks) -> Synchronised:
+    async def register_webhooks(self, found: FoundRules) -> Synchronised:
         """Stores the rules that were found. Removes other rules that came from files, unless their file is broken."""
-        rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.webhooks]
+        rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.rules]
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
-    async def register_sources(self, found: FoundSources) -> Synchronised:
+    async def register_sources(self, found: FoundRules) -> Synchronised:
         """Stores the sources that were found. Removes other sources that came from files, as `register_webhooks`."""
-        sources = [(source.source, str(source.file.absolute())) for source in found.sources]
+        sources = [(source.rule, str(source.file.absolute())) for source in found.rules]
         return await self.sources.synchronise(sources, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:

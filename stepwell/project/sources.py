@@ -1,22 +1,13 @@
-"""The sources on disk: the files in `sources/` folders, beside functions or inside of their folders.
-
-The file's name is the source's name: `sources/orders.yaml` is the source orders.
-"""
+"""The sources on disk: the files in `sources/` folders, beside functions or inside of their folders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stepwell.extras import is_installed
-from stepwell.project.load import read_source as read_text
-from stepwell.project.rule_files import rule_files
-from stepwell.project.search import Tree
-from stepwell.project.source import LoadError, PlacedProblem
+from stepwell.project.rule_files import FoundRules, RuleFile, find_rules, read_rule
 
-FOLDER = "sources"
 EXTRAS = {
     "celery": ("celery", "celery"),
     "kafka": ("confluent_kafka", "kafka"),
@@ -28,63 +19,21 @@ EXTRAS = {
 """By type: the module that reads it, and the extra of this package that installs the module."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One source. `warnings`: things that are allowed, but probably not intended."""
-
-    name: str
-    source: dict[str, Any]
-    file: Path
-    warnings: list[PlacedProblem]
+def find_sources(paths: Iterable[Path]) -> FoundRules:
+    """The sources at or below each path."""
+    return find_rules("sources", paths, read_source)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSources:
-    """`sources`: sorted by name. `problems`: of the files that could not be read."""
-
-    sources: list[SourceFile]
-    problems: list[PlacedProblem]
-
-    @property
-    def warnings(self) -> list[PlacedProblem]:
-        return [warning for source in self.sources for warning in source.warnings]
-
-
-def find_sources(paths: Iterable[Path]) -> FoundSources:
-    """Reads the sources in `sources` folders at or below each path.
-
-    If a path is a function's folder, also those beside it.
-    """
-    found: dict[str, SourceFile] = {}
-    problems: list[PlacedProblem] = []
-    for file in rule_files(FOLDER, Tree.of(paths)):
-        try:
-            source = read_source(file)
-        except LoadError as error:
-            problems += error.problems
-            continue
-        other = found.setdefault(source.name, source)
-        if other is not source:
-            message = f"the source {source.name} is also defined in {other.file}; remove one of them"
-            problems.append(PlacedProblem(file, 1, 1, (), message))
-    return FoundSources([found[name] for name in sorted(found)], problems)
-
-
-def read_source(file: Path) -> SourceFile:
+def read_source(file: Path) -> RuleFile:
     """Reads the source in a file. Raises LoadError with all problems of the file."""
-    from stepwell.core.definition.definition import DefinitionError  # imported only where sources are used: it is slow
-    from stepwell.core.sources.definition import parse_source, warnings
+    from stepwell.core.definition.problems import Problem
+    from stepwell.core.sources.definition import parse_source, warnings  # imported only if used: it is slow
 
-    text = read_text(file)
-    try:
-        source = parse_source(text.data, file.stem, text.written)
-    except DefinitionError as wrong:
-        problems = [PlacedProblem(file, *text.place(p.pointer), p.pointer, p.message) for p in wrong.problems]
-        raise LoadError(problems) from None
-    doubts = [PlacedProblem(file, *text.place(p.pointer), p.pointer, p.message) for p in warnings(source)]
-    if (missing := missing_extra(source["type"])) is not None:
-        doubts.append(PlacedProblem(file, *text.place(("type",)), ("type",), missing))
-    return SourceFile(source["name"], source, file, doubts)
+    def doubts(source: dict[str, str]) -> Iterable[Problem]:
+        missing = missing_extra(source["type"])
+        return [*warnings(source), *([Problem(("type",), missing)] if missing else ())]
+
+    return read_rule(file, parse_source, doubts)
 
 
 def missing_extra(kind: str) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any
 from stepwell.event_types.registry import TypeVersion
 from stepwell.project.event_types import project_types
 from stepwell.project.load import LoadedFunction, LoadError, load, load_all
+from stepwell.project.rule_files import RuleFile
 from stepwell.project.search import NAMES, Tree, is_file, is_function
 from stepwell.project.source import PlacedProblem
-from stepwell.project.webhooks import WebhookFile, find_webhooks
+from stepwell.project.webhooks import find_webhooks
 from stepwell.testing.platform import Refused
 
 
@@ -19,7 +20,7 @@ from stepwell.testing.platform import Refused
 class Project:
     functions: list[LoadedFunction]
     types: list[TypeVersion]
-    webhooks: list[WebhookFile]
+    webhooks: list[RuleFile]
     is_one: bool  # whether the path is a function, not a folder of functions
 
     def answer(self, versions: dict[str, int]) -> Any:
@@ -38,7 +39,7 @@ def project_at(path: Path | str) -> Project:
     types, webhooks = project_types(tree, functions), find_webhooks(tree)
     if problems := [*types.problems, *webhooks.problems]:
         raise _refused(problems)
-    return Project(functions, types.types, webhooks.webhooks, is_one)
+    return Project(functions, types.types, webhooks.rules, is_one)
 
 
 def _folder(path: Path) -> Path:

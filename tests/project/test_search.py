@@ -99,7 +99,7 @@ def test_types_and_webhooks_in_such_folders_are_not_read(tmp_path: Path) -> None
         tmp_path / "schemas/order/placed.1.schema.json"
     ]
     webhooks = find_webhooks([tmp_path])
-    assert {item.file.parent for item in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
+    assert {item.file.parent for item in (*webhooks.rules, *webhooks.problems)} == {tmp_path / "webhooks"}
 
 
 def test_types_that_git_ignores_are_read(tmp_path: Path) -> None:

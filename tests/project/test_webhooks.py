@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.project.sources import FoundSources, find_sources
-from stepwell.project.webhooks import FoundWebhooks, find_webhooks
+from stepwell.project.rule_files import FoundRules
+from stepwell.project.sources import find_sources
+from stepwell.project.webhooks import find_webhooks
 from tests.servers import write_function
 
 RULE = '{"event": "hook", "verify": {"type": "github", "secret": "S"}}'
@@ -23,7 +24,7 @@ def write(file: Path, text: str = RULE) -> Path:
 def names(*paths: Path) -> list[str]:
     found = find_webhooks(paths)
     assert (found.problems, found.warnings) == ([], [])
-    return [webhook.name for webhook in found.webhooks]
+    return [webhook.name for webhook in found.rules]
 
 
 def test_rules_are_found_beside_functions_and_in_their_folders(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_an_invalid_rule_is_reported_with_its_place(
     (problem, *_) = found.problems
     assert (problem.file, (problem.line, problem.column)) == (written, place)
     assert message in problem.message
-    assert found.webhooks == []
+    assert found.rules == []
 
 
 def test_a_duplicate_name_is_refused(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_rule_that_checks_no_signature_is_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("find", [find_webhooks, find_sources])
 def test_a_file_that_is_found_by_two_paths_is_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[list[Path]], FoundWebhooks | FoundSources]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[list[Path]], FoundRules]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fn/a").mkdir(parents=True)

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stepwell.cli.push.sources import definition_of, put_sources, show_sources
+from stepwell.cli.push.rules import put_rules, rules_at
+from stepwell.cli.push.sources import ServerSources, definition_of, show_sources
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.remote.environments import EnvOption
-from stepwell.cli.ui.output import JsonOption, console, fail, print_json, warn
+from stepwell.cli.ui.output import JsonOption, console, fail, print_json
 from stepwell.cli.ui.tables import elapsed, local_time
 from stepwell.terminal import shown
 
@@ -88,24 +89,13 @@ def push(
 
     Example: stepwell sources push functions/
     """
-    from stepwell.project.source import LoadError
     from stepwell.project.sources import find_sources, read_source
 
-    where = paths or [Path()]
-    found = find_sources([path for path in where if path.is_dir()])
-    sources, problems = found.sources, found.problems
-    for file in (path for path in where if path.is_file()):
-        try:
-            sources.append(read_source(file))
-        except LoadError as error:
-            problems += error.problems
-    if problems:
-        fail("\n".join(map(str, problems)))
+    sources = rules_at(paths or [Path()], find_sources, read_source)
     if not sources:
         fail("no sources found; write one to a file such as sources/orders.yaml")
-    for warning in (warning for source in sources for warning in source.warnings):
-        warn(str(warning))
-    done = put_sources(Client(env), sources, dry_run=False)
+    server = ServerSources(Client(env))
+    done = put_rules(server.rules, server.put, sources, dry_run=False)
     if as_json:
         print_json(done)
     elif all(item["change"] == "unchanged" for item in done):
@@ -218,7 +208,8 @@ def retry(
     if as_json:
         print_json({"accepted": accepted, "left": left})
     else:
-        console.print(f"{len(accepted):,} accepted, {len(left):,} left in the quarantine")
+        hint = f"; `stepwell sources quarantine {name}` says why" if left else ""
+        console.print(f"{len(accepted):,} accepted, {len(left):,} left in the quarantine{shown(hint)}", soft_wrap=True)
     if left:
         raise typer.Exit(1)
 

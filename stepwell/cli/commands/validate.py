@@ -13,9 +13,10 @@ from stepwell.project.event_types import project_types, unannounced_breaks
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.inngest import is_settings
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
+from stepwell.project.rule_files import RuleFile
 from stepwell.project.search import Tree
 from stepwell.project.sources import find_sources
-from stepwell.project.webhooks import WebhookFile, find_webhooks
+from stepwell.project.webhooks import find_webhooks
 from stepwell.terminal import shown
 
 
@@ -44,15 +45,15 @@ def command(
         problems += checked.errors
         warnings += [*checked.warnings, *unannounced_breaks(types)]
     has_settings = any(is_settings(problem.file) for problem in tree.passed_over)
-    is_empty = not (loaded or webhooks.webhooks or sources.sources or has_settings)
+    is_empty = not (loaded or webhooks.rules or sources.rules or has_settings)
     if as_json:
-        ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.webhooks]
-        found = {"functions": ids, "webhooks": names, "sources": [source.name for source in sources.sources]}
+        ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.rules]
+        found = {"functions": ids, "webhooks": names, "sources": [source.name for source in sources.rules]}
         print_json({**found, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         wrong = {problem.file for problem in problems}
-        _print_valid([function for function in loaded if function.file not in wrong], webhooks.webhooks)
-        for source in sources.sources:
+        _print_valid([function for function in loaded if function.file not in wrong], webhooks.rules)
+        for source in sources.rules:
             console.print(f"[green]ok[/]  source {shown(source.name)}  [dim]{shown(source.file)}[/]")
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
@@ -64,7 +65,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _print_valid(functions: Iterable[LoadedFunction], webhooks: Iterable[WebhookFile]) -> None:
+def _print_valid(functions: Iterable[LoadedFunction], webhooks: Iterable[RuleFile]) -> None:
     for function in functions:
         console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
     for webhook in webhooks:

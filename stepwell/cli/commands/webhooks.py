@@ -12,10 +12,11 @@ import typer
 from rich.table import Table
 
 from stepwell.cli.commands.webhook_hooks import ShellHooks
-from stepwell.cli.push.webhooks import ServerWebhooks, put_webhooks, show_webhooks, without_time
+from stepwell.cli.push.rules import put_rules, rules_at
+from stepwell.cli.push.webhooks import ServerWebhooks, show_webhooks, without_time
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.remote.environments import EnvOption
-from stepwell.cli.ui.output import JsonOption, console, fail, print_json, warn
+from stepwell.cli.ui.output import JsonOption, console, fail, print_json
 from stepwell.cli.ui.tables import local_time
 from stepwell.terminal import shown
 
@@ -81,24 +82,13 @@ def push(
 
     Example: stepwell webhooks push functions/
     """
-    from stepwell.project.source import LoadError
     from stepwell.project.webhooks import find_webhooks, read_webhook
 
-    where = paths or [Path()]
-    found = find_webhooks([path for path in where if path.is_dir()])
-    webhooks, problems = found.webhooks, found.problems
-    for file in (path for path in where if path.is_file()):
-        try:
-            webhooks.append(read_webhook(file))
-        except LoadError as error:
-            problems += error.problems
-    if problems:
-        fail("\n".join(map(str, problems)))
+    webhooks = rules_at(paths or [Path()], find_webhooks, read_webhook)
     if not webhooks:
         fail("no webhooks found; write a rule to a file such as webhooks/github.json")
-    for warning in (warning for webhook in webhooks for warning in webhook.warnings):
-        warn(str(warning))
-    done = put_webhooks(ServerWebhooks(Client(env)), webhooks, dry_run=False)
+    server = ServerWebhooks(Client(env))
+    done = put_rules(server.rules, server.put, webhooks, dry_run=False)
     if as_json:
         print_json(done)
     elif all(item["change"] == "unchanged" for item in done):

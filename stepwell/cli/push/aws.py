@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stepwell.cli.push.rules import put_rules
 from stepwell.cli.push.server import Project, refuse_wrong
-from stepwell.cli.push.webhooks import put_webhooks, show_webhooks
+from stepwell.cli.push.webhooks import show_webhooks
 from stepwell.cli.remote.environments import aws, resources_of
 from stepwell.cli.types.server import show_change
 from stepwell.cli.ui.output import console, fail, print_json, stderr, warn
@@ -85,7 +86,8 @@ def _push(
         if not dry_run:
             changes = _register_types(store, types, resources)
         registered = [] if dry_run else pushing.apply(items, found, actions)
-        webhooks = put_webhooks(AwsWebhooks(resources), project.webhooks, dry_run)
+        hooks = AwsWebhooks(resources)
+        webhooks = put_rules(hooks.rules, hooks.put_webhook, project.webhooks, dry_run)
     versions: dict[str, int | None] = {item.id: None for item in items}
     versions |= {function_id: version.plan.version for function_id, version in found.live.items()}
     versions |= {version.function_id: version.version for version in registered}

@@ -94,4 +94,4 @@ def _load(paths: list[Path]) -> Project:
         warn(str(warning))
     if problems := [*types.problems, *webhooks.problems, *sources.problems]:
         fail("\n".join(map(str, problems)))
-    return Project(functions, types, webhooks.webhooks, sources.sources)
+    return Project(functions, types, webhooks.rules, sources.rules)

@@ -8,8 +8,9 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepwell.cli.push.sources import put_sources, show_sources
-from stepwell.cli.push.webhooks import ServerWebhooks, put_webhooks, show_webhooks
+from stepwell.cli.push.rules import put_rules
+from stepwell.cli.push.sources import ServerSources, show_sources
+from stepwell.cli.push.webhooks import ServerWebhooks, show_webhooks
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.types.registered import schema
 from stepwell.cli.types.server import push_types, show_change
@@ -24,8 +25,7 @@ from stepwell.terminal import shown
 if TYPE_CHECKING:
     from stepwell.project.event_types import ProjectTypes
     from stepwell.project.load import LoadedFunction
-    from stepwell.project.sources import SourceFile
-    from stepwell.project.webhooks import WebhookFile
+    from stepwell.project.rule_files import RuleFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Project:
 
     functions: list[LoadedFunction]
     types: ProjectTypes
-    webhooks: list[WebhookFile]
-    sources: list[SourceFile]
+    webhooks: list[RuleFile]
+    sources: list[RuleFile]
 
 
 class ServerTypes:
@@ -93,8 +93,9 @@ def to_server(
         pushed.append(fields)
         if not as_json:
             console.print(line, *([routing_text(fields["routing"])] if "routing" in fields else []), soft_wrap=True)
-    webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
-    sources = put_sources(client, project.sources, dry_run)
+    hooks, of_sources = ServerWebhooks(client), ServerSources(client)
+    webhooks = put_rules(hooks.rules, hooks.put, project.webhooks, dry_run)
+    sources = put_rules(of_sources.rules, of_sources.put, project.sources, dry_run)
     if as_json:
         content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
         print_json({**content, "webhooks": webhooks, "sources": sources})

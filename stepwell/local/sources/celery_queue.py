@@ -15,18 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record
 from stepwell.local.celery.queues import Message, task_queue
 from stepwell.local.celery.received import BadMessage, Call, call_of, task_call
 from stepwell.local.celery.revocations import Revocations
 from stepwell.local.sources.lag import Lag
-from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
+from stepwell.local.sources.reader import Polled, ReaderSettings, ReadOnce
 
 _MOST_HELD = 10_000  # tasks with an ETA in memory
 _MOST_REVOKED = 50_000  # revoked tasks that a reader remembers, as many as a worker of Celery
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "group", "origin", "retries", "eta", "expires")
-_NO_SEEK = "a queue of Celery keeps no messages, so it cannot be read again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,10 @@ class CeleryToken:
     revoked: list[str] = field(default_factory=list)
 
 
-class CeleryReader:
+class CeleryReader(ReadOnce):
     """Implements `Reader`."""
+
+    no_places = "a queue of Celery keeps no messages, so it cannot be read again"
 
     def __init__(self, settings: ReaderSettings) -> None:
         fields = settings.settings
@@ -124,15 +124,6 @@ class CeleryReader:
 
     def lag(self) -> Lag:
         return Lag(self._queue.count())
-
-    def position(self) -> Any:
-        raise CannotSeek(_NO_SEEK)
-
-    def is_before(self, record: Record, position: Any) -> bool:
-        return False
-
-    def seek(self, place: Place) -> None:
-        raise CannotSeek(_NO_SEEK)
 
     def close(self) -> None:
         if self._revocations is not None:

@@ -13,19 +13,19 @@ from uuid import uuid4
 
 import kombu
 
-from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
 from stepwell.local.sources.lag import Lag
-from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
+from stepwell.local.sources.reader import Polled, ReaderSettings, ReadOnce
 
 _TIMEOUT_S = 10
 _HEARTBEAT_S = 30
 _PREFETCH = 1000  # messages that the broker sends before it waits for acknowledgements
-_NO_PLACES = "RabbitMQ deletes messages that were read; publish them again"
 
 
-class RabbitmqReader:
+class RabbitmqReader(ReadOnce):
     """Implements `Reader`."""
+
+    no_places = "RabbitMQ deletes messages that were read; publish them again"
 
     def __init__(self, settings: ReaderSettings) -> None:
         fields = settings.settings
@@ -84,15 +84,6 @@ class RabbitmqReader:
     def lag(self) -> Lag:
         _, count, _ = self._channel.queue_declare(self._queue, passive=True)
         return Lag(count + len(self._waiting))
-
-    def position(self) -> Any:
-        raise CannotSeek(_NO_PLACES)
-
-    def is_before(self, record: Record, position: Any) -> bool:
-        return False
-
-    def seek(self, place: Place) -> None:
-        raise CannotSeek(_NO_PLACES)
 
     def close(self) -> None:
         if self._connection is not None:

@@ -42,6 +42,21 @@ class CannotSeek(Exception):
     """The source cannot be read again from a place. The message has the reason."""
 
 
+class ReadOnce:
+    """The part of readers whose broker keeps no messages that were read: these cannot be read again."""
+
+    no_places: str  # the reason, and what to do instead
+
+    def position(self) -> Any:
+        raise CannotSeek(self.no_places)
+
+    def is_before(self, record: Record, position: Any) -> bool:
+        return False
+
+    def seek(self, place: Place) -> None:
+        raise CannotSeek(self.no_places)
+
+
 class Reader(Protocol):
     def open(self) -> None:
         """Connects. Raises an exception whose message says what is wrong."""

@@ -11,18 +11,18 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
 from stepwell.local.sources.lag import Lag
-from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
+from stepwell.local.sources.reader import Polled, ReaderSettings, ReadOnce
 
 _AT_ONCE = 10  # messages of one request
 _LONG_POLL_S = 5  # each request costs, so an empty queue is asked rarely
-_NO_PLACES = "SQS deletes messages that were read; send them again, for example by a redrive of a dead-letter queue"
 
 
-class SqsReader:
+class SqsReader(ReadOnce):
     """Implements `Reader`."""
+
+    no_places = "SQS deletes messages that were read; send them again, for example by a redrive of a dead-letter queue"
 
     def __init__(self, settings: ReaderSettings) -> None:
         fields = settings.settings
@@ -82,15 +82,6 @@ class SqsReader:
         names = ["ApproximateNumberOfMessages"]
         found = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=names)["Attributes"]
         return Lag(int(found[names[0]]))
-
-    def position(self) -> Any:
-        raise CannotSeek(_NO_PLACES)
-
-    def is_before(self, record: Record, position: Any) -> bool:
-        return False
-
-    def seek(self, place: Place) -> None:
-        raise CannotSeek(_NO_PLACES)
 
     def close(self) -> None:
         if self._client is not None:
