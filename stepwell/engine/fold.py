@@ -13,23 +13,21 @@ from typing import Any
 from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
 from stepwell.core.plan import Plan
 from stepwell.core.routing.waits import wait_index
-from stepwell.core.run.advance import advance, questions
+from stepwell.core.run.advance import advance
+from stepwell.core.run.answers import NO_ANSWERS, Answers, Questions, WaitKey
 from stepwell.core.run.inputs import JoinedOutputs, edge_variables, error_json
 from stepwell.core.run.messages import (
-    NO_ANSWERS,
-    Answers,
     AttemptPostponed,
     AttemptStarted,
     CancelRequested,
     Command,
     EmitEnd,
     Fact,
-    Questions,
     RecordAttempt,
     RunStep,
     StopStep,
-    WaitKey,
 )
+from stepwell.core.run.questions import questions
 from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 

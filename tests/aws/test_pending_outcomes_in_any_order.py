@@ -17,17 +17,10 @@ from stepwell.aws.table import run_records, runs
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan
-from stepwell.core.run.advance import advance, questions
-from stepwell.core.run.messages import (
-    NO_ANSWERS,
-    AttemptEnded,
-    AttemptStarted,
-    Error,
-    Fact,
-    Outcome,
-    RunStarted,
-    RunStep,
-)
+from stepwell.core.run.advance import advance
+from stepwell.core.run.answers import NO_ANSWERS
+from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Error, Fact, Outcome, RunStarted, RunStep
+from stepwell.core.run.questions import questions
 from stepwell.core.run.run import Run, RunStatus, new_run
 from stepwell.testing.batches import SERVICES, Batches, Crash, Json, Process, handler_step
 

@@ -12,11 +12,9 @@ from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan, Runtime
-from stepwell.core.run.advance import Decision, advance, questions, used_events
+from stepwell.core.run.advance import Decision, advance, used_events
+from stepwell.core.run.answers import NO_ANSWERS, NO_QUESTIONS, Answers, Questions, WaitKey
 from stepwell.core.run.messages import (
-    NO_ANSWERS,
-    NO_QUESTIONS,
-    Answers,
     AttemptEnded,
     AttemptLost,
     AttemptStarted,
@@ -33,7 +31,6 @@ from stepwell.core.run.messages import (
     Fact,
     OpenWait,
     Outcome,
-    Questions,
     RecordAttempt,
     RetryDue,
     RunResumed,
@@ -44,9 +41,9 @@ from stepwell.core.run.messages import (
     StopStep,
     Timer,
     TimerKind,
-    WaitKey,
 )
 from stepwell.core.run.outstanding import outstanding
+from stepwell.core.run.questions import questions
 from stepwell.core.run.run import (
     EdgeStatus,
     PauseState,

@@ -21,10 +21,10 @@ from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan
-from stepwell.core.run.advance import advance, questions
+from stepwell.core.run.advance import advance
+from stepwell.core.run.answers import Answers, WaitKey
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import (
-    Answers,
     AttemptEnded,
     AttemptLost,
     AttemptStarted,
@@ -48,9 +48,9 @@ from stepwell.core.run.messages import (
     StopStep,
     Timer,
     TimerKind,
-    WaitKey,
 )
 from stepwell.core.run.outstanding import outstanding
+from stepwell.core.run.questions import questions
 from stepwell.core.run.resume import Earlier, Restart, resumption
 from stepwell.core.run.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, new_run, pack, steps_of, unpack
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP, Table

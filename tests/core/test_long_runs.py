@@ -14,8 +14,9 @@ from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan
 from stepwell.core.run.advance import advance
+from stepwell.core.run.answers import NO_ANSWERS
 from stepwell.core.run.inputs import InputTexts, JoinedOutputs, step_input
-from stepwell.core.run.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
+from stepwell.core.run.messages import AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
 from stepwell.core.run.run import PART, Packer, Run, new_run, pack, unpack
 
 OUTPUT = b'{"n":1}'

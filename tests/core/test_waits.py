@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stepwell.core.cel.ast import Const
 from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
 from stepwell.core.routing.waits import WaitIndex, event_key, found_by_name, wait_index
-from stepwell.core.run.messages import WaitKey
+from stepwell.core.run.answers import WaitKey
 
 ORDER = WaitIndex((("data", "order_id"),), (("event", "data", "order_id"),))
 

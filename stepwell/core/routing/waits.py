@@ -18,7 +18,7 @@ import orjson
 from stepwell.core.cel.ast import Call, Const, Node, Path, conjuncts, path, walk
 from stepwell.core.cel.ast import paths as paths_of
 from stepwell.core.cel.expressions import Scope, compile_expression
-from stepwell.core.run.messages import WaitKey
+from stepwell.core.run.answers import WaitKey
 
 _KNOWN = ("event", "user", "data", "steps", "errors", "response")
 _MISSING = object()

@@ -2,7 +2,7 @@
 move in a table of `transitions`.
 
 `advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expressions:
-`questions(plan, run, fact)` lists those that must be evaluated first, and the caller passes the answers in.
+`questions.questions(plan, run, fact)` lists those that must be evaluated first; the caller passes the answers in.
 
 The commands that a run still needs are derived from its state (`outstanding`). So a stale or repeated fact changes
 nothing and returns these commands again. This is why a crash between commit and dispatch needs no outbox.
@@ -14,13 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from stepwell.core.plain_data import immutable
-from stepwell.core.plan import TRIGGER, Plan
+from stepwell.core.plan import Plan
+from stepwell.core.run.answers import Answers
 from stepwell.core.run.attempt_result import attempt_result, is_current
 from stepwell.core.run.attempt_timer import attempt_timer, overdue_end
 from stepwell.core.run.draft import Draft
 from stepwell.core.run.messages import (
-    NO_QUESTIONS,
-    Answers,
     AttemptEnded,
     AttemptLost,
     AttemptOverdue,
@@ -33,8 +32,6 @@ from stepwell.core.run.messages import (
     DelayEnded,
     EventArrived,
     Fact,
-    Outcome,
-    Questions,
     RetryDue,
     RunResumed,
     RunStarted,
@@ -51,11 +48,9 @@ from stepwell.core.run.run import (
     StepStatus,
     has_begun,
 )
-from stepwell.core.run.settle import ON, end_pause, end_run, fail_undecided, settle
+from stepwell.core.run.settle import ON, RESULT, end_pause, end_run, fail_undecided, settle
 
-_RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
 _RUNNING, _QUEUED_STEP = RunStatus.RUNNING, StepStatus.QUEUED  # looking up an enum member is slow before Python 3.12
-_OVER = (AttemptEnded, AttemptLost)  # a tuple is created once, a union of types on each call
 
 
 @immutable
@@ -73,35 +68,6 @@ def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Dec
         claims_nothing = isinstance(fact, AttemptStarted | AttemptPostponed)
         return Decision(run, () if claims_nothing else tuple(outstanding(plan, run)))
     return Decision(draft.finish(), tuple(draft.commands))
-
-
-def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
-    """The conditions and wait keys that must be evaluated before a fact can be folded."""
-    if run.status is not _RUNNING:
-        return NO_QUESTIONS
-    if isinstance(fact, AttemptOverdue):
-        fact = overdue_end(plan.steps[fact.step], fact)
-    if isinstance(fact, _OVER):  # first, because most facts with questions are of these types
-        state, step = run.steps[fact.step], plan.steps[fact.step]
-        if step.needs_no_evaluation or not is_current(state, fact):
-            return NO_QUESTIONS
-        ended = attempt_result(run, step, state, fact)
-        if ended.move not in ("complete", "fail"):
-            return NO_QUESTIONS
-        result = "success" if ended.move == "complete" else "failure"
-        return _questions(plan, fact.step, step.out, result, ended.outcome)
-    if isinstance(fact, RunStarted):
-        return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
-    if isinstance(fact, RunResumed):
-        settled = {fact.step, *(kept.step for kept in fact.kept)}  # the edges of these steps are carried over
-        roots = tuple(e for e in plan.roots if plan.edges[e].step not in settled)
-        return _questions(plan, TRIGGER, roots, "success", also=plan.cancels)
-    if isinstance(fact, StepKept):
-        out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
-        return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
-    if isinstance(fact, DelayEnded) and plan.pauses[fact.pause].event is not None:
-        return Questions(plan.pauses[fact.pause].parent, pauses=(fact.pause,))
-    return NO_QUESTIONS
 
 
 def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
@@ -155,7 +121,7 @@ def _step_kept(draft: Draft, fact: StepKept) -> bool:
 
     A failure of the step does not fail this run: the earlier run has handled it, whatever happens to the edges here.
     """
-    result, out = _RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
+    result, out = RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
     pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
     if draft.status is not RunStatus.RUNNING or result is None or not pending:
         return False
@@ -285,27 +251,3 @@ _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
     DeadlinePassed: _deadline_passed,
     CancelRequested: _cancel_requested,
 }
-
-
-def _questions(
-    plan: Plan,
-    parent: int,
-    edges: tuple[int, ...],
-    result: str,
-    outcome: Outcome | None = None,
-    also: tuple[int, ...] = (),
-) -> Questions:
-    """The conditions and wait keys that are needed to settle these edges, and to open the pauses in `also`."""
-    passing, conditions = ON.get(result, ()), []
-    begun: dict[int, None] = {}  # pauses that begin, without duplicates
-    for e in edges:
-        edge = plan.edges[e]
-        if edge.on not in passing:
-            continue
-        if edge.condition is not None:
-            conditions.append(e)
-        if edge.pause is not None:
-            pause = plan.pauses[edge.pause]
-            if pause.event is not None and not pause.delay_ms:
-                begun[edge.pause] = None
-    return Questions(parent, tuple(conditions), (*begun, *also), outcome)

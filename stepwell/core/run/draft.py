@@ -9,8 +9,8 @@ from typing import Any
 
 from stepwell.core.cel.answer import Answer
 from stepwell.core.plan import Plan
+from stepwell.core.run.answers import Answers, WaitKey
 from stepwell.core.run.messages import (
-    Answers,
     CarriedOver,
     ClearTimer,
     CloseWait,
@@ -23,7 +23,6 @@ from stepwell.core.run.messages import (
     SetTimer,
     Timer,
     TimerKind,
-    WaitKey,
 )
 from stepwell.core.run.run import (
     BUSY_STEPS,

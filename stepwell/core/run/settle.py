@@ -16,6 +16,9 @@ from stepwell.core.run.run import ENDED_STEPS, EdgeStatus, StepStatus
 _PENDING_STEP, _RUNNING_STEP = StepStatus.PENDING, StepStatus.RUNNING
 _PENDING_EDGE, _PAUSED_EDGE = EdgeStatus.PENDING, EdgeStatus.PAUSED
 
+# The result of a step that has ended, for the edges out of it.
+RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
+
 # The values of an edge's `on` that hold for each result of the parent.
 ON = {"success": ("success", "always"), "failure": ("failure", "always")}
 
