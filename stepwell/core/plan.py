@@ -49,7 +49,7 @@ class Runtime:
     message: str = ""
     approvers: tuple[str, ...] = ()
     task: str | None = None
-    queue: str | None = None
+    queue: str = ""
     broker: str | None = None
     backend: str | None = None
     args: str | None = None

@@ -105,7 +105,7 @@ class Executor:
             record, step = queued.record, queued.record.plan.steps[queued.step]
             function_id, attempt_id = record.plan.function_id, (record.run.id, queued.step, queued.attempt)
             if step.is_fetched:
-                self.worker_queues.queue(queue_name(step), function_id, record.order, attempt_id)
+                self.worker_queues.queue(step.runtime.queue, function_id, record.order, attempt_id)
             else:
                 self._slots_of(step).queue(function_id, record.order, attempt_id)
         return effects.events
@@ -205,7 +205,7 @@ class Executor:
             running = self._runner.start_remote(job, log, end, partial(self._listener.attempt_accepted, claimed.id))
         self._running[claimed.id] = claimed.slots, running
         if claimed.step.is_fetched:
-            self._queue_names[claimed.id] = queue_name(claimed.step)
+            self._queue_names[claimed.id] = claimed.step.runtime.queue
             if not claimed.resumes:
                 self.worker_queues.hand_over(claimed.id)
 
@@ -258,8 +258,3 @@ class Executor:
         """Kills all attempts that run here."""
         self._launching.clear()
         await self._runner.close()
-
-
-def queue_name(step: Step) -> str:
-    """The queue in which attempts of the step wait for workers that fetch them."""
-    return step.runtime.queue or "default"

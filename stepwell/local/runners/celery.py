@@ -63,7 +63,7 @@ class CeleryRunner:
             return failure("arguments_failed", str(error), retryable=False)
         expires = time.time_ns() // 1_000_000 + job.step.timeout_ms
         name = self._id(job)
-        message = TaskMessage(name, runtime.task or "", runtime.queue or "", args, kwargs, expires)
+        message = TaskMessage(name, runtime.task or "", runtime.queue, args, kwargs, expires)
 
         def sent() -> None:
             accepted()

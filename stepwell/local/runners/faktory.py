@@ -25,7 +25,7 @@ class FetchedAttempt:
 
     @property
     def queue(self) -> str:
-        return self.job.step.runtime.queue or "default"
+        return self.job.step.runtime.queue
 
 
 class FaktoryRunner:
