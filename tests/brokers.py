@@ -14,14 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import eventually
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:

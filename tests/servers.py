@@ -21,7 +21,7 @@ from tests import commands
 Json = dict[str, Any]
 T = TypeVar("T")
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 QUICK = {"retries": {"attempts": 0}}
 
 

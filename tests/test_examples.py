@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +25,7 @@ from stepwell.project.load import load, load_all
 from stepwell.project.search import Tree
 from tests.brokers import redis_server
 from tests.containers import BUSYBOX, engine_or_skip
+from tests.ports import free_port
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
@@ -102,10 +102,8 @@ def test_templates_tests_and_benchmarks_are_not_found_as_functions() -> None:
 
 
 def test_the_try_script_shows_a_run() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "PORT": str(port)}
+    env = {**os.environ, "PATH": path, "PORT": str(free_port())}
     script = subprocess.run(["sh", EXAMPLES / "try.sh"], env=env, capture_output=True, text=True, timeout=60)
     assert script.returncode == 0, script.stderr
     assert re.search(r"^fan-out v1 +completed .*\nrun [a-z0-9]{26} ", script.stdout, re.MULTILINE), script.stdout

@@ -28,6 +28,7 @@ import pytest
 
 from tests import commands
 from tests.pages import Block, blocks, script
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -123,13 +124,13 @@ def shell(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
 @pytest.mark.parametrize("page", with_blocks(is_run=True))
-def test_the_commands_of_a_page_work(page: Path, shell: Path, tmp_path: Path, free_port: int) -> None:
-    folder = tmp_path / "work"
+def test_the_commands_of_a_page_work(page: Path, shell: Path, tmp_path: Path) -> None:
+    folder, port = tmp_path / "work", free_port()
     folder.mkdir()
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "STEPWELL", "AWS"))}
     variables |= {
         "PATH": f"{shell}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "STEPWELL_URL": f"http://127.0.0.1:{free_port}",
+        "STEPWELL_URL": f"http://127.0.0.1:{port}",
         "REPOSITORY": str(ROOT),
         "SYSTEM": str(tmp_path / "system"),
         "CURL_HOME": str(shell),
@@ -137,18 +138,11 @@ def test_the_commands_of_a_page_work(page: Path, shell: Path, tmp_path: Path, fr
     }
     with (tmp_path / "output").open("w+") as output:
         done = subprocess.run(
-            ["bash", "-c", script(page.read_text("utf-8"), free_port)],
+            ["bash", "-c", script(page.read_text("utf-8"), port)],
             cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=220, check=False,
         )  # fmt: skip
         output.seek(0)
         assert done.returncode == 0, output.read()
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize("page", with_blocks(is_run=False))

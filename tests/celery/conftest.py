@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.celery.brokers import RabbitMq, Redis, Worker, missing_program, rabbitmq, redis_server, worker
+from tests.brokers import rabbitmq
+from tests.celery.brokers import Redis, Worker, redis_server, worker
 
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    if reason := missing_program("redis-server"):
-        pytest.skip(reason)
     with redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -26,16 +25,15 @@ def shop(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
 
 
 @pytest.fixture(scope="session")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    if reason := missing_program("rabbitmq-server"):
-        pytest.skip(reason)
-    with rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a RabbitMQ node."""
+    with rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as port:
+        yield f"amqp://guest:guest@127.0.0.1:{port}//"
 
 
 @pytest.fixture(scope="session")
-def rabbit_shop(rabbit: RabbitMq, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def rabbit_shop(rabbit: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker of the app, with RabbitMQ as broker and rpc:// as result backend. It runs one task at a time."""
-    env = {"BROKER": rabbit.url, "BACKEND": "rpc://"}
+    env = {"BROKER": rabbit, "BACKEND": "rpc://"}
     with worker(env, "--pool=solo", log=tmp_path_factory.mktemp("worker") / "log") as started:
         yield started

@@ -15,8 +15,9 @@ from stepwell.core.plan import Runtime
 from stepwell.local.runners import celery
 from stepwell.local.runners.celery import CeleryRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from tests.celery.brokers import RabbitMq, Redis, Worker, free_port, redis_server, sqs_server, worker
+from tests.celery.brokers import Redis, Worker, redis_server, sqs_server, worker
 from tests.local.attempts import Attempt, job, until
+from tests.ports import free_port
 from tests.servers import eventually
 
 INPUT = orjson.dumps({"event": {"name": "go", "data": {}}, "steps": {}, "errors": {}, "async": None, "ctx": {}})
@@ -65,19 +66,19 @@ def run(value: Job) -> Attempt:
     return attempts[0]
 
 
-def test_workers_on_rabbitmq_send_results_back_by_rpc(rabbit: RabbitMq, rabbit_shop: Worker) -> None:
-    assert run(task("send_email", rabbit.url, "rpc://", "['ada@example.com']")).output["sent_to"] == "ada@example.com"
-    assert run(task("retry_twice", rabbit.url, "rpc://")).output == 2
-    assert run(task("fail", rabbit.url, "rpc://", "['gone']")).error == ("exception", True, "OutOfStock: gone")
+def test_workers_on_rabbitmq_send_results_back_by_rpc(rabbit: str, rabbit_shop: Worker) -> None:
+    assert run(task("send_email", rabbit, "rpc://", "['ada@example.com']")).output["sent_to"] == "ada@example.com"
+    assert run(task("retry_twice", rabbit, "rpc://")).output == 2
+    assert run(task("fail", rabbit, "rpc://", "['gone']")).error == ("exception", True, "OutOfStock: gone")
 
 
-def test_a_queue_that_the_app_declared_in_its_own_way_is_used_as_it_is(rabbit: RabbitMq, tmp_path: Path) -> None:
+def test_a_queue_that_the_app_declared_in_its_own_way_is_used_as_it_is(rabbit: str, tmp_path: Path) -> None:
     from kombu import Connection, Queue
 
-    with Connection(rabbit.url) as connection:
+    with Connection(rabbit) as connection:
         Queue("celery-priorities", max_priority=10, channel=connection).declare()
     runtime = Runtime(
-        "celery", task="shop.give", queue="celery-priorities", broker=rabbit.url, backend="rpc://", args="[1]"
+        "celery", task="shop.give", queue="celery-priorities", broker=rabbit, backend="rpc://", args="[1]"
     )
 
     async def work(runner: Accepting) -> None:
@@ -85,7 +86,7 @@ def test_a_queue_that_the_app_declared_in_its_own_way_is_used_as_it_is(rabbit: R
         await until(lambda: runner.accepted)
 
     with_runner(work)
-    with Connection(rabbit.url) as connection:
+    with Connection(rabbit) as connection:
         assert Queue("celery-priorities")(connection).queue_declare(passive=True).message_count == 1
 
 

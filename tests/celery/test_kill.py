@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from tests.celery.brokers import RabbitMq, Redis, Worker, redis_server, worker
-from tests.servers import Api, Json, api, dev, eventually, write_function
+from tests.celery.brokers import Redis, Worker, redis_server, worker
+from tests.servers import Api, api, dev, eventually, write_function
 
 
-def write_waiting(folder: Path, redis_url: str, backend: str, **step: Json) -> Path:
+def write_waiting(folder: Path, broker: str, backend: str, *, queue: str = "celery", **step: Any) -> Path:
     runtime = {
         "type": "celery",
         "task": "shop.wait_for",
-        "broker": redis_url,
+        "queue": queue,
+        "broker": broker,
         "backend": backend,
         "args": "[data.path, data.started]",
     }
@@ -58,9 +60,9 @@ def test_tasks_go_on_while_the_server_is_dead_and_their_results_are_found_afterw
         assert len(sent_tasks(shop)) == len(set(sent_tasks(shop))) == 8
 
 
-def test_results_by_rpc_wait_in_their_queue_while_the_server_is_dead(rabbit: RabbitMq, tmp_path: Path) -> None:
-    functions = write_waiting(tmp_path / "f", rabbit.url, "rpc://")
-    with worker({"BROKER": rabbit.url, "BACKEND": "rpc://"}, log=tmp_path / "log") as shop:
+def test_results_by_rpc_wait_in_their_queue_while_the_server_is_dead(rabbit: str, tmp_path: Path) -> None:
+    functions = write_waiting(tmp_path / "f", rabbit, "rpc://", queue="rpc")
+    with worker({"BROKER": rabbit, "BACKEND": "rpc://", "QUEUE": "rpc"}, log=tmp_path / "log") as shop:
         data = {"path": str(tmp_path / "go"), "started": str(tmp_path / "started")}
         with dev(functions, tmp_path / "db") as server, api(server) as client:
             event = client.send(data=data)
@@ -75,8 +77,8 @@ def test_results_by_rpc_wait_in_their_queue_while_the_server_is_dead(rabbit: Rab
         assert len(ended["steps"]["task"]["attempts"]) == 1
 
 
-def test_a_task_whose_worker_was_killed_is_ended_by_the_next_worker(rabbit: RabbitMq, tmp_path: Path) -> None:
-    env = {"BROKER": rabbit.url, "BACKEND": "rpc://", "QUEUE": "killed"}
+def test_a_task_whose_worker_was_killed_is_ended_by_the_next_worker(rabbit: str, tmp_path: Path) -> None:
+    env = {"BROKER": rabbit, "BACKEND": "rpc://", "QUEUE": "killed"}
     functions = write_function(
         tmp_path / "f",
         on="go",
@@ -85,7 +87,7 @@ def test_a_task_whose_worker_was_killed_is_ended_by_the_next_worker(rabbit: Rabb
                 "type": "celery",
                 "task": "shop.wait_for",
                 "queue": "killed",
-                "broker": rabbit.url,
+                "broker": rabbit,
                 "args": "[data.path, data.started]",
             }
         },

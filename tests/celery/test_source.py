@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import NotRegistered, TaskRevokedError
 
-from tests.celery.brokers import RabbitMq, Redis, sqs_server
+from tests.celery.brokers import Redis, sqs_server
 from tests.servers import Api, Json, api, dev, eventually, program, write_function
 
 PRINT_ARGS = "python3 -c \"import json,sys; print(json.dumps(sum(json.load(sys.stdin)['event']['data']['args'])))\""
@@ -205,12 +205,12 @@ def runs_of(client: Api) -> list[Json]:
     return found
 
 
-def test_callers_on_rabbitmq_get_results_by_rpc(rabbit: RabbitMq, tmp_path: Path) -> None:
+def test_callers_on_rabbitmq_get_results_by_rpc(rabbit: str, tmp_path: Path) -> None:
     folder = write_source(tmp_path / "project", "${BROKER}", "rpc://", queue="sums")
     write_function(folder / "add", "add", on="celery/shop.add", sum=program(PRINT_ARGS))
-    with Celery("shop", broker=rabbit.url, backend="rpc://", set_as_current=False) as app:
+    with Celery("shop", broker=rabbit, backend="rpc://", set_as_current=False) as app:
         result = call(app, "add", 2, 3, queue="sums")  # the queue is made by the caller
-        with dev(folder, tmp_path / "db", env={"BROKER": rabbit.url}):
+        with dev(folder, tmp_path / "db", env={"BROKER": rabbit}):
             assert result.get(timeout=20) == 5
             assert call(app, "add", 3, 4, queue="sums").get(timeout=20) == 7
         app.backend.result_consumer.stop()

@@ -20,6 +20,7 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.faktory.passwords import password_hash
 from tests.local.faktory.conversation import faktory, job_step
 from tests.local.faktory.workers import node, node_modules, python, running
+from tests.ports import free_port
 from tests.servers import DEADLINE_S, Api, Json, Server, api, eventually, new_key, serve, write_function
 
 pytest.importorskip("pyfaktory", reason="pip install pyfaktory")
@@ -62,7 +63,12 @@ class Place:
     """A server that can be killed and started again at the same addresses."""
 
     def __init__(self, folder: Path) -> None:
-        self.functions, self._db, self._port, self.faktory_port = folder / "functions", folder / "db", *free_ports(2)
+        self.functions, self._db, self._port, self.faktory_port = (
+            folder / "functions",
+            folder / "db",
+            free_port(),
+            free_port(),
+        )
         for name in ("node", "python"):
             write_function(self.functions / name, name, f"go/{name}", a=job_step("Wait", name, timeout="1m"))
         self.url = f"tcp://:{PASSWORD}@127.0.0.1:{self.faktory_port}"
@@ -74,14 +80,6 @@ class Place:
         env = {"STEPWELL_FAKTORY_PASSWORD": PASSWORD}
         with serve(self.functions, self._db, *options, env=env) as server, api(server, self._key) as client:
             yield server, client
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def test_jobs_that_a_worker_in_node_has_when_the_server_is_killed_count_when_it_is_back(

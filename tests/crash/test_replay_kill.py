@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.servers import Api, eventually, new_key, program, serving, write_function
 
 SEED = int(os.environ.get("STEPWELL_SEED") or random.SystemRandom().randrange(10**6))
 EVENTS = 300
 KILLS = 4
 RATE = 200
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(url: str, key: str, state: Path, *options: str) -> subprocess.Popen[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import api, dev, eventually, program, write_function
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -70,10 +70,11 @@ def test_a_server_that_is_process_1_leaves_no_zombies(tmp_path: Path) -> None:
           echo zombies $(ps -eo stat= | grep -c '^Z') of $(ps -eo stat= | wc -l); kill -TERM 1 ) &
         exec {sys.executable} -m stepwell dev {tmp_path}/f --port $1 --db $db > {tmp_path}/log 2>&1
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     made = subprocess.run(
-        ["unshare", "-pf", "--mount-proc", "sh", "-c", inner, "sh", port], capture_output=True, text=True, timeout=60
+        ["unshare", "-pf", "--mount-proc", "sh", "-c", inner, "sh", str(free_port())],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     if "Operation not permitted" in made.stderr:
         pytest.skip("this machine makes no namespaces")

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.brokers import free_port
+from tests.ports import free_port
 from tests.servers import Json, eventually
 from tests.sources.project import reading, write_source
 
