@@ -9,9 +9,9 @@ import hashlib
 
 import orjson
 
+from stepwell.core.cel.equality import canonical, is_scalar
 from stepwell.core.cel.expressions import Bindings, Scope, compile_value
 from stepwell.core.events.events import Event
-from stepwell.core.routing.waits import canonical, is_scalar
 
 WINDOW_MS = 86_400_000
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.cel.equality import canonical, is_scalar
 from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, compile_value
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Starts
-from stepwell.core.routing.waits import canonical, is_scalar
 
 
 class State(StrEnum):

@@ -17,12 +17,12 @@ import orjson
 
 from stepwell.core.cel.ast import Call, Const, Node, Path, conjuncts, path, walk
 from stepwell.core.cel.ast import paths as paths_of
+from stepwell.core.cel.equality import canonical, is_scalar
 from stepwell.core.cel.expressions import Scope, compile_expression
 from stepwell.core.run.answers import WaitKey
 
 _KNOWN = ("event", "user", "data", "steps", "errors", "response")
 _MISSING = object()
-_EXACT = 2**53  # above this, some integers cannot be represented as a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +122,6 @@ def _value_at(variables: Mapping[str, Any], place: Path) -> Any:
             return _MISSING
         value = value[field]
     return value
-
-
-def is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def canonical(value: Any) -> Any:
-    """A form of a scalar that is equal for values that CEL treats as equal, such as 1 and 1.0, or 0.0 and -0.0.
-
-    The library compares an integer with a double as doubles: 2**53 + 1 is equal to 2.0**53, but not to 2**53. So an
-    integer that cannot be represented as a double has the same form as the nearest double.
-    """
-    if isinstance(value, float):
-        return f"#{int(value)}" if value.is_integer() else [value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"#{value if -_EXACT <= value <= _EXACT else int(float(value))}"
-    return [value]
 
 
 def _digest(event_name: str, paths: Sequence[Path], values: Sequence[Any]) -> bytes:

@@ -1,0 +1,1 @@
+"""Flow control: keys of limits, and the windows of time in which runs start."""

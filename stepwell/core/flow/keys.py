@@ -1,0 +1,43 @@
+"""The keys of limits: runs with equal values of a limit's `key` share one limit.
+
+Unlike the values of `idempotency`, a key may be a list or an object, such as `[data.region, data.customer]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import orjson
+
+from stepwell.core.cel.equality import canonical_json
+from stepwell.core.cel.expressions import Bindings, Scope, compile_value
+from stepwell.core.events.events import Event
+
+WHOLE = b""  # the key of a limit without `key`: all runs of the function share it
+_DEEPEST = 8  # levels of lists and objects in a key
+
+
+def limit_key(source: str | None, event: Event, run_id: str | None = None) -> tuple[bytes, str | None]:
+    """The key of a limit for an event: a digest of the expression's value, and None.
+
+    If the expression has no value, the key belongs to one run alone, so that strangers never share a limit. The second
+    part is then the reason, to show as a problem of the run. `run_id`: that run; None: the run that the event starts.
+    """
+    if source is None:
+        return WHOLE, None
+    found = compile_value(source, Scope.TRIGGER).value(Bindings(event=event.as_json()))
+    if found.problem is not None:
+        return _own(run_id or event.id), found.problem
+    try:
+        return _digest("value", canonical_json(found.value, _DEEPEST)), None
+    except ValueError:
+        problem = f"the value has more than {_DEEPEST} levels of lists and objects"
+        return _own(run_id or event.id), problem
+
+
+def _own(of: str) -> bytes:
+    return _digest("own", of)
+
+
+def _digest(kind: str, content: object) -> bytes:
+    return hashlib.blake2b(orjson.dumps([kind, content]), digest_size=16).digest()
