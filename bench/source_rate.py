@@ -28,7 +28,7 @@ Fill = Callable[[Path, Iterator[bytes]], AbstractContextManager[dict[str, Any]]]
 
 def rows(fill: Fill, quick: bool) -> list[Row]:
     """`fill` starts a broker in a folder, adds records with these bodies, and answers a source that reads them."""
-    count = 5_000 if quick else 60_000
+    count = 20_000 if quick else 60_000
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as folder:
         functions = Path(folder, "functions", "nothing")
         functions.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -118,6 +119,60 @@ def test_a_replayed_record_makes_an_event_with_another_id() -> None:
     event = rule().event_of(record(), 9, replay="18f")
     assert event is not None
     assert event.id == "source:orders:redis/orders/1-0/replay/18f"
+
+
+_MANY: list[Record] = [
+    record(b'{"kind": "paid", "n": [1, {"deep": 1.50}], "text": "\\u00e9 \xc3\xa9"}'),
+    record(b'\xef\xbb\xbf{"kind": "paid"}'),
+    record(b' {"kind": "paid", "kind": "last"} '),
+    record(b'{"kind": 7}'),
+    record(b'{"kind": true}'),
+    record(b'{"kind": null}'),
+    record(b'{"kind": ""}'),
+    record(b'{"kind": "a\\u0000b"}'),
+    record(b'{"kind": "a\\nb"}'),
+    record(b'{"kind": "%b"}' % (b"x" * 300)),
+    record(b'{"other": 1}'),
+    record(b'["kind"]'),
+    record(b'"kind"'),
+    record(b"{"),
+    record(b""),
+    record(None),
+    record(b'{"kind": "paid", "n": 123456789012345678901}'),
+    record(b'{"kind": "paid", "n": 18446744073709551615}'),
+    record(b'{"kind": "paid", "n": %b}' % (b"[" * 200 + b"]" * 200)),
+    record(b'{"kind": "paid", "n": "%b"}' % (b"x" * 262_000)),
+    record(b'{"kind": "paid", "n": "%b"}' % (b"x" * 5_000_000)),
+    record(b'{"kind": "paid"}', traceparent="00-1-2-01"),
+    record(b'{"kind": "paid"}', ce_specversion="1.0", ce_type="a", ce_source="/s", ce_id="1"),
+    record(b'{"kind": "paid"}', **{"content-type": " Application/CloudEvents+json"}),
+    record(b'{"kind": "paid"}')._replace(at=None),
+    record(b'{"kind": "paid"}')._replace(at=-1),
+    record(b'{"kind": "paid"}')._replace(id="kafka/a\nb/0/1"),
+    record(b'{"kind": "paid"}')._replace(id="kafka/" + "x" * 300),
+    record(b'{"kind": "paid"}')._replace(problem="the entry has no field"),
+]
+
+
+@pytest.mark.parametrize("event", ["order", "order/{{ body.kind }}", "{{ body['kind'] }}/{{ body.kind }}"])
+@pytest.mark.parametrize("given", _MANY, ids=[str(number) for number in range(len(_MANY))])
+@pytest.mark.parametrize("replay", ["", "18f"])
+def test_the_short_path_of_usual_rules_makes_the_same_events(event: str, given: Record, replay: str) -> None:
+    short = rule(event=event)
+    assert short.plain is not None
+    assert _result(short, given, replay) == _result(dataclasses.replace(short, plain=None), given, replay)
+
+
+def test_other_rules_have_no_short_path() -> None:
+    for fields in ({"event": None}, {"event": "{{ key }}"}, {"body": "text"}, {"id": "body.id"}, {"if": "true"}):
+        assert rule(**fields).plain is None, fields
+
+
+def _result(given: SourceRule, record: Record, replay: str) -> Any:
+    try:
+        return given.event_of(record, 9, replay)
+    except NoEvent as reason:
+        return reason.kind, str(reason)
 
 
 def test_a_record_is_stored_and_read_back() -> None:

@@ -17,7 +17,7 @@ from stepwell.core.json_input import MAX_LEVELS, escaped
 MAX_EVENT_BYTES = 256 * 1024
 FIELDS = ("name", "data", "user", "id", "ts", "v")
 _KNOWN = frozenset(FIELDS)
-_MAX_TS = 253_402_300_799_999  # the end of the year 9999
+MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MOST_UNKNOWN = 20  # unknown fields of one event that are reported
 _LONGEST_MISSPELT = 10  # characters; a longer name is not treated as a misspelt field
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -100,7 +100,7 @@ def envelope_problems(
             found.append(("/id", "id must be a text of 1 to 256 characters, without control characters"))
         elif (prefix := engine_prefix(event_id)) is not None and prefix not in engine_ids:
             found.append(("/id", engine_id_message(prefix)))
-    if ts is not None and (type(ts) is not int or not 0 <= ts <= _MAX_TS):
+    if ts is not None and (type(ts) is not int or not 0 <= ts <= MAX_TS):
         found.append(("/ts", "ts must be a whole number of milliseconds since 1970"))
     if v is not None and (not isinstance(v, str) or len(v) > 128):
         found.append(("/v", 'v must be a text of at most 128 characters, such as "2026-11-23.1"'))

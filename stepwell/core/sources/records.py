@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
+CLOUDEVENT_PREFIXES = ("ce_", "ce-", "cloudevents:", "cloudevents_")  # of headers with attributes of a CloudEvent
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+class Record(NamedTuple):
     """A record (a message, an entry) of another queue.
 
     `id`: equal at each delivery, and different from those of all other records of the source. `body`: None if the
@@ -21,8 +23,8 @@ class Record:
 
     id: str
     body: bytes | None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    place: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NOTHING
+    place: Mapping[str, Any] = _NOTHING
     at: int | None = None
     problem: str = ""
 

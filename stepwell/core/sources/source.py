@@ -22,9 +22,8 @@ from stepwell.core.events.envelope import MAX_EVENT_BYTES, InvalidEnvelope, new_
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import MAX_BODY_BYTES, BadRequest
 from stepwell.core.rules.event_rule import Defaults, EventRule, RuleError
-from stepwell.core.sources.records import Record
-
-_PREFIXES = ("ce_", "ce-", "cloudevents:", "cloudevents_")  # of the headers that have attributes of a CloudEvent
+from stepwell.core.sources.plain_rule import PlainRule
+from stepwell.core.sources.records import CLOUDEVENT_PREFIXES, Record
 
 Json = dict[str, Any]
 
@@ -54,19 +53,23 @@ class SourceRule:
     of_event: EventRule
     reading: str  # json, text, base64
     needs_body: bool
+    plain: PlainRule | None  # the short path
 
     @classmethod
     def of(cls, raw: Json) -> SourceRule:
         rule = EventRule.of(raw, Scope.RECORD, EngineId.SOURCE)
         parts = [part for whole in rule.compiled() for part in (whole, *whole.texts)]
         names_body = any("body" in expression.variables for expression in parts)
-        return cls(raw["name"], rule, raw.get("body", "json"), names_body)
+        reading = raw.get("body", "json")
+        return cls(raw["name"], rule, reading, names_body, PlainRule.of(rule, reading))
 
     def event_of(self, record: Record, now: int, replay: str = "") -> Event | None:
         """The event of a record; None if `if` is false. Raises NoEvent.
 
         `replay`: makes the event's id differ from that of the event that the record has made before.
         """
+        if self.plain is not None and (event := self.plain.event_of(record, now, replay)) is not None:
+            return event
         if record.problem:
             raise NoEvent(Kind.UNREADABLE, record.problem)
         if record.body is not None and len(record.body) > MAX_BODY_BYTES:
@@ -117,7 +120,7 @@ class SourceRule:
 
 def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
     """The attributes of a CloudEvent in binary mode; none if the headers have no `specversion`."""
-    for prefix in _PREFIXES:
+    for prefix in CLOUDEVENT_PREFIXES:
         if f"{prefix}specversion" in headers:
             return {name[len(prefix) :]: value for name, value in headers.items() if name.startswith(prefix)}
     return {}

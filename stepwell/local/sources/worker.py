@@ -134,15 +134,20 @@ class Worker:
         while not self._is_stopping:
             made = await self._call(partial(self._take, reader, _WAIT_S))
             self._succeeded()
+            committed: asyncio.Future[None] | None = None
             while not made.polled.is_empty:
                 ahead = None if self._is_stopping else self._call(partial(self._take, reader, 0.0))
                 await self._accept(made)
-                await self._call(partial(reader.commit, made.polled))
+                if committed is not None:
+                    await committed
+                committed = self._call(partial(reader.commit, made.polled))
                 self._count(made)
                 if ahead is None:
-                    return
+                    break
                 made = await ahead
                 await self._look_at_lag(reader)
+            if committed is not None:
+                await committed
             await self._look_at_lag(reader)
 
     def _take(self, reader: Reader, wait_s: float) -> Made:
