@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,31 @@ def test_steps_with_other_variables_do_not_share_a_process(tmp_path: Path) -> No
         assert len(children()) == 2
 
     on_runners(work)
+
+
+@needs_proc
+def test_an_attempt_finds_nothing_of_an_earlier_one_in_its_memory(tmp_path: Path) -> None:
+    async def work(start: Start) -> None:
+        step = wasm(tmp_path, modules.remembers())
+        for _ in range(3):
+            assert (await start(step).end()).output == {"body": "e00e00e07"}
+        assert len(children()) == 1
+
+    on_runners(work)
+
+
+def test_the_file_with_the_input_has_only_the_input_of_the_attempt(tmp_path: Path) -> None:
+    async def work(start: Start) -> None:
+        step = wasm(tmp_path, modules.prints_inputs())
+        for content in (b'{"a": "%s"}' % (b"x" * 50_000), b'{"a": 1}', b'{"a": "%s"}' % (b"y" * 9000)):
+            output = (await start(replace(step, input=content)).end()).output
+            assert output["body"].encode().split(b"\0")[1:] == [content] * 3
+
+    on_runners(work)
+
+
+def test_a_module_that_can_open_nothing_has_no_folders(tmp_path: Path) -> None:
+    assert run(wasm(tmp_path, modules.opens_nothing())).output == {"body": "e08e08e08"}
 
 
 def test_a_warm_attempt_starts_within_milliseconds(tmp_path: Path) -> None:

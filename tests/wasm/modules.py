@@ -20,6 +20,7 @@ _IMPORTS = {
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
     "sock_accept": "i32 i32 i32",
     "poll_oneoff": "i32 i32 i32 i32",
+    "fd_fdstat_get": "i32 i32",
 }
 _BUFFER, _TEXT = 65536, 1024  # places in the module's memory
 CODE, TMPDIR, INPUT = 3, 4, 5  # descriptors of the folders of the sandbox
@@ -46,15 +47,17 @@ _WORDS = """
 
 
 @cache
-def module(body: str, text: bytes = b"", *, pages: int = 64, extra: str = "") -> bytes:
-    """A module whose `_start` is `body`. `text` is in the memory at 1024."""
+def module(
+    body: str, text: bytes = b"", *, pages: int = 64, extra: str = "", imports: tuple[str, ...] = tuple(_IMPORTS)
+) -> bytes:
+    """A module whose `_start` is `body`. `text` is in the memory at 1024. `imports` includes fd_write and fd_read."""
     wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
-    imports = "".join(
-        f'(import "wasi_snapshot_preview1" "{name}" (func ${name} (param {words}) (result i32)))\n'
-        for name, words in _IMPORTS.items()
+    imported = "".join(
+        f'(import "wasi_snapshot_preview1" "{name}" (func ${name} (param {_IMPORTS[name]}) (result i32)))\n'
+        for name in imports
     )
     escaped = "".join(f"\\{byte:02x}" for byte in text)
-    source = f"""(module {imports}
+    source = f"""(module {imported}
       (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
       (memory (export "memory") {pages}) (data (i32.const {_TEXT}) "{escaped}") {_WORDS} {extra}
       (func (export "_start") (local $i i32) {body}))"""
@@ -129,6 +132,23 @@ def opens(*files: tuple[int, bytes, bool], exclusive: bool = False) -> bytes:
         body += _open(folder, len(text), len(path), flags, rights, "(call $digits ")
         text += path
     return module(body + "(call $digits (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 32)))", text)
+
+
+def opens_nothing() -> bytes:
+    """A module that cannot open files. Prints an error number for the descriptor of each folder."""
+    body = "".join(
+        f"(call $digits (call $fd_fdstat_get (i32.const {fd}) (i32.const 32)))" for fd in (CODE, TMPDIR, INPUT)
+    )
+    return module(body, imports=("fd_write", "fd_read", "fd_fdstat_get"))
+
+
+def remembers() -> bytes:
+    """Prints a byte of the memory, of requested memory and of a text, and then changes all three."""
+    places = (_BUFFER, 1_100_000, _TEXT)
+    body = "(drop (memory.grow (i32.const 32)))"
+    for place in places:
+        body += f"(call $digits (i32.load8_u (i32.const {place}))) (i32.store8 (i32.const {place}) (i32.const 77))"
+    return module(body, bytes([7]), pages=16)
 
 
 def _open(folder: int, at: int, size: int, flags: int, rights: int, result: str = "(drop ") -> str:

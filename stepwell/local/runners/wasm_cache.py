@@ -27,7 +27,7 @@ from stepwell.local.runners.job import CannotRun
 from stepwell.local.system.step_user import StepUser, python_for
 
 FOLDER = ".compiled"  # in the folder of steps' code
-_SETTINGS = "1"  # changes when `engine_for` of wasm_worker.py changes
+_SETTINGS = "1"  # changes when `settings_for` of wasm_worker.py changes
 _SUFFIX = ".cwasm"
 _UNUSED_S = 30 * 24 * 3600.0  # files that were not used for so long are removed
 _LONGEST_S = 120.0
