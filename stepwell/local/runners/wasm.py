@@ -25,7 +25,7 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import TAIL, last_line
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.stdout import StdoutReader
-from stepwell.local.runners.warm_workers import WarmWorkers
+from stepwell.local.runners.warm_workers import Key, WarmWorkers
 from stepwell.local.runners.wasm_cache import CompiledModules
 from stepwell.local.runners.worker import Invocation, Worker, WorkerProcess
 from stepwell.local.runners.worker_command import published_scripts, spawn
@@ -44,10 +44,13 @@ class WasmRunner(WarmWorkers):
         self._turn = asyncio.Lock()  # of attempts whose module was compiled: see PreparedAttempt
 
     def start(self, job: Job, log: Log, end: End) -> Running:
+        key = _key(job)
+        if job.code_hash is not None and self._idle.find(key):  # the code is as when the worker has loaded it
+            return self._run(key, job, log, end)
+        begin = partial(self._run, key, job, log, end)
         if job.code is not None and self._find(job.step, job.code) is None:
-            compile_ = partial(self.check, job.step, job.code)
-            return PreparedAttempt(compile_, partial(self._begin, job, log, end), end, self._turn)
-        return self._begin(job, log, end)
+            return PreparedAttempt(partial(self.check, job.step, job.code), begin, end, self._turn)
+        return begin()
 
     def check(self, step: Step, code: Path | None) -> str | None:
         """Compiles the step's module, if needed. Returns why it cannot be run. Call it in a thread."""
@@ -61,18 +64,6 @@ class WasmRunner(WarmWorkers):
 
     def _find(self, step: Step, code: Path) -> Path | None:
         return self._compiled.find(_module_of(step, code), has_fuel=step.runtime.fuel is not None)
-
-    def _begin(self, job: Job, log: Log, end: End) -> Running:
-        runtime = job.step.runtime
-        key = (
-            job.code_hash or job.code,
-            runtime.module,
-            runtime.memory,
-            runtime.fuel,
-            job.function_id,
-            tuple(job.env.items()),
-        )
-        return self._run(key, job, log, end)
 
     def _new_worker(self, job: Job, folder: Folder) -> Worker:
         runtime, module = job.step.runtime, _module_of(job.step, job.code)
@@ -148,6 +139,13 @@ class WasmWorker(Worker):
         reader, self._stdout = self._stdout, StdoutReader(_no_log)
         self._report = reader.finish()
         return self._report
+
+
+def _key(job: Job) -> Key:
+    """What the attempts that a process may run have in common."""
+    runtime = job.step.runtime
+    variables = tuple(job.env.items())
+    return job.code_hash or job.code, runtime.module, runtime.memory, runtime.fuel, job.function_id, variables
 
 
 def _module_of(step: Step, code: Path | None) -> Path:
