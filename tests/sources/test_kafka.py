@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from stepwell.core.sources.records import Record
 from tests.ports import free_port
 from tests.servers import Json, eventually
 from tests.sources.project import reading, write_source
@@ -135,7 +136,7 @@ def test_a_broker_that_is_not_there_is_reported(tmp_path: Path) -> None:
         assert now.api.send("order/by-hand"), "the server does its other work"
 
 
-def test_the_lag_counts_the_records_of_all_partitions(kafka: str, topic: str) -> None:
+def test_the_lag_counts_the_records_of_each_partition(kafka: str, topic: str) -> None:
     from stepwell.local.sources.kafka import KafkaReader
     from stepwell.local.sources.reader import ReaderSettings
 
@@ -143,11 +144,47 @@ def test_the_lag_counts_the_records_of_all_partitions(kafka: str, topic: str) ->
     produce(kafka, topic, [{"n": n} for n in range(3)], partition=1)
     reader = KafkaReader(ReaderSettings("orders", {"brokers": [kafka], "topics": [topic]}, "me"))
     reader.open()
-    read = 0
-    while read < 7:
-        read += len(reader.poll(7 - read, 0.5).records)
+    polled: list[Record] = []
+    while len(polled) < 7:
+        polled += reader.poll(7 - len(polled), 0.5).records
     assert eventually(lambda: reader.lag().records == 2), "both partitions have been fetched"
+    left = {f"{topic}/{number}": sent - len([r for r in polled if r.place["partition"] == number])
+            for number, sent in ((0, 6), (1, 3))}  # fmt: skip
+    lag = reader.lag()
+    assert {name: of.records for name, of in lag.partitions.items()} == left
+    waiting = lag.with_waiting(polled, polled[0].at + 2000)
+    assert waiting.records == 9, "what is polled is behind until it is accepted"
+    assert waiting.seconds == 2.0, "the age of the oldest record"
+    assert {name: of.records for name, of in waiting.partitions.items()} == {f"{topic}/0": 6, f"{topic}/1": 3}
     reader.close()
+
+
+def test_the_lag_is_shown_by_partition(tmp_path: Path, kafka: str, topic: str) -> None:
+    source(tmp_path / "p", kafka, topic)
+    produce(kafka, topic, [{"kind": "placed"}])
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        now.read("orders", 1)
+        none = {"records": 0, "seconds": 0.0}
+        shown = [{"partition": f"{topic}/{number}", **none} for number in (0, 1)]
+        eventually(lambda: now.source("orders")["lag"] == {**none, "partitions": shown}, within=20)
+        unknown = {"records": None, "seconds": None, "partitions": []}
+        assert now.post("/v1/sources/orders/pause")["lag"] == unknown, "not what it was before the pause"
+
+
+def test_a_paused_source_continues_at_its_offset_also_after_a_restart(tmp_path: Path, kafka: str, topic: str) -> None:
+    source(tmp_path / "p", kafka, topic)
+    produce(kafka, topic, [{"kind": "placed", "n": 0}])
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        now.read("orders", 1)
+        assert now.post("/v1/sources/orders/pause")["state"] == "paused"
+        produce(kafka, topic, [{"kind": "placed", "n": 1}])
+    with reading(tmp_path / "p", tmp_path / "db") as now:
+        assert now.source("orders")["state"] == "paused"
+        assert len(now.events()) == 1
+        now.post("/v1/sources/orders/resume")
+        assert [event["data"]["n"] for event in now.wait_for(2)] == [0, 1]
+        now.read("orders", 1)
+        assert now.source("orders")["records"] == 1, "the first record is not read again"
 
 
 def test_kills_of_the_server_lose_no_record_and_make_no_event_twice(tmp_path: Path, kafka: str, topic: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
@@ -13,6 +14,15 @@ from stepwell.core.sources.records import Record
 from stepwell.core.times import time_text
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """The lag of one partition, such as `orders/0`."""
+
+    partition: str
+    records: int | None
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,7 @@ class SourceDetail:
     next_try_at: int | None = None
     lag_records: int | None = None
     lag_seconds: float | None = None
+    lag_partitions: Sequence[PartitionLag] = ()
     records: int = 0
     events: int = 0
     quarantined: int = 0
@@ -45,9 +56,19 @@ class QuarantinedRecord:
     record: Record
 
 
-class LagView(TypedDict):
+class PartitionLagView(TypedDict):
+    partition: str  # as in a replay: topic/partition
     records: int | None
     seconds: float | None
+
+
+class LagView(TypedDict):
+    """Records that are not accepted yet, and the age of the oldest of them. Null while it is not known, and while the
+    source is paused or failing."""
+
+    records: int | None
+    seconds: float | None
+    partitions: list[PartitionLagView]  # of Kafka
 
 
 class SourceView(TypedDict):
@@ -106,7 +127,11 @@ def source_view(source: SourceDetail) -> Json:
         "state": source.state,
         "error": source.error or None,
         "next_try_at": _time(source.next_try_at),
-        "lag": {"records": source.lag_records, "seconds": source.lag_seconds},
+        "lag": {
+            "records": source.lag_records,
+            "seconds": source.lag_seconds,
+            "partitions": [asdict(lag) for lag in source.lag_partitions],
+        },
         "records": source.records,
         "events": source.events,
         "quarantined": source.quarantined,

@@ -42,13 +42,11 @@ def list_sources(env: EnvOption = None, as_json: JsonOption = False) -> None:
     table = Table(*columns, box=None, header_style="dim", pad_edge=False)
     for source in sources:
         state = f"[{_STYLES.get(source['state'], 'dim')}]{shown(source['state'])}[/]"
-        lag, seconds = source["lag"]["records"], source["lag"]["seconds"]
         table.add_row(
             shown(source["name"]),
             shown(source["type"]),
             state,
-            "" if lag is None else f"{lag:,}",
-            "" if seconds is None else elapsed(seconds),
+            *_lag_cells(source["lag"]),
             f"{source['events']:,}",
             local_time(source["last_record_at"]),
             f"{source['quarantined']:,}" if source["quarantined"] else "",
@@ -60,9 +58,15 @@ def list_sources(env: EnvOption = None, as_json: JsonOption = False) -> None:
             console.print(f"{where}  [dim]next try {local_time(source['next_try_at'])}[/]", soft_wrap=True)
 
 
+def _lag_cells(lag: dict[str, Any]) -> tuple[str, str]:
+    """The number of records behind, and the age of the oldest; empty texts if unknown."""
+    records, seconds = lag["records"], lag["seconds"]
+    return "" if records is None else f"{records:,}", "" if seconds is None else elapsed(seconds)
+
+
 @app.command()
 def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Show what a source does, and the definition.
+    """Show what a source does, how far each partition is behind, and the definition.
 
     Example: stepwell sources show orders
     """
@@ -74,6 +78,11 @@ def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False)
     console.print(f"[bold]{shown(value['name'])}[/] {state}  [dim]changed {local_time(value['changed_at'])}[/]")
     if value["error"]:
         console.print(f"[red]{shown(value['error'])}[/]", soft_wrap=True)
+    if value["lag"]["partitions"]:
+        table = Table("partition", "lag", "behind", box=None, header_style="dim", pad_edge=False)
+        for lag in value["lag"]["partitions"]:
+            table.add_row(shown(lag["partition"]), *_lag_cells(lag))
+        console.print(table)
     console.print_json(data=definition_of(value))
 
 

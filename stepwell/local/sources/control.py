@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from stepwell.api.v1.sources import NotPossible
-from stepwell.api.views.sources import QuarantinedRecord, SourceDetail
+from stepwell.api.views.sources import PartitionLag, QuarantinedRecord, SourceDetail
 from stepwell.local.queries.queries import Queries
 from stepwell.local.sources import store
 from stepwell.local.sources.reader import CannotSeek
@@ -42,6 +42,7 @@ class SourceControl:
             status.next_try_at,
             status.lag.records,
             status.lag.seconds,
+            [PartitionLag(name, lag.records, lag.seconds) for name, lag in status.lag.partitions.items()],
             status.records,
             status.events,
             store.count_quarantined(self._queries.connection, source.name),

@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException,
 
 from stepwell.core.sources.places import Place
 from stepwell.core.sources.records import Record, header_text
-from stepwell.local.sources.lag import Lag
+from stepwell.local.sources.lag import Lag, total
 from stepwell.local.sources.reader import CannotSeek, Polled, ReaderSettings
 
 _GROUP = "stepwell-"  # followed by the source's name
@@ -124,18 +124,20 @@ class KafkaReader:
                 raise ConnectionError(f"the offsets of group {self._group} cannot be committed: {done.error.str()}")
 
     def lag(self) -> Lag:
-        records = 0
         partitions = [TopicPartition(topic, number) for topic, number in sorted(self._assigned)]
         places = {(at.topic, at.partition): at.offset for at in self._consumer.position(partitions)}
         unknown = [at for at in partitions if places[at.topic, at.partition] < 0]
         if unknown:
             places |= {(at.topic, at.partition): at.offset for at in self._consumer.committed(unknown, _TIMEOUT_S)}
+        behind = {}
         for at in partitions:
-            low, high = self._ends(at)
             place = places[at.topic, at.partition]
+            low, high = self._consumer.get_watermark_offsets(at, cached=True)  # of the last fetch, every half second
+            if high < 0 or (place < 0 and low < 0):
+                low, high = self._ends(at)
             begin = place if place >= 0 else low if self._options["auto.offset.reset"] == "earliest" else high
-            records += max(0, high - max(begin, low))
-        return Lag(records)
+            behind[f"{at.topic}/{at.partition}"] = max(0, high - max(begin, low))
+        return total(behind)
 
     def position(self) -> Any:
         partitions = [TopicPartition(topic, number) for topic, number in sorted(self._assigned)]

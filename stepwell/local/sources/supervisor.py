@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.sources import store
+from stepwell.local.sources.lag import Lag
 from stepwell.local.sources.status import State, Status
 from stepwell.local.sources.store import Json, Replay, StoredSource
 from stepwell.local.webhooks import Synchronised
@@ -60,7 +61,7 @@ class LocalSources:
     def status(self, name: str) -> Status:
         status = self._status.setdefault(name, Status())
         if name not in self._workers:
-            status.state = State.PAUSED
+            status.state, status.lag = State.PAUSED, Lag()
         return status
 
     # --- definitions -----------------------------------------------------------------------------------------------

@@ -134,21 +134,25 @@ class Worker:
         while not self._is_stopping:
             made = await self._call(partial(self._take, reader, _WAIT_S))
             self._succeeded()
-            committed: asyncio.Future[None] | None = None
+            committing: tuple[asyncio.Future[None], Made] | None = None
             while not made.polled.is_empty:
                 ahead = None if self._is_stopping else self._call(partial(self._take, reader, 0.0))
                 await self._accept(made)
-                if committed is not None:
-                    await committed
-                committed = self._call(partial(reader.commit, made.polled))
-                self._count(made)
+                await self._committed(committing)
+                committing = self._call(partial(reader.commit, made.polled)), made
                 if ahead is None:
                     break
                 made = await ahead
-                await self._look_at_lag(reader)
-            if committed is not None:
-                await committed
-            await self._look_at_lag(reader)
+                await self._look_at_lag(reader, made)
+            await self._committed(committing)
+            if not self._is_stopping:
+                await self._look_at_lag(reader, made)
+
+    async def _committed(self, committing: tuple[asyncio.Future[None], Made] | None) -> None:
+        if committing is not None:
+            done, made = committing
+            await done
+            self._count(made)
 
     def _take(self, reader: Reader, wait_s: float) -> Made:
         """The next records and their events. Called in the thread."""
@@ -209,7 +213,8 @@ class Worker:
         reason = self._masked(error)
         if reason != self.status.error:
             log.error("source %s cannot read, and tries again: %s", self.source.name, reason)
-        self.status.state, self.status.error = State.FAILING, reason
+        self.status.state, self.status.error, self.status.lag = State.FAILING, reason, Lag()
+        self._lag_due = 0.0
         self.status.next_try_at = self._platform.clock.now() + round(wait_s * 1000)
         return wait_s
 
@@ -226,22 +231,14 @@ class Worker:
         if records:
             status.last_record_at = records[-1].at or status.last_record_at
 
-    async def _look_at_lag(self, reader: Reader) -> None:
+    async def _look_at_lag(self, reader: Reader, waiting: Made) -> None:
+        """Updates the lag now and then. `waiting`: what was polled, and is not accepted yet."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._lag_due:
             return
         self._lag_due = loop.time() + _LAG_S
         lag = await self._call(reader.lag)
-        if lag.seconds is None and lag.records is not None:
-            lag = Lag(lag.records, self._age(lag.records))
-        self.status.lag = lag
-
-    def _age(self, records: int) -> float | None:
-        """The age of the newest record that was read, if there are others; 0 if there are none."""
-        if not records:
-            return 0.0
-        at = self.status.last_record_at
-        return None if at is None else max(0.0, (self._platform.clock.now() - at) / 1000)
+        self.status.lag = lag.with_waiting(waiting.polled.records, self._platform.clock.now())
 
     # --- the reader ------------------------------------------------------------------------------------------------
 
