@@ -168,9 +168,14 @@ class Scene:
         self.call("PUT", "/v1/sources/orders", {"type": "redis", "url": url, "stream": "orders", "event": "order/made"})
         self.call("POST", "/v1/sources/orders/resume")
         with redis.Redis(port=self.redis[0]) as client:
-            client.xadd("orders", {b"\xff": "not UTF-8"})
-        records = eventually(lambda: self.call("GET", "/v1/sources/orders/quarantine")["data"])
-        return {"RECORD_ID": str(records[0]["id"])}
+            entry = client.xadd("orders", {b"\xff": "not UTF-8"})
+        record = f"redis/orders/{entry.decode()}"
+        return {"RECORD_ID": str(eventually(lambda: self._quarantined(record)))}
+
+    def _quarantined(self, record: str) -> int | None:
+        """The id of a record in the quarantine; None if it is not there."""
+        records = self.call("GET", "/v1/sources/orders/quarantine")["data"]
+        return next((item["id"] for item in records if item["record"] == record), None)
 
     def empty_quarantine(self) -> None:
         ids = [item["id"] for item in self.source() and self.call("GET", "/v1/sources/orders/quarantine")["data"]]
