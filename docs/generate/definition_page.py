@@ -128,6 +128,12 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "Not on AWS. Needs `pip install 'stepwell[celery]'`. The guide: [Celery](../guides/celery.md).",
     ),
     ("Cancel", "`cancel[]`", "The guide: [flow control](../guides/flow-control.md)."),
+    (
+        "Timeouts",
+        "`timeouts`",
+        "At least one of the two is given. The guide: "
+        "[limits for the time of a run](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run).",
+    ),
 )
 
 NAMES = {"EventPattern": "text", "string": "text", "integer": "whole number", "number": "number", "boolean": "boolean"}

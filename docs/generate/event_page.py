@@ -37,6 +37,9 @@ EVENTS = (
             "event_name": "The name of that event.",
             "error": ERROR,
             "cancelled_by": "The id of the event that cancelled the run; absent if no event did.",
+            "reason": "`timeout` if the run exceeded a limit of "
+            "[`timeouts`](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run); absent otherwise.",
+            "timeout": "The limit: `start` or `finish`; absent if there is no `reason`.",
             "replay": REPLAY,
         },
     ),

@@ -86,7 +86,9 @@ THE_RUN = Machine(
             "A step failed for good, and no edge handled it; or the `if` of an edge has no value. "
             "Attempts that run may still end."
         ),
-        RunStatus.CANCELLED: "Somebody, or an event of a rule of `cancel`, cancelled it. Late outcomes change nothing.",
+        RunStatus.CANCELLED: (
+            "Somebody, an event of a rule of `cancel`, or a limit of `timeouts` cancelled it. Late outcomes change nothing."
+        ),
     },
     {
         (RunStatus.RUNNING, "complete"): "The last of its steps ended.",
@@ -95,8 +97,8 @@ THE_RUN = Machine(
             "or the `if` of an edge has no value. All steps that are not running are cancelled in the same transition."
         ),
         (RunStatus.RUNNING, "cancel"): (
-            "A cancel was requested, or an event came that a rule of `cancel` waits for. All that has not ended is "
-            "cancelled with it."
+            "A cancel was requested, an event came that a rule of `cancel` waits for, or the time of `timeouts` is over. "
+            "All that has not ended is cancelled with it."
         ),
     },
 )

@@ -34,6 +34,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         outgoing[edge.parent].append(e)
     ancestors, bits = _ancestors(len(ids), edges, incoming)
     cancels = _cancels(definition.get("cancel", ()))
+    timeouts = definition.get("timeouts", {})
     steps = tuple(
         _step(
             definition["steps"][step_id],
@@ -60,6 +61,8 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         idempotency=definition.get("idempotency"),
         approval_steps=approval_steps,
         approval_bits=sum(1 << i for i in approval_steps),
+        start_timeout_ms=_duration(timeouts.get("start")),
+        finish_timeout_ms=_duration(timeouts.get("finish")),
     )
 
 

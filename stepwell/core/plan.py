@@ -154,6 +154,8 @@ class Plan:
     idempotency: str | None = None
     approval_steps: tuple[int, ...] = ()  # steps that people decide
     approval_bits: int = 0  # the same as a set: bit i stands for step i
+    start_timeout_ms: int = 0  # from the creation of a run to its first attempt; 0: no limit
+    finish_timeout_ms: int = 0  # from the first attempt to the end of the run; 0: no limit
 
 
 class Starts(Protocol):

@@ -29,6 +29,7 @@ from stepwell.core.run.messages import (
 )
 from stepwell.core.run.questions import questions
 from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
+from stepwell.core.run.timeouts import has_timeouts, without_cleared
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 
 _QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
@@ -125,6 +126,8 @@ class Folding:
                 self._commands += commands
             self._claim(Claim(command.step, command.attempt, cause))
         self._queued.clear()
+        if has_timeouts(self._before.plan):
+            self._commands = without_cleared(self._commands)
         return Transition(
             self._before, self.record, self._commands, self._claims, self._all_causes, self._unclaimed
         )  # fmt: skip

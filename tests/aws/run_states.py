@@ -13,9 +13,14 @@ NOW = 1_780_308_030_000
 class RunStates:
     """Runs of a function with these steps."""
 
-    def __init__(self, steps: Json) -> None:
-        raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
+    def __init__(self, steps: Json, **fields: Json) -> None:
+        raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps, **fields}
         self.plan = compile_plan(parse_definition(raw).normalised(), 1)
+
+    @property
+    def some(self) -> Run:
+        """A run to which nothing has happened since `NOW`."""
+        return new_run("run", self.plan, NOW)
 
     def with_step(self, index: int, status: StepStatus, attempt: int = 1) -> Run:
         """A run in which one step has this state since `NOW`."""

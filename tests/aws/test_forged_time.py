@@ -17,7 +17,7 @@ from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
 
 DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY
-DECISION = TimerKind.DECISION
+DECISION, START, FINISH = TimerKind.DECISION, TimerKind.START, TimerKind.FINISH
 PAID = {"event": "paid", "ttl": "10m"}
 
 
@@ -117,6 +117,25 @@ def test_nobody_decides_on_a_step_that_asks_nobody_however_long_it_runs(batches:
     forge(batches, destination(batches.invoked[0], {}))
     ((stored, _),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
+
+
+def test_a_run_has_the_time_of_its_timeouts_whatever_is_said(batches: Batches, clock: Any) -> None:
+    steps = {"a": handler_step({"step": "$trigger", "wait": "10m"}), "b": handler_step({"step": "a", "wait": "3d"})}
+    batches.deploy(steps, timeouts={"start": "11m", "finish": "1h"})
+    batches.send()
+    batches.drain()
+    forge(batches, timer(batches, START), timer(batches, FINISH))
+    clock.shift(600)
+    batches.drain()
+    assert len(batches.invoked) == 1
+    clock.shift(3599)
+    forge(batches, timer(batches, START), timer(batches, FINISH))
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.RUNNING
+    clock.shift(1)
+    forge(batches, timer(batches, FINISH))
+    ((stored, _),) = batches.runs()
+    assert (stored.run.status, stored.run.timed_out) == (RunStatus.CANCELLED, "finish")
 
 
 @pytest.mark.parametrize("kind", [DELAY, DEADLINE, RETRY, DECISION])

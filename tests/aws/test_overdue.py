@@ -18,14 +18,16 @@ from stepwell.core.run.messages import (
     Fact,
     RetryDue,
     RunStarted,
+    RunTimedOut,
     Timer,
     TimerKind,
 )
-from stepwell.core.run.run import PauseStatus, Run, StepState, StepStatus
+from stepwell.core.run.run import EdgeStatus, PauseStatus, Run, StepState, StepStatus
 from stepwell.testing.batches import Json, handler_step
 from tests.aws.run_states import NOW, RunStates
 
 AGE_MS, STEP_MS, START_MS, ASK_MS = 3_600_000, 30_000, 60_000, 600_000
+HOUR_MS = 3_600_000
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:mine"
 STEPS: Json = {
     "a": handler_step(timeout="30s"),
@@ -34,6 +36,8 @@ STEPS: Json = {
     "b": handler_step({"step": "a", "wait": "10m", "async": {"event": "paid", "ttl": "1h"}}),
 }
 STATES = RunStates(STEPS)
+LIMITED = RunStates(STEPS, timeouts={"start": "1h", "finish": "2h"})
+BEGUN = LIMITED.with_pause(PauseStatus.ELAPSED)._replace(edges=(EdgeStatus.SATISFIED, *LIMITED.some.edges[1:]))
 PLAN, with_step, with_pause = STATES.plan, STATES.with_step, STATES.with_pause
 UNDECIDED = Timer(TimerKind.DECISION, 1, 1).fact()
 
@@ -51,13 +55,30 @@ LATE: dict[str, tuple[Open, Fact, int]] = {
     "a decision": (Open(with_step(1, StepStatus.RUNNING)), UNDECIDED, NOW + ASK_MS + LATE_MS),
     "a start": (Open(with_step(0, StepStatus.QUEUED)), RunStarted(), NOW + LATE_MS),
     "an outcome": (Open(with_step(0, StepStatus.RUNNING, 2)), AttemptLost(0, 2), NOW + AGE_MS + STEP_MS + START_MS),
+    "a run that has not started": (
+        Open(BEGUN, LIMITED.plan),
+        RunTimedOut(TimerKind.START),
+        NOW + HOUR_MS + LATE_MS,
+    ),
+    "a run that has not finished": (
+        Open(BEGUN._replace(started_at=NOW + 7), LIMITED.plan),
+        RunTimedOut(TimerKind.FINISH),
+        NOW + 7 + 2 * HOUR_MS + LATE_MS,
+    ),
     "an outcome of a later claim": (
         Open(with_step(0, StepStatus.RUNNING), causes={0: ("again", NOW + 5)}),
         AttemptLost(0, 1),
         NOW + 5 + AGE_MS + STEP_MS + START_MS,
     ),
 }
-FAR = {"a delay": NOW, "a deadline": NOW, "a retry": NOW, "a decision": NOW + ASK_MS}  # when these timers are due
+FAR = {  # when these timers are due
+    "a delay": NOW,
+    "a deadline": NOW,
+    "a retry": NOW,
+    "a decision": NOW + ASK_MS,
+    "a run that has not started": NOW + HOUR_MS,
+    "a run that has not finished": NOW + 7 + 2 * HOUR_MS,
+}
 
 
 @pytest.mark.parametrize("name", LATE)
@@ -104,7 +125,10 @@ def test_facts_are_the_same_when_they_come_back_as_a_message() -> None:
         *(AttemptLost(0, 2), RetryDue(0, 3), RunStarted(), DelayEnded(0), UNDECIDED),
         DeadlinePassed(0),
         DeadlinePassed(0, 7),
+        RunTimedOut(TimerKind.START),
+        RunTimedOut(TimerKind.FINISH),
     ]
+    assert all(isinstance(value, str) or type(value) is int for row in to_rows(facts) for value in row)
     assert from_rows(to_rows(facts), PLAN) == facts
 
 

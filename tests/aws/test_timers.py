@@ -15,7 +15,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item
 from stepwell.aws.table.keys import timer_key
 from stepwell.core.run.messages import Timer, TimerKind
-from stepwell.core.run.run import PauseState, PauseStatus, Run, StepStatus, new_run
+from stepwell.core.run.run import PauseState, PauseStatus, Run, RunStatus, StepStatus, new_run
 from stepwell.testing.batches import Json, handler_step
 from tests.aws.conftest import RESOURCES
 from tests.aws.run_states import NOW, RunStates
@@ -84,6 +84,35 @@ def test_a_timer_is_due_when_its_run_says_so_to_the_millisecond(name: str) -> No
     else:
         assert every.is_over(PLAN, run, timer, ever) is (stands == OVER)
         assert every.is_due(PLAN, run, timer, ever) is (stands == OVER)
+
+
+LIMITED = RunStates(STEPS, timeouts={"start": "1h", "finish": "2h"})
+NEW = LIMITED.some._replace(edges=with_pause(PauseStatus.DELAYED).edges)
+STARTED = NEW._replace(started_at=NOW + 7)
+START, FINISH = Timer(TimerKind.START, 0), Timer(TimerKind.FINISH, 0)
+
+
+@pytest.mark.parametrize(
+    ("run", "timer", "due_at"),
+    [
+        (NEW, START, NOW + 3_600_000),
+        (STARTED, START, OVER),
+        (NEW._replace(status=RunStatus.CANCELLED), START, OVER),
+        (NEW, FINISH, NOT_SET),
+        (STARTED, FINISH, NOW + 7 + 7_200_000),
+        (STARTED._replace(status=RunStatus.FAILED), FINISH, OVER),
+    ],
+)
+def test_a_timeout_of_a_run_is_due_when_the_run_says_so(run: Run, timer: Timer, due_at: int | str) -> None:
+    every, plan = timers(), LIMITED.plan
+    assert every.is_settled(plan, run, timer) is (due_at in (NOT_SET, OVER))
+    if isinstance(due_at, int):
+        assert [every.is_due(plan, run, timer, now) for now in (due_at - 1, due_at)] == [False, True]
+        assert every.item_of(plan, run, timer, due_at - AHEAD_MS - 1) == [timer_key("run", timer, due_at)]
+        assert every.item_of(plan, run, timer, due_at - AHEAD_MS) == []
+    else:
+        assert every.is_due(plan, run, timer, NOW + 10**12) is (due_at == OVER)
+    assert not every.is_due(PLAN, run, timer, NOW + 10**12), "the function has no timeouts"
 
 
 # --- how timers are stored -------------------------------------------------------------------------------------------

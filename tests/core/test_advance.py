@@ -36,11 +36,13 @@ from stepwell.core.run.messages import (
     RunResumed,
     RunStarted,
     RunStep,
+    RunTimedOut,
     SetTimer,
     StepKept,
     StopStep,
     Timer,
     TimerKind,
+    timer_of,
 )
 from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.questions import questions
@@ -1285,3 +1287,72 @@ def test_a_failed_run_lets_attempts_of_other_systems_end() -> None:
     assert StopStep(A, 1) not in commands
     assert ClearTimer(OVERDUE) not in commands
     assert story.steps == "running failed"
+
+
+# --- timeouts --------------------------------------------------------------------------------------------------------
+
+START, FINISH = Timer(TimerKind.START, 0), Timer(TimerKind.FINISH, 0)
+
+
+def limited(**steps: dict[str, Any]) -> Story:
+    story = Story(**steps)
+    story.plan = replace(story.plan, start_timeout_ms=MINUTE, finish_timeout_ms=HOUR)
+    return story
+
+
+def test_a_run_has_a_timer_until_its_first_attempt_starts_and_then_one_until_it_ends() -> None:
+    story = limited(a={}, b={"after": [after("a")]})
+    assert story.fold(RunStarted(), NOW + 5) == [SetTimer(START, NOW + MINUTE), RunStep(A, 1)]
+    assert SetTimer(START, NOW + MINUTE) in outstanding(story.plan, story.run)
+    assert story.fold(AttemptStarted(A, 1), NOW + 7) == [ClearTimer(START), SetTimer(FINISH, NOW + 7 + HOUR)]
+    assert list(outstanding(story.plan, story.run)) == [SetTimer(FINISH, NOW + 7 + HOUR)]
+    assert story.fold(AttemptEnded(A, 1, OK)) == [completed(A, queued_at=NOW + 5, started_at=NOW + 7), RunStep(B, 1)]
+    assert story.fold(AttemptStarted(B, 1)) == []
+    commands = story.fold(AttemptEnded(B, 1, OK))
+    assert commands == [completed(B), ClearTimer(FINISH), EmitEnd("completed")]
+    assert list(outstanding(story.plan, story.run)) == []
+
+
+def test_a_timeout_cancels_the_run_and_stops_its_attempts() -> None:
+    story = limited(a={}, b={"after": [after("a", on="failure")]})
+    story.begin()
+    story.fold(AttemptStarted(A, 1))
+    assert story.ignores(RunTimedOut(TimerKind.START)), "the run has started"
+    commands = story.fold(RunTimedOut(TimerKind.FINISH), NOW + HOUR)
+    assert commands == [
+        ClearTimer(FINISH),
+        EmitEnd("cancelled"),
+        StopStep(A, 1),
+        record(A, "cancelled", ended_at=NOW + HOUR),
+    ]
+    assert (story.status, story.steps, story.run.timed_out) == ("cancelled", "cancelled cancelled", "finish")
+    assert story.ignores(RunTimedOut(TimerKind.FINISH))
+    assert story.ignores(AttemptEnded(A, 1, OK))
+
+
+def test_a_run_that_ends_before_its_first_attempt_needs_no_timer_any_more() -> None:
+    story = limited(a={"after": [after("$trigger", if_="false")]})
+    assert story.begin() == [SetTimer(START, NOW + MINUTE), ClearTimer(START), EmitEnd("completed")]
+    story = limited(a={})
+    story.begin()
+    story.fold(RunTimedOut(TimerKind.START), NOW + MINUTE)
+    assert (story.status, story.steps, story.run.timed_out) == ("cancelled", "cancelled", "start")
+
+
+def test_attempts_of_a_run_that_failed_go_on_whatever_its_timeouts_are() -> None:
+    story = limited(a={}, b={})
+    story.begin()
+    story.fold(AttemptStarted(B, 1))
+    story.end(A, FINAL)
+    assert (story.status, story.steps) == ("failed", "failed running")
+    assert story.ignores(RunTimedOut(TimerKind.FINISH))
+
+
+def test_a_run_that_did_not_time_out_is_packed_as_before() -> None:
+    story = limited(a={})
+    assert len(orjson.loads(pack(story.run))) == 10
+
+
+@pytest.mark.parametrize("timer", [START, FINISH])
+def test_the_timer_of_a_timeout_has_its_fact(timer: Timer) -> None:
+    assert timer_of(timer.fact()) == timer

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
+from stepwell.core.duration import parse_duration
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.advance import advance
 from stepwell.core.run.answers import Answers, WaitKey
@@ -44,6 +45,7 @@ from stepwell.core.run.messages import (
     RetryDue,
     RunStarted,
     RunStep,
+    RunTimedOut,
     SetTimer,
     StopStep,
     Timer,
@@ -111,9 +113,13 @@ def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
     return edge
 
 
+TIMEOUTS = st.fixed_dictionaries({}, optional={"start": st.just("1m"), "finish": st.sampled_from(["30s", "2h"])})
+
+
 @st.composite
-def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless")) -> Function:
-    """A random function. `cancels`: the events that rules of `cancel` may wait for."""
+def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"), *, timeouts: bool = False) -> Function:
+    """A random function. `cancels`: the events that rules of `cancel` may wait for. `timeouts`: whether it may have
+    any."""
     ids = [f"s{i}" for i in range(draw(st.integers(1, 7)))]
     steps: dict[str, Any] = {}
     for i, step_id in enumerate(ids):
@@ -135,7 +141,9 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
     in_any_order = {step_id: steps[step_id] for step_id in draw(st.permutations(ids))}
     rules = st.fixed_dictionaries({"event": st.sampled_from(cancels)}, optional={"timeout": st.just("1h")})
     cancel = draw(st.lists(rules, max_size=2)) if cancels else []
-    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": in_any_order, "cancel": cancel})
+    limits = draw(TIMEOUTS) if timeouts else {}
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": in_any_order, "cancel": cancel}
+    definition = parse_definition({**raw, "timeouts": limits or None})
     return Function(definition.normalised(), scripts)
 
 
@@ -476,6 +484,29 @@ def test_an_event_that_cancels_the_run_may_come_at_any_moment(function: Function
     assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
 
 
+@QUICK
+@given(functions(timeouts=True), st.integers(0, 2**32))
+def test_a_run_never_outlives_its_timeouts_whatever_happens(function: Function, seed: int) -> None:
+    """A timer may fire at any moment after it is due. It cancels a run that has not started, or not ended, and no
+    other."""
+    world, model = World(function, Random(seed)), Model(function)
+    world.live()
+    world.check_end()
+    run, limits = world.run, function.definition.get("timeouts", {})
+    assert (run.status is RunStatus.CANCELLED) == (run.timed_out is not None)
+    if run.timed_out is None:
+        if not model.fails:
+            assert (run.status, world.statuses) == (RunStatus.COMPLETED, model.statuses)
+        return
+    since = {"start": run.created_at, "finish": run.started_at}[run.timed_out]
+    assert run.timed_out in limits
+    assert (run.timed_out == "start") == (run.started_at is None)
+    assert since is not None
+    assert run.ended_at is not None
+    assert run.ended_at >= since + parse_duration(limits[run.timed_out])
+    assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
+
+
 def resumed_from(world: World, step: str) -> list[Any]:
     """Continues this run from a step, with the outputs and errors that it recorded."""
     outputs = {r.step: r.output for r in world.records if r.output is not None}
@@ -513,11 +544,11 @@ def test_a_continued_run_ends_as_the_model_says_in_every_interleaving(
 
 
 @QUICK
-@given(functions(), st.integers(0, 2**32))
+@given(functions(timeouts=True), st.integers(0, 2**32))
 def test_no_late_fact_changes_a_run_that_has_ended(function: Function, seed: int) -> None:
     world = World(function, Random(seed))
     world.live()
-    late: list[Fact] = [RunStarted(), CancelRequested()]
+    late: list[Fact] = [RunStarted(), CancelRequested(), *map(RunTimedOut, (TimerKind.START, TimerKind.FINISH))]
     for i, state in enumerate(world.run.steps):
         for attempt in range(state.attempt + 2):
             late += [AttemptStarted(i, attempt), AttemptLost(i, attempt), RetryDue(i, attempt)]

@@ -52,6 +52,21 @@ def test_steps_in_a_row_add_up_with_what_is_between_them(edge: dict[str, object]
     assert longest_run_ms(plan_of(a=step(), b=step(edge))) == 2 * OF_A_STEP + parse_duration(longer)
 
 
+@pytest.mark.parametrize(
+    ("timeouts", "longest"),
+    [
+        ({"start": "1h"}, 2 * OF_A_STEP + 40 * 24 * HOUR),
+        ({"finish": "300d"}, 2 * OF_A_STEP + 40 * 24 * HOUR),
+        ({"finish": "30h"}, (40 * 24 + 7) * HOUR + 30 * HOUR + 7 * HOUR),
+        ({"start": "1h", "finish": "30h"}, 1 * HOUR + 30 * HOUR + 7 * HOUR),
+    ],
+)
+def test_timeouts_end_a_run_before_its_steps_do(timeouts: dict[str, str], longest: int) -> None:
+    steps = {"a": step({"step": "$trigger", "wait": "40d"}), "b": step({"step": "a"})}
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps, "timeouts": timeouts}
+    assert longest_run_ms(compile_plan(parse_definition(raw).normalised(), 1)) == longest
+
+
 def test_the_slowest_branch_counts() -> None:
     plan = plan_of(
         z=step({"step": "b"}, {"step": "c"}),

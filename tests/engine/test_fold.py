@@ -16,6 +16,7 @@ from stepwell.core.run.messages import (
     AttemptStarted,
     CancelRequested,
     CarriedOver,
+    ClearTimer,
     EmitEnd,
     Error,
     OpenWait,
@@ -23,9 +24,11 @@ from stepwell.core.run.messages import (
     RetryDue,
     RunResumed,
     RunStarted,
+    SetTimer,
     StopStep,
 )
 from stepwell.core.run.run import RunStatus, StepStatus, new_run
+from stepwell.core.run.timeouts import FINISH, START
 from stepwell.engine.fold import fold, slots_left
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 from tests.engine.scene import NOW, event_of, plan_of, step
@@ -57,6 +60,21 @@ def test_a_run_that_starts_claims_its_first_steps() -> None:
     transition = fold(new(), facts(RunStarted()), NOW, FREE)
     assert statuses(transition.record) == [StepStatus.RUNNING]
     assert transition.claims == [Claim(0, 1, None)]
+
+
+def limited(slots: FreeSlots) -> Transition:
+    record = new()
+    record = replace(record, plan=replace(record.plan, start_timeout_ms=60_000, finish_timeout_ms=90_000))
+    return fold(record, facts(RunStarted()), NOW, slots)
+
+
+def test_a_run_that_starts_at_once_sets_no_timer_for_its_start() -> None:
+    set_or_cleared = [command for command in limited(FREE).commands if isinstance(command, SetTimer | ClearTimer)]
+    assert set_or_cleared == [SetTimer(FINISH, NOW + 90_000)]
+
+
+def test_a_run_that_has_to_wait_for_a_slot_sets_a_timer_for_its_start() -> None:
+    assert limited(NONE).commands[0] == SetTimer(START, NOW + 60_000)
 
 
 def test_without_a_slot_an_attempt_stays_queued() -> None:

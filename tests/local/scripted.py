@@ -81,13 +81,18 @@ class Scripted:
         self._ids = itertools.count(1)
 
     async def deploy(
-        self, id: str = "f", on: str | dict[str, Any] = "go", idempotency: str | None = None, **steps: dict[str, Any]
+        self,
+        id: str = "f",
+        on: str | dict[str, Any] = "go",
+        idempotency: str | None = None,
+        timeouts: dict[str, str] | None = None,
+        **steps: dict[str, Any],
     ) -> None:
         """Deploys a function with these steps, or with one step `a`. `on` is an event's name or a trigger."""
         fields = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
         fields = fields or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         trigger = {"event": on} if isinstance(on, str) else on
-        raw = {"id": id, "triggers": [trigger], "steps": fields, "idempotency": idempotency}
+        raw = {"id": id, "triggers": [trigger], "steps": fields, "idempotency": idempotency, "timeouts": timeouts}
         definition = parse_definition(raw)
         await self.platform.registration.register(definition.normalised(), {}, {}, f"{id}.json")
 

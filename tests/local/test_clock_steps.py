@@ -136,6 +136,25 @@ def test_an_approval_times_out_after_its_time_when_the_clock_was_set_back(tmp_pa
     on_platform(tmp_path, test)
 
 
+@pytest.mark.parametrize("timeouts", [{"start": "30m"}, {"finish": "30m"}])
+def test_timeouts_of_a_run_keep_their_length_when_the_clock_was_set_back(
+    tmp_path: Path, timeouts: dict[str, str]
+) -> None:
+    async def test(it: Scripted) -> None:
+        waits = {"after": [{"step": "$trigger", "wait": "10h"}]} if "start" in timeouts else {}
+        await it.deploy(timeouts=timeouts, a=waits, b=LONG_DELAY)
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.travel(29 * MINUTE)
+        assert it.runs(event)[0].run.status is RunStatus.RUNNING
+        await it.platform.travel(MINUTE + SECOND)
+        assert it.runs(event)[0].run.status is RunStatus.CANCELLED
+
+    on_platform(tmp_path, test)
+
+
 def test_an_idle_server_notices_by_itself_that_the_clock_was_set_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -145,6 +145,8 @@ class RunView(TypedDict):
     rerun_of: str | None
     replay: str | None
     cancelled_by: str | None  # the id of the event that cancelled the run
+    reason: Literal["timeout"] | None  # why the engine cancelled the run
+    timeout: Literal["start", "finish"] | None  # the limit of `timeouts` that the run exceeded
     cancel: list[CancelView]
     problem: NotRequired[str]  # the error of the expression `idempotency`
     steps: dict[str, StepView]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -28,7 +28,7 @@ from stepwell.core.plan import TRIGGER
 from stepwell.core.run.approvals import Links, expires_at
 from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
 from stepwell.core.run.run_error import run_error
-from stepwell.core.run.run_events import cancelled_by
+from stepwell.core.run.run_events import cancel_reason, cancelled_by
 from stepwell.core.run.stored_links import whole_data
 from stepwell.core.times import time_text
 from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
@@ -119,6 +119,8 @@ def run_view(
         "rerun_of": detail.rerun_of,
         "replay": detail.replay,
         "cancelled_by": cancelled_by(plan, run),
+        "reason": cast('Literal["timeout"] | None', cancel_reason(run)),
+        "timeout": cast('Literal["start", "finish"] | None', run.timed_out),
         "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }

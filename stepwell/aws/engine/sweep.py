@@ -21,17 +21,20 @@ from stepwell.core.run.messages import (
     Fact,
     RetryDue,
     RunStarted,
+    RunTimedOut,
     Timer,
     TimerKind,
 )
 from stepwell.core.run.outcome import failure
 from stepwell.core.run.run import PauseStatus, Run, StepStatus
+from stepwell.core.run.timeouts import open_timers
 
 LATE_MS = 120_000  # after the due time, the message of a timer counts as lost
 _START_MS = 60_000
 _UNDECIDED = "Undecided"
 _FACTS: dict[str, Callable[..., Fact]] = {
     _UNDECIDED: lambda step, attempt: Timer(TimerKind.DECISION, step, attempt).fact(),
+    RunTimedOut.__name__: lambda kind: RunTimedOut(TimerKind(kind)),
     **{function.__name__: function for function in (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunStarted)},
 }
 
@@ -94,6 +97,8 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
             yield _Expected(DelayEnded(p), pause.due_at + LATE_MS, pause.due_at)
         elif pause.status is PauseStatus.AWAITING:
             yield _Expected(DeadlinePassed(p), pause.due_at + LATE_MS, pause.due_at)
+    for timeout in open_timers(record.plan, record.run):
+        yield _Expected(timeout.timer.fact(), timeout.due_at + LATE_MS, timeout.due_at)
 
 
 # --- facts in messages -----------------------------------------------------------------------------------------------
@@ -103,7 +108,7 @@ def to_rows(facts: Sequence[Fact]) -> list[list[str | int]]:
     return [
         [_UNDECIDED, fact.step, fact.attempt]  # an approval without a decision has a fixed outcome
         if isinstance(fact, AttemptEnded)
-        else [type(fact).__name__, *(getattr(fact, field.name) for field in fields(fact))]
+        else [type(fact).__name__, *(int(getattr(fact, field.name)) for field in fields(fact))]
         for fact in facts
     ]
 

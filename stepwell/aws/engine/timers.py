@@ -15,8 +15,10 @@ from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import Item, Key, timer_key
 from stepwell.core.plan import Plan
+from stepwell.core.run import timeouts
 from stepwell.core.run.messages import Timer, TimerKind
 from stepwell.core.run.run import ENDED_STEPS, PauseStatus, Run, StepStatus
+from stepwell.core.run.timeouts import TIMEOUT_NAMES
 
 log = logging.getLogger("stepwell.aws")
 AHEAD_MS = 10 * 60_000  # how early `tick` sends the message of a far timer
@@ -68,7 +70,9 @@ class Timers:
 
         A message that was sent has no effect, because nothing waits for the timer.
         """
-        if timer.kind is TimerKind.RETRY:
+        if timer.kind in TIMEOUT_NAMES:
+            due_at = timeouts.due_at(plan, before, timer) or 0
+        elif timer.kind is TimerKind.RETRY:
             due_at = before.steps[timer.index].at
         elif timer.kind is TimerKind.DECISION:
             due_at = before.steps[timer.index].at + plan.steps[timer.index].timeout_ms
@@ -93,6 +97,8 @@ def _due_at(plan: Plan, run: Run, timer: Timer) -> int | None:
     """When a timer is due (ms). 0 if nothing waits for it any longer; None if the run has not set it yet."""
     if timer.index < 0:
         return None
+    if timer.kind in TIMEOUT_NAMES:
+        return timeouts.due_at(plan, run, timer)
     if timer.kind is TimerKind.RETRY:
         step = run.steps[timer.index]
         if step.attempt > timer.attempt or step.status in ENDED_STEPS:

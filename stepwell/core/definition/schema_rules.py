@@ -105,6 +105,7 @@ STEP: Schema = {
     ],
 }
 EDGE: Schema = {"if": {"properties": {"step": {"const": "$trigger"}}, "required": ["step"]}, "then": _not_given("on")}
+TIMEOUTS: Schema = {"anyOf": [given("start"), given("finish")]}
 EVENT_DEFINITION: Schema = {
     "if": {"properties": {"format": {"const": "cue"}}, "required": ["format"]},
     "then": {"properties": {"def": {"type": "string", "minLength": 1}}},

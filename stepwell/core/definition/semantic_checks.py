@@ -32,6 +32,7 @@ def contradictions(definition: Raw) -> list[Problem]:
     problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
         problems += compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
+    problems += _timeouts(definition.get("timeouts"))
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
@@ -133,6 +134,11 @@ def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
 def _cancel(i: int, rule: Raw) -> Iterator[Problem]:
     if isinstance(rule.get("if"), str) and rule["if"]:
         yield from condition_problems(("cancel", i, "if"), rule["if"], Scope.CANCEL)
+
+
+def _timeouts(timeouts: object) -> Iterator[Problem]:
+    if isinstance(timeouts, dict) and timeouts.get("start") is None and timeouts.get("finish") is None:
+        yield Problem(("timeouts",), "`timeouts` is empty; write `start` or `finish`, as in finish: 2h, or remove it")
 
 
 def _step(step_id: str, step: Raw) -> Iterator[Problem]:

@@ -35,9 +35,11 @@ from stepwell.core.run.messages import (
     RetryDue,
     RunResumed,
     RunStarted,
+    RunTimedOut,
     SetTimer,
     StepKept,
     StopStep,
+    TimerKind,
 )
 from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.run import (
@@ -49,6 +51,7 @@ from stepwell.core.run.run import (
     has_begun,
 )
 from stepwell.core.run.settle import ON, RESULT, end_pause, end_run, fail_undecided, settle
+from stepwell.core.run.timeouts import TIMEOUT_NAMES, start_timer
 
 _RUNNING, _QUEUED_STEP = RunStatus.RUNNING, StepStatus.QUEUED  # looking up an enum member is slow before Python 3.12
 
@@ -88,8 +91,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> bool:
     if draft.status is not _RUNNING or has_begun(draft.run):
         return False
     if not fail_undecided(draft, draft.plan.roots):
-        for p in draft.plan.cancels:
-            draft.await_event(p, draft.run.created_at)
+        _limit(draft)
         settle(draft, draft.plan.roots, "success")
     return True
 
@@ -106,14 +108,20 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
         draft.move_pause(p, "keep", event_id=event_id, order=order, edges=pair)
     if fail_undecided(draft, draft.plan.roots):
         return True
-    for p in draft.plan.cancels:
-        draft.await_event(p, draft.run.created_at)
+    _limit(draft)
     draft.start(fact.step)
     for kept in fact.kept:
         if kept.outcome is None:
             settle(draft, draft.plan.steps[kept.step].out, "skip")
     settle(draft, draft.plan.roots, "success")
     return True
+
+
+def _limit(draft: Draft) -> None:
+    """Begins what may cancel the run: waits of the rules of `cancel`, and the timer until the first attempt."""
+    for p in draft.plan.cancels:
+        draft.await_event(p, draft.run.created_at)
+    draft.commands += start_timer(draft.plan, draft.run.created_at)
 
 
 def _step_kept(draft: Draft, fact: StepKept) -> bool:
@@ -229,6 +237,15 @@ def _deadline_passed(draft: Draft, fact: DeadlinePassed) -> bool:
     return True
 
 
+def _run_timed_out(draft: Draft, fact: RunTimedOut) -> bool:
+    is_late = fact.kind is TimerKind.FINISH or draft.started_at is None
+    if draft.status is not RunStatus.RUNNING or not is_late:
+        return False
+    draft.timed_out = TIMEOUT_NAMES[fact.kind]
+    end_run(draft, "cancel")
+    return True
+
+
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> bool:
     if draft.status is not RunStatus.RUNNING:
         return False
@@ -249,5 +266,6 @@ _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
     DelayEnded: _delay_ended,
     EventArrived: _event_arrived,
     DeadlinePassed: _deadline_passed,
+    RunTimedOut: _run_timed_out,
     CancelRequested: _cancel_requested,
 }

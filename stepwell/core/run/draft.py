@@ -39,6 +39,7 @@ from stepwell.core.run.run import (
     StepStatus,
     steps_of,
 )
+from stepwell.core.run.timeouts import finish_timer, no_timer
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP
 
 # A rule of `cancel` without a timeout applies until the run ends. The wait has a deadline nevertheless, so that a wait
@@ -56,19 +57,20 @@ class Draft:
 
     __slots__ = (
         *("answers", "busy", "commands", "edges", "ended_at", "failed_edge", "failed_step", "now", "open", "pauses"),
-        *("plan", "problems", "run", "started_at", "status", "steps"),
+        *("plan", "problems", "run", "started_at", "status", "steps", "timed_out"),
     )
 
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
         # Unpacking a named tuple is many times faster than reading the fields.
-        _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge = run
+        _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge, timed_out = run
         if not isinstance(steps, Steps):
             steps = steps_of(run)
         self.status, self.started_at, self.ended_at = status, started_at, ended_at
         self.steps, self.open, self.busy, self.pauses = [*steps], steps.open, steps.busy, [*pauses]
         self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = edges  # becomes a list when an edge changes
         self.failed_step, self.problems, self.failed_edge = failed_step, problems, failed_edge
+        self.timed_out = timed_out
         self.commands: list[Command] = []
 
     def finish(self) -> Run:
@@ -89,6 +91,7 @@ class Draft:
             self.failed_step,
             self.problems,
             self.failed_edge,
+            self.timed_out,
         )
 
     # runs
@@ -99,6 +102,7 @@ class Draft:
         self.ended_at = self.now
         for p in self.plan.cancels:
             self._drop_pause(p)
+        self.commands += no_timer(self.plan, self.started_at)
         self.commands.append(EmitEnd(STATUS_NAMES[self.status]))
 
     # steps
@@ -110,6 +114,7 @@ class Draft:
         self.steps[i] = StepState(claimed, attempt, failures, losses, self.now, queued_at, unseen)
         if self.started_at is None:
             self.started_at = self.now
+            self.commands += finish_timer(self.plan, self.now)
 
     def retry(self, i: int, due: int) -> None:
         """Schedules the next attempt after a failed one."""

@@ -12,13 +12,20 @@ _UNSEEN_MS = 7 * 3_600_000  # the maximum time until an attempt starts, or until
 
 
 def longest_run_ms(plan: Plan) -> int:
-    """The maximum duration of a run: that of the slowest path, if all attempts, delays and ttls are used up."""
+    """The maximum duration of a run: that of the slowest path, if all attempts, delays and ttls are used up, or up to
+    the limits in `timeouts` if these end the run before."""
     ends = {TRIGGER: 0}
     for i in sorted(range(len(plan.steps)), key=lambda i: len(plan.steps[i].ancestors)):  # parents come first
         edges = [plan.edges[e] for e in plan.steps[i].edges]
         start = max((ends[edge.parent] + _pause_ms(plan, edge.pause) for edge in edges), default=0)
         ends[i] = start + _step_ms(plan.steps[i])
-    return max(ends.values())
+    longest = max(ends.values())
+    if not plan.finish_timeout_ms:
+        return longest
+    until_start = max(_pause_ms(plan, plan.edges[e].pause) for e in plan.roots) + _UNSEEN_MS
+    if plan.start_timeout_ms:
+        until_start = plan.start_timeout_ms
+    return min(longest, until_start + plan.finish_timeout_ms + _UNSEEN_MS)
 
 
 def _pause_ms(plan: Plan, pause: int | None) -> int:

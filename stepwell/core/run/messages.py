@@ -31,6 +31,16 @@ class Outcome:
     retry_after_ms: int | None = None
 
 
+class TimerKind(IntEnum):
+    RETRY = 1
+    DELAY = 2
+    DEADLINE = 3
+    DECISION = 4  # the end of the time for a decision on an approval
+    OVERDUE = 5  # the end of the time for an attempt that another system executes
+    START = 6  # the end of the time until the run's first attempt starts
+    FINISH = 7  # the end of the time of the run
+
+
 # --- facts ---------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +150,13 @@ class DeadlinePassed:
 
 
 @immutable
+class RunTimedOut:
+    """The run has exceeded a limit of `timeouts`. `kind`: START or FINISH."""
+
+    kind: TimerKind
+
+
+@immutable
 class CancelRequested:
     pass
 
@@ -157,6 +174,7 @@ Fact = (
     | DelayEnded
     | EventArrived
     | DeadlinePassed
+    | RunTimedOut
     | CancelRequested
 )
 
@@ -164,18 +182,10 @@ Fact = (
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
-class TimerKind(IntEnum):
-    RETRY = 1
-    DELAY = 2
-    DEADLINE = 3
-    DECISION = 4  # the end of the time for a decision on an approval
-    OVERDUE = 5  # the end of the time for an attempt that another system executes
-
-
 @immutable
 class Timer:
-    """The identity of a timer within a run. `index`: a step for RETRY, DECISION and OVERDUE (with `attempt`), else a
-    pause."""
+    """The identity of a timer within a run. `index`: a step for RETRY, DECISION and OVERDUE (with `attempt`); 0 for
+    START and FINISH; else a pause."""
 
     kind: TimerKind
     index: int
@@ -192,6 +202,8 @@ class Timer:
             return AttemptEnded(self.index, self.attempt, Outcome(error=error, retryable=False))
         if self.kind is TimerKind.OVERDUE:
             return AttemptOverdue(self.index, self.attempt)
+        if self.kind in (TimerKind.START, TimerKind.FINISH):
+            return RunTimedOut(self.kind)
         return DeadlinePassed(self.index)
 
 
@@ -205,6 +217,8 @@ def timer_of(fact: Fact) -> Timer | None:
         return Timer(TimerKind.DELAY, fact.pause)
     if isinstance(fact, DeadlinePassed):
         return Timer(TimerKind.DEADLINE, fact.pause)
+    if isinstance(fact, RunTimedOut):
+        return Timer(fact.kind, 0)
     if isinstance(fact, AttemptEnded):
         decision = Timer(TimerKind.DECISION, fact.step, fact.attempt)
         return decision if decision.fact() == fact else None

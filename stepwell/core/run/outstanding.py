@@ -8,6 +8,7 @@ from stepwell.core.plan import Plan
 from stepwell.core.run.attempt_timer import attempt_timer
 from stepwell.core.run.messages import Command, OpenWait, RunStep, SetTimer, Timer, TimerKind
 from stepwell.core.run.run import PauseStatus, Run, StepStatus
+from stepwell.core.run.timeouts import open_timers
 
 
 def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
@@ -19,6 +20,7 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
         elif step.status is StepStatus.RUNNING and not plan.steps[i].needs_slot:
             yield SetTimer(attempt_timer(plan.steps[i], i, step.attempt), step.at + plan.steps[i].timeout_ms)
+    yield from open_timers(plan, run)
     unsatisfiable = {index for kind, index, _ in run.problems if kind == "pause"}
     for p, pause in enumerate(run.pauses):
         if pause.status is PauseStatus.DELAYED:

@@ -126,6 +126,7 @@ class Run(NamedTuple):
     failed_step: int | None = None  # the step whose failure was not handled
     problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why the expression has no value)
     failed_edge: int | None = None  # the edge whose `if` had no value, which failed the run
+    timed_out: str | None = None  # the limit of `timeouts` that cancelled the run: start or finish
 
 
 IDLE_STEP = StepState()
@@ -155,11 +156,10 @@ def pack(run: Run) -> bytes:
 
 
 def _pack(run: Run, steps: Any, pauses: Any) -> bytes:
-    _, status, created_at, started_at, ended_at, _, moved, _, failed_step, problems, failed_edge = run
+    _, status, created_at, started_at, ended_at, _, moved, _, failed_step, problems, failed_edge, timed_out = run
     edges = bytes(moved).translate(_DIGITS).decode()
-    return orjson.dumps(
-        [status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge]
-    )
+    state = [status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge]
+    return orjson.dumps(state if timed_out is None else [*state, timed_out])
 
 
 PART = 32  # states
@@ -213,7 +213,7 @@ def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
 def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
     """The inverse of `pack`; with all parts, also of `Packer.pack`.
 
-    Data from earlier versions of Stepwell may end before `failed_edge`.
+    Data from earlier versions of Stepwell may end before `failed_edge`. `timed_out` is left out if it is None.
     """
     status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, *later = orjson.loads(data)
     if isinstance(steps, int):
@@ -230,6 +230,7 @@ def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
         failed_step=failed_step,
         problems=tuple((kind, index, text) for kind, index, text in problems),
         failed_edge=later[0] if later else None,
+        timed_out=later[1] if len(later) > 1 else None,
     )
 
 

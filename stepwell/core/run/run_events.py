@@ -21,13 +21,19 @@ def cancelled_by(plan: Plan, run: Run) -> str | None:
     return next((text for p in plan.cancels if (text := run.pauses[p].event_id) is not None), None)
 
 
+def cancel_reason(run: Run) -> str | None:
+    """Why the engine itself cancelled the run; None if a request or an event did."""
+    return "timeout" if run.timed_out is not None else None
+
+
 def end_event(
     plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int, replay: str | None = None
 ) -> Event | None:
     """The event about the end of a run; None if the run was started by such an event.
 
     `errors`: JSON texts by step. `replay`: the id of the replay that created the run. A trigger can exclude replays
-    with `!has(data.replay)`. The data has `cancelled_by` if an event cancelled the run.
+    with `!has(data.replay)`. The data has `cancelled_by` if an event cancelled the run, and `reason` and `timeout` if
+    the run exceeded a limit of `timeouts`.
     """
     if trigger.name.startswith(RUN_EVENTS):
         return None
@@ -45,4 +51,6 @@ def end_event(
     }
     if run.status is RunStatus.CANCELLED and (text := cancelled_by(plan, run)) is not None:
         data["cancelled_by"] = text
+    if (reason := cancel_reason(run)) is not None:
+        data |= {"reason": reason, "timeout": run.timed_out}
     return internal_event(RUN_EVENTS + STATUS_NAMES[run.status], data, trigger.user, f"{EngineId.RUN}{run.id}", now)

@@ -16,6 +16,7 @@ from stepwell.core.routing.idempotency import WINDOW_MS
 from stepwell.core.routing.versions import from_json, to_json
 from stepwell.core.run.messages import TimerKind
 from stepwell.core.run.run import Run
+from stepwell.core.run.timeouts import TIMEOUT_NAMES
 from stepwell.local.store.functions import GUARD_EVERY_MS
 from stepwell.local.store.run_parts import read_run, write_whole
 from stepwell.local.store.schedules import Schedules
@@ -90,12 +91,18 @@ def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind
         return run.pauses[index].due_at - plan.pauses[index].ttl_ms
     if kind is TimerKind.DECISION:
         return run.steps[index].at
+    if kind in TIMEOUT_NAMES:
+        return (run.created_at if kind is TimerKind.START else run.started_at) or 0
     sql = "SELECT coalesce(max(ended_at), 0) FROM attempts WHERE run = ? AND step = ?"
     ended_at: int = connection.execute(sql, (seq, index)).fetchone()[0]
     return ended_at
 
 
 def _moved(run: Run, kind: TimerKind, index: int, by_ms: int) -> Run:
+    if kind is TimerKind.START:
+        return run._replace(created_at=run.created_at - by_ms)
+    if kind is TimerKind.FINISH:
+        return run._replace(started_at=(run.started_at or 0) - by_ms)
     if kind in (TimerKind.DELAY, TimerKind.DEADLINE):
         pause = run.pauses[index]
         pauses = (*run.pauses[:index], pause._replace(due_at=pause.due_at - by_ms), *run.pauses[index + 1 :])
