@@ -14,6 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepwell.aws.deploy.adapter import locked
+
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "layers"
 NAMES = ("light", "expressions", "openapi", "types", "tracer")
@@ -44,18 +46,28 @@ class Machine:
 
 
 def layer(name: str, machine: Machine) -> Path:
-    """The folder of a layer, which contains `python/`. It is built if it does not exist yet. Raises BuildFailed."""
+    """The folder of a layer, which contains `python/`. If it does not exist, one process builds it, and others wait.
+
+    Raises BuildFailed.
+    """
     lock = HERE / f"{name}.txt"
     folder = BUILD / f"{name}-{_key(lock, machine)}"
-    if not folder.is_dir():
-        BUILD.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=BUILD, prefix=".new-") as new:
-            target = Path(new, "layer", "python")
-            exactly = ["--require-hashes", "--no-deps", "--no-compile", "-r", str(lock)]
-            _pip("install", *exactly, "--target", str(target), *machine.wheels)
-            _strip(target, (*UNUSED, *UNUSED_OF.get(name, ())))
-            _move(target.parent, folder)
+    if folder.is_dir():
+        return folder
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with locked(BUILD / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            _build(name, lock, machine, folder)
     return folder
+
+
+def _build(name: str, lock: Path, machine: Machine, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix=".new-") as new:
+        target = Path(new, "layer", "python")
+        exactly = ["--require-hashes", "--no-deps", "--no-compile", "-r", str(lock)]
+        _pip("install", *exactly, "--target", str(target), *machine.wheels)
+        _strip(target, (*UNUSED, *UNUSED_OF.get(name, ())))
+        target.parent.replace(folder)
 
 
 def size_mb(folder: Path) -> float:
@@ -81,15 +93,6 @@ def _strip(folder: Path, patterns: tuple[str, ...]) -> None:
                 shutil.rmtree(found)
             else:
                 found.unlink(missing_ok=True)
-
-
-def _move(new: Path, folder: Path) -> None:
-    """Moves a finished layer to its folder. If another process was faster, that layer stays: both are the same."""
-    try:
-        new.replace(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def main() -> None:

