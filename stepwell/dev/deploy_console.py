@@ -110,9 +110,9 @@ class DeployConsole:
         for name in done.removed:
             self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: the file was deleted", webhook=name)
 
-    def sources(self, done: Synchronised, found: FoundRules) -> None:
+    def sources(self, done: Synchronised, found: FoundRules, missing: Sequence[PlacedProblem]) -> None:
         """Prints new and removed sources, and each problem with sources once until it is fixed."""
-        wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in (*found.problems, *missing)]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
         self._wrong_sources = self._new(wrong, self._wrong_sources)
         for name in done.changed:

@@ -24,6 +24,7 @@ from stepwell.local.in_service import broken_files
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.log_lines import log_lines
 from stepwell.project.event_types import ProjectTypes, project_types, unannounced_breaks
+from stepwell.project.extras import missing_for_sources
 from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
@@ -113,8 +114,9 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: Deploy
         if deployed.registered is not None:
             known.put_in_service(deployed.function)
         broken += deployed.broken()
-    console.sources(await server.register_sources(sources), sources)
-    server.broken = broken
+    missing = missing_for_sources(sources.rules)
+    console.sources(await server.register_sources(sources), sources, missing)
+    server.broken = [*broken, *broken_files(missing)]
     return tree
 
 

@@ -27,6 +27,7 @@ from stepwell.local.in_service import broken_files, refuse_broken
 from stepwell.local.server import Deployed, LocalServer, ServerSettings, open_server
 from stepwell.local.system.prctl import hide_memory
 from stepwell.project.event_types import ProjectTypes, project_types
+from stepwell.project.extras import missing_for_sources
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.rule_files import FoundRules
@@ -62,7 +63,8 @@ class Found:
     @property
     def problems(self) -> list[PlacedProblem]:
         wrong = [problem for error in self.errors for problem in error.problems]
-        return [*wrong, *self.types.problems, *self.webhooks.problems, *self.sources.problems]
+        wrong += [*self.types.problems, *self.webhooks.problems, *self.sources.problems]
+        return [*wrong, *missing_for_sources(self.sources.rules)]
 
 
 class JsonLines(logging.Formatter):
@@ -223,7 +225,7 @@ def _log_deployed(deployed: Deployed) -> None:
     """Logs whether the function is live, and why not."""
     fields: dict[str, Any] = {"function": deployed.function.definition.id}
     for reason in deployed.missing:
-        log.warning("not live: %s", reason, extra={"fields": fields})
+        log.error("not live: %s", reason, extra={"fields": fields})
     if (registered := deployed.registered) is None:
         return
     fields |= {"version": registered.version, "new": registered.is_new}

@@ -14,10 +14,10 @@ from stepwell.project.folders import folders_named
 from stepwell.project.leftovers import is_leftover
 from stepwell.project.load import read_source
 from stepwell.project.search import Tree, is_function
-from stepwell.project.source import LoadError, PlacedProblem
+from stepwell.project.source import LoadError, PlacedProblem, Source
 
 if TYPE_CHECKING:
-    from stepwell.core.definition.problems import Problem
+    from stepwell.core.definition.problems import Pointer, Problem
 
 _SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
@@ -31,7 +31,12 @@ class RuleFile:
     name: str
     rule: Json
     file: Path
+    source: Source
     warnings: list[PlacedProblem]
+
+    def placed(self, pointer: Pointer, message: str) -> PlacedProblem:
+        """A problem at a place in the rule."""
+        return PlacedProblem(self.file, *self.source.place(pointer), pointer, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def read_rule(file: Path, parse: Callable[..., Json], doubts_of: Callable[[Json]
         rule = parse(source.data, file.stem, source.written)
     except DefinitionError as wrong:
         raise LoadError(list(map(placed, wrong.problems))) from None
-    return RuleFile(rule["name"], rule, file, list(map(placed, doubts_of(rule))))
+    return RuleFile(rule["name"], rule, file, source, list(map(placed, doubts_of(rule))))
 
 
 def rule_files(folder_name: str, tree: Tree) -> Iterator[Path]:

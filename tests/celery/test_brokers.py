@@ -183,7 +183,7 @@ def test_an_address_that_cannot_be_used_is_a_final_failure(
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepwell.local.celery.addresses.is_installed", lambda name: False)
+    monkeypatch.setattr("stepwell.project.extras.is_installed", lambda name: False)
     with pytest.raises(CannotRun, match=r"needs the package celery; run: pip install 'stepwell\[celery\]'"):
         celery.check(Runtime("celery", broker="redis://localhost"))
 

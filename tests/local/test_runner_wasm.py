@@ -309,12 +309,12 @@ def test_a_module_that_is_not_valid_cannot_be_compiled(tmp_path: Path) -> None:
 
 
 def test_without_wasmtime_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wasm_cache, "is_installed", lambda name: False)
+    monkeypatch.setattr("stepwell.project.extras.is_installed", lambda name: False)
     wasm_cache._check_installed.cache_clear()
     attempt = run(wasm(tmp_path, modules.prints(b"1")))
     wasm_cache._check_installed.cache_clear()
     assert attempt.error[:2] == ("start", False)
-    assert "run pip install 'stepwell[wasm]'" in attempt.error[2]
+    assert "run: pip install 'stepwell[wasm]'" in attempt.error[2]
 
 
 def test_an_attempt_is_stopped_while_its_module_is_compiled(tmp_path: Path) -> None:

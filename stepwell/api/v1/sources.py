@@ -45,7 +45,8 @@ class Sources(Protocol):
     def read_source(self, name: str) -> SourceDetail | None: ...
 
     def put_source(self, definition: Json) -> None:
-        """Stores and starts a source that `core.sources.definition` has parsed."""
+        """Stores and starts a source that `core.sources.definition` has parsed. Raises NotPossible if the server lacks
+        the library."""
 
     def remove_source(self, name: str) -> None: ...
 
@@ -95,7 +96,8 @@ _OF = "/v1/sources/{id}"
 OPERATIONS = (
     Operation("GET", "/v1/sources", "list_sources", "List sources, with state and lag (not on AWS)", SourceList),
     Operation("GET", _OF, "get_source", "Get a source by name", SourceView),
-    Operation("PUT", _OF, "put_source", "Create or update a source", SourceView, body=_DEFINITION),
+    Operation("PUT", _OF, "put_source", "Create or update a source", SourceView, errors=(409,),
+              body=_DEFINITION),
     Operation("DELETE", _OF, "remove_source", "Remove a source and the quarantine of it", SourceView),
     Operation("POST", f"{_OF}/pause", "pause_source", "Pause a source: it reads nothing until resumed", SourceView),
     Operation("POST", f"{_OF}/resume", "resume_source", "Resume a source", SourceView),
@@ -125,7 +127,11 @@ class SourcesApi:
         return source_view(self._found(request))
 
     def put_source(self, request: Request) -> Any:
-        self.sources.put_source(read_definition(request.state.body, request.path_params["id"]))
+        definition = read_definition(request.state.body, request.path_params["id"])
+        try:
+            self.sources.put_source(definition)
+        except NotPossible as reason:
+            raise Problem(409, str(reason)) from None
         return source_view(self._found(request))
 
     def remove_source(self, request: Request) -> Any:

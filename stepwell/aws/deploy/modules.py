@@ -31,6 +31,7 @@ from stepwell.aws.deploy.runtimes import PYTHON, PackagingError
 from stepwell.core.plan import Step
 from stepwell.core.run.module_outcome import DEFAULT_MEMORY
 from stepwell.project.code import StepCode
+from stepwell.project.extras import NEEDS_WASMTIME
 from stepwell.project.wasm_module import NAME
 
 _MB = 1024 * 1024
@@ -113,9 +114,7 @@ def _version() -> str:
     try:
         return importlib.metadata.version("wasmtime")
     except importlib.metadata.PackageNotFoundError:
-        raise PackagingError(
-            "WebAssembly steps need wasmtime, which is not installed; run pip install 'stepwell[wasm]'"
-        ) from None
+        raise PackagingError(NEEDS_WASMTIME) from None
 
 
 def _wheel(architecture: str) -> Path:

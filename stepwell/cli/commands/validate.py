@@ -11,6 +11,7 @@ import typer
 from stepwell.cli.ui.output import JsonOption, console, print_json, stderr
 from stepwell.project.event_types import project_types, unannounced_breaks
 from stepwell.project.expression_checks import check_expressions
+from stepwell.project.extras import missing_for_functions, missing_for_sources
 from stepwell.project.inngest import is_settings
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.rule_files import RuleFile
@@ -40,6 +41,7 @@ def command(
     problems += sources.problems
     warnings = [*tree.passed_over, *(warning for function in loaded for warning in function.warnings())]
     warnings += [*types.warnings, *webhooks.warnings, *sources.warnings]
+    warnings += [*missing_for_functions(loaded), *missing_for_sources(sources.rules)]
     if check and types.types:
         checked = check_expressions(loaded, types)
         problems += checked.errors

@@ -6,17 +6,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-from stepwell.extras import is_installed
-
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 RPC = "rpc://"
 PICKLED = ("db+", "database")  # the beginnings of addresses of Celery's database backend
-_NEEDS = {  # by scheme of the address: module, and what installs it
-    "redis": ("redis", "stepwell[celery]"),
-    "rediss": ("redis", "stepwell[celery]"),
-    "sentinel": ("redis", "stepwell[celery]"),
-    "sqs": ("boto3", "celery[sqs]"),
-}
 
 
 class BadAddress(Exception):
@@ -67,15 +59,3 @@ def without_secrets(text: str, address: str) -> str:
 def is_redis(address: str) -> bool:
     """Whether results at this address are pushed by Redis."""
     return address.partition("://")[0] in ("redis", "rediss")
-
-
-def missing(*templates: str) -> str | None:
-    """What must be installed to use these addresses; None if nothing is missing."""
-    if not is_installed("celery"):
-        return "the runtime celery needs the package celery; run: pip install 'stepwell[celery]'"
-    for template in templates:
-        scheme = template.partition("://")[0]
-        module, package = _NEEDS.get(scheme, ("", ""))
-        if module and not is_installed(module):
-            return f"addresses with {scheme}:// need the package {module}; run: pip install '{package}'"
-    return None

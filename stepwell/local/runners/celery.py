@@ -10,7 +10,7 @@ from functools import cache, partial
 from stepwell.core.plan import Runtime
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure
-from stepwell.local.celery.addresses import RPC, BadAddress, check_backend, expand, missing
+from stepwell.local.celery.addresses import RPC, BadAddress, check_backend, expand
 from stepwell.local.celery.clients import Clients
 from stepwell.local.celery.messages import TaskMessage, task_id
 from stepwell.local.celery.outcomes import outcome_of, traceback_of
@@ -18,6 +18,7 @@ from stepwell.local.celery.publisher import BrokerGone
 from stepwell.local.runners.arguments import NoArguments, arguments
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import STOPPED, start_failure
+from stepwell.project.extras import missing_for_celery
 
 Work = Callable[[], Coroutine[None, None, Outcome]]
 
@@ -141,5 +142,5 @@ def addresses(runtime: Runtime, env: Mapping[str, str]) -> tuple[str, str]:
 
 def check(runtime: Runtime) -> None:
     """Raises CannotRun if a package is missing."""
-    if (reason := missing(runtime.broker or "", runtime.backend or RPC)) is not None:
+    if (reason := missing_for_celery(runtime.broker or "", runtime.backend or RPC)) is not None:
         raise CannotRun(reason)

@@ -22,9 +22,9 @@ from functools import cache
 from pathlib import Path
 
 from stepwell.core.run.outcome import printable
-from stepwell.extras import is_installed
 from stepwell.local.runners.job import CannotRun
 from stepwell.local.system.step_user import StepUser, python_for
+from stepwell.project.extras import missing_for_wasm
 
 FOLDER = ".compiled"  # in the folder of steps' code
 _SETTINGS = "1"  # changes when `settings_for` of wasm_worker.py changes
@@ -125,8 +125,8 @@ def _remove_unused(folder: Path) -> None:
 @cache
 def _check_installed(user: StepUser | None) -> None:
     """Raises CannotRun if the Python that runs modules has no wasmtime."""
-    if not is_installed("wasmtime"):
-        raise CannotRun(f"{_INSTALL}; run pip install 'stepwell[wasm]'")
+    if (missing := missing_for_wasm()) is not None:
+        raise CannotRun(missing)
     if user is None or (python := python_for(user)) == sys.executable:
         return
     command = [python, "-I", "-c", "import wasmtime"]

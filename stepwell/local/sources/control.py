@@ -12,6 +12,7 @@ from stepwell.local.sources import store
 from stepwell.local.sources.reader import CannotSeek
 from stepwell.local.sources.store import Quarantined, StoredSource
 from stepwell.local.sources.supervisor import LocalSources
+from stepwell.project.extras import missing_for_source
 from stepwell.reader import Page
 
 Json = dict[str, Any]
@@ -51,6 +52,8 @@ class SourceControl:
         )
 
     def put_source(self, definition: Json) -> None:
+        if (missing := missing_for_source(definition["type"])) is not None:
+            raise NotPossible(f"{missing}, where the server runs")
         self._call(self._sources.put(definition))
 
     def remove_source(self, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepwell.extras import load
 from stepwell.local.sources.reader import Reader, ReaderSettings
-from stepwell.project.sources import missing_extra
+from stepwell.project.extras import missing_for_source
 
 READERS = {
     "celery": "stepwell.local.sources.celery_queue:CeleryReader",
@@ -24,7 +24,7 @@ class NotInstalled(Exception):
 
 def make_reader(kind: str, settings: ReaderSettings) -> Reader:
     """A reader for this type of source, not yet connected. Raises NotInstalled."""
-    if (missing := missing_extra(kind)) is not None:
+    if (missing := missing_for_source(kind)) is not None:
         raise NotInstalled(missing)
     module, _, name = READERS[kind].partition(":")
     reader: Any = getattr(load(module), name)
