@@ -229,6 +229,6 @@ class _Function(Construct):
     def _zip(self, step: StepLambda) -> Path:
         path = self._functions.zips / step.code_key.rpartition("/")[2]
         if not path.exists():
-            with path.open("wb") as file:
+            with path.open("w+b") as file:
                 write_package(step, file)
         return path

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import platform
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -51,6 +54,16 @@ def test_settings_that_change_the_compiled_module_change_the_package(tmp_path: P
     assert (other_fuel, other_memory) == (with_fuel, plain)
 
 
+def test_other_scripts_make_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update of Stepwell replaces the scripts beside a module, though the module is the same."""
+    before = step_lambda(tmp_path / "step").code_key
+    updated = tmp_path / "runners"
+    shutil.copytree(packages._RUNNERS, updated)
+    (updated / "wasm_worker.py").write_text("# other")
+    monkeypatch.setattr(packages, "_RUNNERS", updated)
+    assert step_lambda(tmp_path / "step").code_key != before
+
+
 def test_the_package_contains_wasmtime_and_the_compiled_module(tmp_path: Path) -> None:
     to = io.BytesIO()
     packages.write_package(step_lambda(tmp_path, architecture=OWN), to)
@@ -60,6 +73,22 @@ def test_the_package_contains_wasmtime_and_the_compiled_module(tmp_path: Path) -
         assert package.read("wasm/module.cwasm")[:4] == b"\x7fELF"
     assert {"wasm/wasm_lambda_worker.py", "wasm/wasm_worker.py", "wasm/python_worker.py"} <= names
     assert f"wasm/wasmtime/linux-{platform.machine()}/_libwasmtime.so" in names
+
+
+def test_libraries_are_packed_without_their_symbols(tmp_path: Path) -> None:
+    to = io.BytesIO()
+    packages.write_package(step_lambda(tmp_path, architecture=OWN), to)
+    with zipfile.ZipFile(to) as package:
+        package.extractall(tmp_path, [name for name in package.namelist() if name.startswith("wasm/wasmtime/")])
+    (library,) = tmp_path.glob("wasm/wasmtime/*/_libwasmtime.so")
+    assert packages.without_symbols(library.read_bytes()) == library.read_bytes()
+    program = "import wasmtime as w; print(w.__file__, w.Module(w.Engine(), '(module)').exports)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "wasm", capture_output=True, check=True)
+    assert done.stdout.decode().split() == [str(tmp_path / "wasm/wasmtime/__init__.py"), "[]"]
+
+
+def test_other_files_than_libraries_stay_as_they_are() -> None:
+    assert packages.without_symbols(b"import ctypes") == b"import ctypes"
 
 
 def test_without_wasmtime_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

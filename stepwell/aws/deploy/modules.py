@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import orjson
 from stepwell.aws.deploy.adapter import cache
 from stepwell.aws.deploy.packaging import (
     StepLambda,
+    add_content,
     check_size,
     check_timeout,
     check_variables,
@@ -42,6 +45,9 @@ _RUNNERS = Path(__file__).parents[2] / "local" / "runners"
 _PLATFORMS = {"x86_64": "x86_64", "arm64": "aarch64"}
 _TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "arm64": "aarch64-unknown-linux-gnu"}
 _LONGEST_S = 300.0
+_RUNTIME = "1"  # changes when the content of `_runtime` changes
+_ELF_TABLE, _ELF_ENTRIES = struct.Struct("<Q"), struct.Struct("<HH")
+_ELF_SEGMENT = struct.Struct("<8xQ16xQ")  # the offset in the file, and the size there
 _COMPILE = """
 import sys
 from wasmtime import Config, Engine, Module
@@ -62,12 +68,13 @@ def module_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLa
     memory, module = runtime.memory or DEFAULT_MEMORY, runtime.module or NAME
     task = {"module": module, "memory": memory * _MB, "fuel": runtime.fuel}
     architecture = runtime.architecture or "x86_64"
-    made_of = f"{module}\0{runtime.fuel is not None}\0{architecture}\0{_version()}"
+    made_of = f"{module}\0{runtime.fuel is not None}\0{architecture}\0{_version()}\0".encode()
+    made_of += b"\0".join(_scripts().values())
     return StepLambda(
         function_id=function_id,
         step_id=step.id,
         code=code,
-        layout=f"wasm-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}",
+        layout=f"wasm-{hashlib.sha256(made_of).hexdigest()[:16]}",
         runtime=PYTHON,
         handler="stepwell.program",
         architecture=architecture,
@@ -82,20 +89,25 @@ def module_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLa
 
 
 def write_package(step: StepLambda, to: BinaryIO) -> None:
-    """Writes the zip of a step's Lambda. Raises PackagingError, CodeError."""
+    """Writes the zip of a step's Lambda to an empty file, which can be read. Raises PackagingError, CodeError."""
+    if step.module:
+        with _runtime(step.architecture).open("rb") as runtime:
+            shutil.copyfileobj(runtime, to)
     write_zip(step.code, step.layout, to, _files(step) if step.module else None)
 
 
 def _files(step: StepLambda) -> dict[str, bytes]:
-    """What a package has besides the step's code."""
+    """What a package has besides the step's code and wasmtime."""
     task = orjson.loads(step.module or "{}")
-    files = {f"wasm/{name}": (_RUNNERS / name).read_bytes() for name in _SCRIPTS}
-    with zipfile.ZipFile(_wheel(step.architecture)) as wheel:
-        files |= {f"wasm/{name}": wheel.read(name) for name in wheel.namelist() if name.startswith("wasmtime/")}
+    files = {f"wasm/{name}": content for name, content in _scripts().items()}
     if platform.machine() == _PLATFORMS[step.architecture]:
         fuel = "none" if task["fuel"] is None else "fuel"
         files["wasm/module.cwasm"] = _compiled(step.code.folder / task["module"], fuel, _TARGETS[step.architecture])
     return files
+
+
+def _scripts() -> dict[str, bytes]:
+    return {name: (_RUNNERS / name).read_bytes() for name in _SCRIPTS}
 
 
 def _compiled(module: Path, fuel: str, target: str) -> bytes:
@@ -115,6 +127,34 @@ def _version() -> str:
         return importlib.metadata.version("wasmtime")
     except importlib.metadata.PackageNotFoundError:
         raise PackagingError(NEEDS_WASMTIME) from None
+
+
+def _runtime(architecture: str) -> Path:
+    """A zip with wasmtime for a processor. Made once, since to compress it takes 2 s. Raises PackagingError."""
+    wheel = _wheel(architecture)
+    runtime = wheel.with_name(f"runtime-{_RUNTIME}.zip")
+    if not runtime.exists():
+        with tempfile.TemporaryDirectory(dir=wheel.parent, prefix=".new-") as folder:
+            new = Path(folder, runtime.name)
+            with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(new, "w") as to:
+                for name in sorted(source.namelist()):
+                    if name.startswith("wasmtime/"):
+                        add_content(to, f"wasm/{name}", without_symbols(source.read(name)), compresslevel=6)
+            new.replace(runtime)
+    return runtime
+
+
+def without_symbols(library: bytes) -> bytes:
+    """A shared library without what follows its segments: sections that only debuggers read. Other files stay as they
+    are. https://man7.org/linux/man-pages/man5/elf.5.html"""
+    if library[:6] != b"\x7fELF\2\1":  # 64 bits, little-endian
+        return library
+    table, size, count = *_ELF_TABLE.unpack_from(library, 32), *_ELF_ENTRIES.unpack_from(library, 54)
+    end = max(sum(_ELF_SEGMENT.unpack_from(library, table + i * size)) for i in range(count))
+    head = bytearray(library[:end])
+    _ELF_TABLE.pack_into(head, 40, 0)  # where the sections are
+    _ELF_ENTRIES.pack_into(head, 60, 0, 0)  # how many there are, and which one has their names
+    return bytes(head)
 
 
 def _wheel(architecture: str) -> Path:

@@ -249,9 +249,10 @@ def check_variables(step: Step) -> None:
 
 
 def write_zip(code: StepCode, layout: str, to: BinaryIO, more: Mapping[str, bytes] | None = None) -> None:
-    """Writes the code's zip, and `more` files. Raises CodeError if a file has changed since the code was hashed."""
+    """Adds the code and `more` files to a zip, which may be empty. Raises CodeError if a file has changed since the
+    code was hashed."""
     prefix = "" if layout == HANDLER else "step/"
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(to, "a", zipfile.ZIP_DEFLATED) as archive:
         for file in code.files:
             try:
                 digest = _add(archive, prefix, code.folder / file.path, file)
@@ -262,10 +263,14 @@ def write_zip(code: StepCode, layout: str, to: BinaryIO, more: Mapping[str, byte
             if digest != file.digest:
                 raise CodeError(f"{code.folder / file.path} changed while it was packed; push again")
         for name, content in sorted((more or {}).items()):
-            info = zipfile.ZipInfo(name, _DATE)
-            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, content, compresslevel=1)  # large files, packed for every step
+            add_content(archive, name, content, compresslevel=1)  # a large file, packed for every step
+
+
+def add_content(archive: zipfile.ZipFile, name: str, content: bytes, compresslevel: int) -> None:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    archive.writestr(info, content, compresslevel=compresslevel)
 
 
 def _add(archive: zipfile.ZipFile, prefix: str, path: Path, file: CodeFile) -> bytes:
