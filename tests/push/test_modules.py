@@ -96,5 +96,5 @@ def test_without_wasmtime_the_message_names_the_extra(tmp_path: Path, monkeypatc
         raise packages.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(packages.importlib.metadata, "version", missing)
-    with pytest.raises(PackagingError, match=r"run pip install 'stepwell\[wasm\]'"):
+    with pytest.raises(PackagingError, match=r"run: pip install 'stepwell\[wasm\]'"):
         step_lambda(tmp_path)
