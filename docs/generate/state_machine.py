@@ -87,7 +87,8 @@ THE_RUN = Machine(
             "Attempts that run may still end."
         ),
         RunStatus.CANCELLED: (
-            "Somebody, an event of a rule of `cancel`, or a limit of `timeouts` cancelled it. Late outcomes change nothing."
+            "Somebody, an event of a rule of `cancel`, or a limit of `timeouts` cancelled it. Late outcomes change"
+            " nothing."
         ),
     },
     {
@@ -97,8 +98,8 @@ THE_RUN = Machine(
             "or the `if` of an edge has no value. All steps that are not running are cancelled in the same transition."
         ),
         (RunStatus.RUNNING, "cancel"): (
-            "A cancel was requested, an event came that a rule of `cancel` waits for, or the time of `timeouts` is over. "
-            "All that has not ended is cancelled with it."
+            "A cancel was requested, an event came that a rule of `cancel` waits for, or the time of `timeouts` is"
+            " over. All that has not ended is cancelled with it."
         ),
     },
 )

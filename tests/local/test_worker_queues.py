@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 
+import pytest
+
+from stepwell.local.engine import worker_queues
 from stepwell.local.engine.worker_queues import WorkerQueues
 from stepwell.platform import AttemptId
 
@@ -168,5 +171,31 @@ def test_a_server_that_stops_claims_nothing_for_workers() -> None:
         it.close()
         it.ask(["default"])
         assert (it.can_take, it.take_queued(ALL)) == (False, [])
+
+    queues(test)
+
+
+def test_an_attempt_that_no_worker_gets_is_reported_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(it: WorkerQueues) -> None:
+        reported: asyncio.Queue[AttemptId] = asyncio.Queue()
+        it.on_undelivered = reported.put_nowait
+        for name in ("taken", "ended", "left"):
+            it.give_back("default", attempt(name))
+        assert await it.ask(["default"]) == attempt("taken")
+        it.ended("default", attempt("ended"))
+        assert await reported.get() == attempt("left")
+        assert reported.empty()
+        assert it.take_undelivered() == []
+
+    monkeypatch.setattr(worker_queues, "UNDELIVERED_S", 0.01)
+    queues(test)
+
+
+def test_a_server_that_stops_takes_back_what_no_worker_got() -> None:
+    async def test(it: WorkerQueues) -> None:
+        it.give_back("default", attempt("a"))
+        it.give_back("other", attempt("b"))
+        assert it.take_undelivered() == [attempt("a"), attempt("b")]
+        assert it.take_undelivered() == []
 
     queues(test)

@@ -251,6 +251,10 @@ class Executor:
         return self._programs.has_queued or self._calls.has_queued or self._remote.has_queued
 
     @property
+    def is_launching(self) -> bool:
+        return bool(self._launching)
+
+    @property
     def is_idle(self) -> bool:
         return not (self._running or self._ready or self.has_queued)
 

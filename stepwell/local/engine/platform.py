@@ -36,6 +36,7 @@ from stepwell.local.engine.virtual_time import VirtualTime
 from stepwell.local.runners.job import RemoteRunner
 from stepwell.local.store.clock_steps import newest_time
 from stepwell.local.store.store import LocalStore
+from stepwell.platform import AttemptId
 
 log = logging.getLogger("stepwell.local")
 
@@ -61,6 +62,7 @@ class LocalPlatform:
         work = BatchWork(engine, store, self.executor, backlog, self._fact_retries, settings)
         steady_clock = SteadyClock(clock, newest_time(store.connection))
         self.executor.worker_queues.on_request = lambda: self.batches.schedule()
+        self.executor.worker_queues.on_undelivered = self._queue_again
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)
         self.intake = Intake(store, self.batches, work, clock)
         self.runs = RunControl(store, self.batches, work)
@@ -136,10 +138,17 @@ class LocalPlatform:
             await self.log_files.close()
             self.store.close()
 
+    def _queue_again(self, undelivered: AttemptId) -> None:
+        self._recovery.lose([undelivered])
+        self.batches.schedule()
+
     async def _let_end(self, grace_s: float) -> None:
         assert self._drained_at is not None
         deadline = self._drained_at + grace_s
         while self.executor.running_here and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
+        await self.batches.write_all()  # what is claimed until then has gone to a worker, or comes back
+        while self.executor.is_launching:
+            await asyncio.sleep(0)
         self._recovery.lose_running()
         await self.batches.write_all()

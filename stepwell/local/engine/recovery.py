@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stepwell.core.run.messages import AttemptLost, RunStarted
 from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
 from stepwell.local.store.store import LocalStore
-from stepwell.platform import Attempt, DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
+from stepwell.platform import Attempt, AttemptId, DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
 
 _RUNS_AT_ONCE = 500
 
@@ -64,6 +64,9 @@ class Recovery:
         return {name: record for run_id in run_ids for name, record in self._load([run_id]).items()}
 
     def lose_running(self) -> None:
-        """Reports all attempts that run here as lost, so that the next start queues them again."""
-        running = self._executor.running_here
-        self._backlog.facts.add(RunFact(run_id, AttemptLost(step, number)) for run_id, step, number in running)
+        """Reports all attempts that run here or that no worker has got as lost, so that they are queued again."""
+        self.lose([*self._executor.running_here, *self._executor.worker_queues.take_undelivered()])
+
+    def lose(self, attempts: Iterable[AttemptId]) -> None:
+        """Reports attempts as lost, so that the next ones are queued."""
+        self._backlog.facts.add(RunFact(run_id, AttemptLost(step, number)) for run_id, step, number in attempts)

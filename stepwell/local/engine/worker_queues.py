@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from stepwell.local.engine.slots import FairQueue
 from stepwell.platform import AttemptId
 
+UNDELIVERED_S = 1.0  # how long a claimed attempt waits for another worker, before it is queued again
+
 
 class _Request:
     """A worker that waits for an attempt of the first of these queues that has one."""
@@ -27,6 +29,9 @@ class WorkerQueues:
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         """`on_request` is called when a queued attempt can be claimed for a worker."""
         self.on_request = on_request
+        self.on_undelivered: Callable[[AttemptId], None] = lambda _: None
+        """Called with a claimed attempt that no worker has got for `UNDELIVERED_S`. It must be queued again: only then
+        is it certain, also for the next server, that no worker has it."""
         self._queues: dict[str, FairQueue] = {}  # only queues that are not empty
         self._waiting: dict[str, OrderedDict[_Request, None]] = {}  # by queue; only queues that workers ask for
         self._held: dict[AttemptId, tuple[_Request, str]] = {}  # about to be claimed, with the queue
@@ -54,9 +59,20 @@ class WorkerQueues:
         request = next((item for item in self._waiting.get(name, ()) if not item.future.done()), None)
         if request is None:
             self._undelivered.setdefault(name, deque()).append(attempt_id)
+            asyncio.get_running_loop().call_later(UNDELIVERED_S, self._expire, name, attempt_id)
         else:
             self._forget(request)
             request.future.set_result(attempt_id)
+
+    def _expire(self, name: str, attempt_id: AttemptId) -> None:
+        if self.ended(name, attempt_id):
+            self.on_undelivered(attempt_id)
+
+    def take_undelivered(self) -> list[AttemptId]:
+        """Removes and returns the claimed attempts that no worker has got."""
+        undelivered = [attempt_id for attempts in self._undelivered.values() for attempt_id in attempts]
+        self._undelivered.clear()
+        return undelivered
 
     def sizes(self) -> dict[str, int]:
         """How many attempts wait in each queue that is not empty."""
@@ -105,11 +121,13 @@ class WorkerQueues:
         if (held := self._held.pop(attempt_id, None)) is not None:
             self._wait_again(held[0])
 
-    def ended(self, name: str, attempt_id: AttemptId) -> None:
-        """The attempt has ended: no worker gets it any more."""
-        undelivered = self._undelivered.get(name)
-        if undelivered and attempt_id in undelivered:
-            undelivered.remove(attempt_id)
+    def ended(self, name: str, attempt_id: AttemptId) -> bool:
+        """The attempt has ended: no worker gets it any more. Returns whether no worker has got it."""
+        undelivered = self._undelivered.get(name, ())
+        if attempt_id not in undelivered:
+            return False
+        undelivered.remove(attempt_id)  # type: ignore[union-attr]
+        return True
 
     def reset(self) -> None:
         """Forgets what is queued, because it is read from the store again."""

@@ -43,7 +43,8 @@ class Host(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """`session`: the conversation. `worker`: what the host knows about the client."""
+    """`session`: the conversation. `worker`: what the host knows about the client. `answering`: the answer that is
+    being made."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -52,7 +53,7 @@ class Connection(asyncio.Protocol):
         self.worker: Any = None
         self.deadline = self._loop.time() + HELLO_S
         self._transport: asyncio.Transport | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self.answering: asyncio.Task[None] | None = None
         self._may_write = True
         self._is_paused = False  # no more bytes are read
         self._has_said_hello = False
@@ -74,9 +75,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.session.feed(data)
-        if self._answering is None:
+        if self.answering is None:
             self._go_on()
-        is_behind = self._answering is not None or not self._may_write
+        is_behind = self.answering is not None or not self._may_write
         if self.is_open and is_behind and self.session.waiting > _MUCH and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()  # type: ignore[union-attr]
@@ -86,14 +87,14 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._may_write = True
-        if self._answering is None:
+        if self.answering is None:
             self._go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._host.connections.discard(self)
-        if self._answering is not None:
-            self._answering.cancel()
+        if self.answering is not None:
+            self.answering.cancel()
         if self._has_said_hello:
             self._host.closed(self)
 
@@ -107,7 +108,7 @@ class Connection(asyncio.Protocol):
             else:
                 self.deadline = NEVER
                 self._is_late_at = None
-                self._answering = self._loop.create_task(self._answer(item))
+                self.answering = self._loop.create_task(self._answer(item))
                 return
         self._set_deadline()
         if self.is_open and self._is_paused and self._may_write:
@@ -121,7 +122,7 @@ class Connection(asyncio.Protocol):
             log.exception("a command of a Faktory client failed: %s", type(command).__name__.upper())
             reply = error("internal server error; the server's log has the cause")
         finally:
-            self._answering = None
+            self.answering = None
         self._reply(reply)
         self._go_on()
 

@@ -139,10 +139,12 @@ class FaktoryServer:
             for connection in list(self.connections):
                 connection.sweep(now)
 
-    def close(self) -> None:
-        """Closes all connections."""
+    async def close(self) -> None:
+        """Closes all connections. Jobs that were claimed for them and not sent are given back."""
+        answering = [connection.answering for connection in self.connections if connection.answering is not None]
         for connection in list(self.connections):
             connection.give_way()
+        await asyncio.wait(answering) if answering else None
 
 
 def _text_of(error: EventError) -> str:

@@ -45,7 +45,7 @@ async def faktory_serving(server: LocalServer, options: FaktoryOptions) -> Async
         for duty in duties:
             duty.cancel()
         listening.close()
-        faktory.close()
+        await faktory.close()
 
 
 async def _listen(faktory: FaktoryServer, options: FaktoryOptions) -> TlsListener | asyncio.Server:

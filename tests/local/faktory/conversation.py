@@ -149,6 +149,10 @@ class Faktory:
         found: list[Json] = answer.json()["data"] if answer.status_code == 200 else []
         return found
 
+    async def is_step(self, event: str, status: str) -> bool:
+        """Whether step a of the only run has this status."""
+        return [run["steps"]["a"]["status"] for run in await self.runs(event)] == [status]
+
     async def run(self, event: str, status: str = "completed") -> Json:
         """The only run of an event, when it has this status."""
         return await until(lambda: self._run(event, status))

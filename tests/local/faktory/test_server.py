@@ -290,6 +290,46 @@ def test_a_job_goes_on_over_a_restart_of_the_server(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_job_that_no_worker_got_does_not_wait_for_the_end_of_its_reservation(tmp_path: Path) -> None:
+    """It was claimed for a worker that went away. It is queued again soon, so it survives also a kill of the server."""
+
+    async def main() -> None:
+        async with faktory(tmp_path) as it:
+            await it.deploy()
+            event = await claimed_for_nobody(it)
+            await until(lambda: it.is_step(event, "queued"))
+            job = await (worker := await it.worker()).job()
+            assert job["args"][0]["ctx"]["attempt"] == 2
+            assert await ack(worker, job) == "OK"
+            assert (await it.run(event))["status"] == "completed"
+
+    run(main)
+
+
+def test_a_job_that_no_worker_got_before_the_server_stopped_is_handed_out_by_the_next(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with faktory(tmp_path) as it:
+            await it.deploy()
+            event = await claimed_for_nobody(it)
+        async with faktory(tmp_path) as it:
+            worker = await it.worker()
+            job = await worker.job()
+            assert job["args"][0]["event"]["id"] == event
+            assert await ack(worker, job) == "OK"
+            assert (await it.run(event))["status"] == "completed"
+
+    run(main)
+
+
+async def claimed_for_nobody(it: Faktory) -> str:
+    """Sends an event, whose job is claimed for a worker that is not there any more. Returns the event's id."""
+    queues = it.platform.executor.worker_queues
+    asked = queues.ask(["default"])
+    event = await it.send()
+    queues.give_back("default", await asked)
+    return event
+
+
 def test_the_result_of_an_attempt_that_ended_while_no_server_ran_is_removed(tmp_path: Path) -> None:
     async def main() -> None:
         async with faktory(tmp_path) as it:
