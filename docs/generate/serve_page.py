@@ -31,7 +31,7 @@ shows how to use it. The settings of an environment in AWS are in [infra/README.
 | `STEPWELL_ENV` | commands | The environment in AWS, instead of a server. |
 | `STEPWELL_KEY` | commands | The key. |
 | `STEPWELL_FROM_KEY`, `STEPWELL_TO_KEY` | `run`, `replay` | The keys of `--from` and `--to`. |
-| `STEPWELL_CACHE` | `push`, `cdk deploy` | Where the built step adapter is kept; `~/.cache/stepwell` if not set. |
+| `STEPWELL_CACHE` | `push`, `cdk deploy`, `run`, tests | Where the built step adapter and compiled WebAssembly modules are kept; `~/.cache/stepwell` if not set. |
 | `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` | everything that sends requests | [Proxies and certificates](../operate/proxies.md). |
 
 A step sees none of the server's variables, except PATH and HOME: [step contract](step-contract.md).

@@ -61,6 +61,7 @@ class ServerSettings:
     secret: Callable[[str], str | None] = os.environ.get
     step_user: StepUser | None = None  # the user that programs and handlers run as; None: the server's
     public_url: str = ""  # the API's public address; empty: the address that it listens on
+    compiled: Path | None = None  # the folder of compiled WebAssembly modules; None: one beside the database
     paths: tuple[Path, ...] = ()  # where functions are loaded from
     code_may_be_lost: bool = False  # start although code of some versions is lost
     grace_s: float = 0.0  # how long running steps may continue when the server stops
@@ -236,6 +237,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
             code=code,
             user=settings.step_user,
             database=lambda: database_name(store.connection),
+            compiled=settings.compiled,
         )
         runners.faktory.is_served = settings.serves_faktory
         platform = LocalPlatform(

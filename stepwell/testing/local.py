@@ -26,6 +26,7 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.http.serving import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.archive import write_archive
+from stepwell.project.cache_folder import modules_cache
 from stepwell.project.load import LoadedFunction, load
 from stepwell.testing.decisions import Decisions
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
@@ -58,7 +59,11 @@ class LocalStepwell(Decisions):
         self.parallelism = parallelism
         self._secrets: dict[str, str] = {}
         self._settings = ServerSettings(
-            folder / "stepwell.db", parallelism=parallelism, no_containers=no_containers, secret=self._secrets.get
+            folder / "stepwell.db",
+            parallelism=parallelism,
+            no_containers=no_containers,
+            secret=self._secrets.get,
+            compiled=modules_cache(),
         )
         self._clock = StillClock()
         self._open()

@@ -16,6 +16,7 @@ from stepwell.core.plan import Retries, Runtime, Step
 from stepwell.core.run.messages import Outcome
 from stepwell.local.runners.job import Job, Runner, Running
 from stepwell.local.runners.router import Runners
+from stepwell.project.cache_folder import modules_cache
 
 DEADLINE_S = 20.0
 
@@ -107,8 +108,8 @@ Start = Callable[[Job], Attempt]
 
 @asynccontextmanager
 async def runners(**options: Any) -> AsyncIterator[Start]:
-    """All runners. Yields a function that starts a job."""
-    runners = Runners(**options)
+    """All runners. Yields a function that starts a job. Modules are compiled once for all tests."""
+    runners = Runners(**{"compiled": modules_cache(), **options})
     try:
         yield lambda job: Attempt(runners, job)
     finally:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stepwell.project.cache_folder import cache
+
 try:
     import fcntl
 except ImportError:  # on Windows, where two processes may build the same
@@ -51,13 +53,6 @@ def layer_zip(architecture: str) -> Path:
     return _shipped(architecture) or _cached(
         "layer.zip", architecture, _key(), lambda to: _zip(binary(architecture), to)
     )
-
-
-def cache() -> Path:
-    """The folder of cached builds."""
-    own = os.environ.get("STEPWELL_CACHE")
-    general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(general, "stepwell")
 
 
 def sources() -> Path:

@@ -20,7 +20,6 @@ from typing import BinaryIO
 
 import orjson
 
-from stepwell.aws.deploy.adapter import cache
 from stepwell.aws.deploy.packaging import (
     StepLambda,
     add_content,
@@ -33,6 +32,7 @@ from stepwell.aws.deploy.packaging import (
 from stepwell.aws.deploy.runtimes import PYTHON, PackagingError
 from stepwell.core.plan import Step
 from stepwell.core.run.module_outcome import DEFAULT_MEMORY
+from stepwell.project.cache_folder import cache
 from stepwell.project.code import StepCode
 from stepwell.project.extras import NEEDS_WASMTIME
 from stepwell.project.wasm_module import NAME

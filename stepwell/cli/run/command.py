@@ -21,6 +21,7 @@ from stepwell.cli.server.dev import NoContainersOption
 from stepwell.cli.ui.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.ui.tables import duration, elapsed, short, status
 from stepwell.cli.ui.tree import run_tree
+from stepwell.project.cache_folder import modules_cache
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class _SingleRun:
     async def run(self, function: LoadedFunction, first: Any, later: list[Any], *, is_replay: bool) -> RunView:
         from stepwell.local.server import ServerSettings, open_server
 
-        settings = ServerSettings(self._folder / "run.db", no_containers=self._no_containers)
+        database, compiled = self._folder / "run.db", modules_cache()
+        settings = ServerSettings(database, no_containers=self._no_containers, compiled=compiled)
         async with open_server(settings) as server:
             deployed = await server.deploy(function)
             if deployed.missing:

@@ -46,9 +46,11 @@ class Runners:
         code: CodeKeeper | None = None,
         user: StepUser | None = None,
         database: Callable[[], str] = lambda: "",
+        compiled: Path | None = None,
     ) -> None:
         """`code` verifies the code of steps; None: no checks. `user` is the user that programs and handlers run as, if
-        not the server's. `database` returns the database's name, which tells servers apart that share a broker."""
+        not the server's. `database` returns the database's name, which tells servers apart that share a broker.
+        `compiled` is the folder of compiled modules; None: one in the folder of code."""
         self._no_containers, self._code = no_containers, code
         self._scratch = Scratch(user)
         self._containers_scratch = Scratch()
@@ -58,7 +60,7 @@ class Runners:
         self._http = HttpRunner()
         self.faktory = FaktoryRunner()
         self.remote: dict[str, RemoteRunner] = {"celery": CeleryRunner(database), "faktory": self.faktory}
-        self._wasm = WasmRunner(self._scratch, code.folder / COMPILED if code else None)
+        self._wasm = WasmRunner(self._scratch, compiled or (code.folder / COMPILED if code else None))
         self._attempts: set[_Attempt] = set()
         self._turn = asyncio.Lock()  # of attempts whose code was verified: see CheckedAttempt
         self._unchanged: set[str] = set()  # hashes of code that was checked in this iteration of the event loop

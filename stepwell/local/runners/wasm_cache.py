@@ -29,7 +29,8 @@ from stepwell.project.extras import missing_for_wasm
 FOLDER = ".compiled"  # in the folder of steps' code
 _SETTINGS = "1"  # changes when `settings_for` of wasm_worker.py changes
 _SUFFIX = ".cwasm"
-_UNUSED_S = 30 * 24 * 3600.0  # files that were not used for so long are removed
+_DAY_S = 24 * 3600.0
+_UNUSED_S = 30 * _DAY_S  # files that were not used for so long are removed
 _LONGEST_S = 120.0
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _INSTALL = "WebAssembly steps need wasmtime, which is not installed"
@@ -40,8 +41,8 @@ Stamp = tuple[int, int, int]
 
 class CompiledModules:
     def __init__(self, folder: Path | None, user: StepUser | None = None) -> None:
-        """`folder` is made when it is needed; None: a temporary one. `user` is the user that steps run as, if not the
-        server's."""
+        """`folder` is made when it is needed; None, or if it cannot be made: a temporary one. `user` is the user that
+        steps run as, if not the server's."""
         self._given, self._user = folder, user
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._known: dict[tuple[str, bool], tuple[Stamp, Path, Stamp]] = {}
@@ -67,7 +68,8 @@ class CompiledModules:
                 self._compile(module, compiled, has_fuel)
                 _remove_unused(folder)
             with contextlib.suppress(OSError):
-                os.utime(compiled)
+                if time.time() - compiled.lstat().st_mtime > _DAY_S:  # not each time, since other processes see it
+                    os.utime(compiled)
             source, stamp = _stamp(module), _stamp(compiled)
             assert source is not None
             assert stamp is not None
@@ -75,10 +77,10 @@ class CompiledModules:
             return compiled
 
     def _make_folder(self) -> Path:
-        if self._given is None and self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="stepwell-wasm-")
-        folder = self._given or Path(self._temporary.name if self._temporary else "")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self._given
+        if folder is None or not _make_writable(folder):
+            self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="stepwell-wasm-")
+            folder = Path(self._temporary.name)
         if self._user is not None:
             folder.chmod(0o711)  # files are opened by their names
         value = folder.lstat()
@@ -103,6 +105,13 @@ class CompiledModules:
         except BaseException:
             Path(new).unlink(missing_ok=True)
             raise
+
+
+def _make_writable(folder: Path) -> bool:
+    """Makes the folder if needed. Returns whether this user can write to it."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.access(folder, os.W_OK)
 
 
 def _is_private(file: Path) -> bool:
