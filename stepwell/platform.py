@@ -230,7 +230,8 @@ class FreeSlots(NamedTuple):
 class Effects:
     """What to do when the transitions are committed.
 
-    `released` are attempts from the queue that no longer need their slots. `events` are events of the engine to send.
+    `released` are attempts from the queue that no longer need their slots. `events` are events of the engine to send;
+    `emitted` are those that steps send, which must be durable when `carry_out` returns, or with the batch.
     """
 
     starts: list[Attempt] = field(default_factory=list)
@@ -238,6 +239,7 @@ class Effects:
     stops: list[AttemptId] = field(default_factory=list)
     released: list[AttemptId] = field(default_factory=list)
     events: list[IncomingEvent] = field(default_factory=list)
+    emitted: list[IncomingEvent] = field(default_factory=list)
 
 
 # --- the platform --------------------------------------------------------------------------------------------------
@@ -360,7 +362,7 @@ class Dispatcher(Protocol):
 
     def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
         """Starts, queues and stops attempts, and sends events, when the batch is durable. Returns the events to accept
-        on this platform too.
+        on this platform too. Raises an error if events of steps could not be sent.
 
         A start takes a slot, unless the attempt holds one; the end comes back as a fact. Queued attempts are claimed
         with an `AttemptStarted` when a slot is free, functions in turns, and by `order` of the run. Queueing an attempt

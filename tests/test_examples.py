@@ -118,6 +118,11 @@ def test_fan_out_joins_the_outputs_of_its_parallel_steps() -> None:
     assert ended["output"] == {"choose": {"carrier": "post", "price": 5.7}}
 
 
+def test_a_later_step_sees_the_id_of_the_event_that_was_sent() -> None:
+    ended = run("send-event")
+    assert ended["output"]["label"] == {"boxes": 2, "told_by": f"emit:{ended['id']}:tell"}
+
+
 def test_the_wait_times_out_without_its_event() -> None:
     ended = run("wait-for-event")
     assert statuses(ended) == {"send-invoice": "completed", "ship": "skipped", "remind": "completed"}

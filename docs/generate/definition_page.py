@@ -123,6 +123,12 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("Approval", "`runtime` of type `approval`", "The guide: [approvals](../guides/approvals.md)."),
     (
+        "Emit",
+        "`runtime` of type `emit`",
+        "The step has no `path`, `env`, `secrets`, `retries` or `timeout`. How and when the event is sent: "
+        "[send an event from a step](../concepts/steps.md#send-an-event-from-a-step).",
+    ),
+    (
         "Celery",
         "`runtime` of type `celery`",
         "Not on AWS. Needs `pip install 'stepwell[celery]'`. The guide: [Celery](../guides/celery.md).",

@@ -103,6 +103,16 @@ KINDS = {
     "approval_timeout": Kind(
         "Nobody decided on an approval in time.", "no", "Handle it with an edge `on: failure`, or raise the timeout."
     ),
+    "emit_failed": Kind(
+        "A step of type `emit` cannot send its event: an expression has no value, or the event is not valid or too large.",
+        "no",
+        "The message names the field. Write `has(...)` where a value may be missing.",
+    ),
+    "event_refused": Kind(
+        "The event of a step of type `emit` does not match its schema, which refuses it.",
+        "no",
+        "`output.errors` of the error has the places. Correct the step's `data`, or the [schema](../concepts/schemas.md).",
+    ),
     "message_failed": Kind(
         "The `message` of an approval contains an expression that has no value.",
         "no",

@@ -101,6 +101,7 @@ FUNCTIONS = (
         Queue(OUTCOMES),
         timeout_s=60,
         calls=_ENGINE,
+        layers=("light", "expressions", "types"),  # events of steps are checked
     ),
     Function(
         "tick",

@@ -57,6 +57,10 @@ class Runtime:
     module: str | None = None
     fuel: int | None = None
     jobtype: str | None = None
+    event: str = ""
+    data: str | None = None
+    user: str | None = None
+    ts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ class Step:
 
     `is_approval`: people decide, and nothing is executed. `calls`: it calls a web address, so it needs no processor
     here. `is_remote`: workers of another system execute it, so an attempt outlives the server. `is_fetched`: it is
-    remote, and an attempt stays queued until a worker asks for it. `needs_slot`: this platform executes it. All are
-    derived from the runtime, and stored because every transition reads them.
+    remote, and an attempt stays queued until a worker asks for it. `is_emit`: the engine sends an event when the
+    attempt is claimed. `has_timer`: a timer ends an attempt that others do not end in time. `needs_slot`: this platform
+    executes it. All are derived from the runtime, and stored because every transition reads them.
     """
 
     id: str
@@ -129,6 +134,8 @@ class Step:
     calls: bool = field(init=False)
     is_remote: bool = field(init=False)
     is_fetched: bool = field(init=False)
+    is_emit: bool = field(init=False)
+    has_timer: bool = field(init=False)
     needs_slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +143,9 @@ class Step:
         object.__setattr__(self, "calls", self.runtime.type == "http")
         object.__setattr__(self, "is_remote", self.runtime.type in _REMOTE)
         object.__setattr__(self, "is_fetched", self.runtime.type == "faktory")
-        object.__setattr__(self, "needs_slot", not (self.is_approval or self.is_remote))
+        object.__setattr__(self, "is_emit", self.runtime.type == "emit")
+        object.__setattr__(self, "has_timer", self.is_approval or self.is_remote)
+        object.__setattr__(self, "needs_slot", not (self.has_timer or self.is_emit))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stepwell.core.events.events import Event
+from stepwell.core.events.events import Event, Invalid
 from stepwell.core.run.inputs import MAX_INPUT_BYTES, InputTexts, async_event_ids, step_input
 from stepwell.core.run.messages import AttemptEnded, EmitEnd, Error, Outcome, RunStep, StopStep
 from stepwell.core.run.run import StepStatus
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stepwell.core.run.approvals import Links
 
 _QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
+
+Judge = Callable[[Event], Sequence[Invalid]]
 
 log = logging.getLogger("stepwell.engine")
 
@@ -38,10 +40,11 @@ def events_for_inputs(transition: Transition) -> list[str]:
 
 
 class Follower:
-    """Derives the consequences of transitions. `links` signs approval links; it is called for the first approval."""
+    """Derives the consequences of transitions. `links` signs approval links; it is called for the first approval.
+    `judge` returns the errors for which an event of a step is refused."""
 
-    def __init__(self, env: str, links: Callable[[], Links]) -> None:
-        self._env, self._links = env, links
+    def __init__(self, env: str, links: Callable[[], Links], judge: Judge) -> None:
+        self._env, self._links, self._judge = env, links, judge
         self._link_keys = lambda: links().keys
 
     def follow(self, transition: Transition, events: Mapping[str, Event], now: int, found: Consequences) -> None:
@@ -67,6 +70,8 @@ class Follower:
                 self._release(record, claim, effects)
             elif record.plan.steps[claim.step].is_approval:
                 self._ask(record, claim, now, found)
+            elif record.plan.steps[claim.step].is_emit:
+                self._emit(record, claim, events, now, found)
             else:
                 self._start(record, claim, events, found)
 
@@ -98,6 +103,29 @@ class Follower:
         event = requested_event(plan, run, claim.step, trigger, message.text, self._links(), now, record.replay)
         if event is not None:
             found.effects.events.append(IncomingEvent(event, cause=claim.cause))
+
+    def _emit(
+        self, record: RunRecord, claim: Claim, events: Mapping[str, Event], now: int, found: Consequences
+    ) -> None:
+        """Adds the event that a step sends, and the end of the attempt, which is folded when the event is durable."""
+        from stepwell.core.run.emit import NotEmitted, emitted_event, refused, sent  # imported late: seldom used
+
+        self._release(record, claim, found.effects)
+        document = self._input_or_error(record, claim.step, events)
+        if not isinstance(document, bytes):
+            found.facts.append(_failed(record, claim, document))
+            return
+        try:
+            event = emitted_event(record.plan.steps[claim.step], record.run.id, document, now)
+        except NotEmitted as reason:
+            found.facts.append(_failed(record, claim, reason.error))
+            return
+        if errors := self._judge(event):
+            found.facts.append(_failed(record, claim, refused(event, errors)))
+            return
+        found.effects.emitted.append(IncomingEvent(event, cause=claim.cause))
+        ended = AttemptEnded(claim.step, claim.attempt, sent(event))
+        found.facts.append(RunFact(record.run.id, ended, claim.cause))
 
     def _input_or_error(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes | Error:
         """The step's input, or the error why it cannot be built."""

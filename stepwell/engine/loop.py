@@ -15,7 +15,7 @@ from stepwell.core.events.events import Event, Invalid
 from stepwell.core.run.messages import AttemptStarted, DeadlinePassed, Fact, OpenWait
 from stepwell.core.run.run import PauseStatus
 from stepwell.engine.accept import accept, alert, start_and_wake, wake
-from stepwell.engine.effects import Consequences, Follower, events_for_inputs
+from stepwell.engine.effects import Consequences, Follower, Judge, events_for_inputs
 from stepwell.engine.fold import Folding, slots_left
 from stepwell.engine.scan import Scan, find_matching_event
 from stepwell.engine.work import Undone, Work
@@ -45,11 +45,14 @@ log = logging.getLogger("stepwell.engine")
 
 
 class Engine:
-    """Processes batches of events and facts. `links` signs approval links; it is called for the first approval."""
+    """Processes batches of events and facts. `links` signs approval links; it is called for the first approval.
+    `judge` returns the errors for which an event that a step sends is refused."""
 
-    def __init__(self, dispatcher: Dispatcher, env: str, links: Callable[[], Links]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, env: str, links: Callable[[], Links], judge: Judge = lambda event: ()
+    ) -> None:
         self.dispatcher = dispatcher
-        self._follower = Follower(env, links)
+        self._follower = Follower(env, links, judge)
 
     def process(self, batch: Batch, events: Sequence[IncomingEvent], facts: Sequence[RunFact]) -> Undone:
         """Accepts events and folds facts, and everything that follows from them. Returns what could not be done, and

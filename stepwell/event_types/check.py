@@ -89,6 +89,9 @@ def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Ite
             pause = edge.get("async") or {}
             if pause.get("match"):
                 yield Place((*at, "async", "match"), pause["match"], triggers, pause["event"])
+        for field in ("data", "user", "ts") if step["runtime"]["type"] == "emit" else ():
+            if step["runtime"].get(field):
+                yield Place(("steps", step_id, "runtime", field), step["runtime"][field], triggers, is_condition=False)
         for source in placeholders(step["runtime"].get("message", "")):
             yield Place(("steps", step_id, "runtime", "message"), source, triggers, is_condition=False)
 

@@ -96,6 +96,11 @@ class Types:
                 event.invalid = verdict.errors
         return found
 
+    def errors_if_refused(self, event: Event, only: Policy | None = None) -> Sequence[Invalid]:
+        """The errors of a single event, if it must be refused. An event that is only warned about is marked."""
+        found = self.refused([(0, event)], only) if self.has_any else []
+        return found[0][2] if found else ()
+
     def _errors(self, event: Event, known_type: KnownType, effort: Effort) -> Sequence[Invalid]:
         version = known_type.default if event.v is None else event.v
         if version not in known_type.versions:

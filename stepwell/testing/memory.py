@@ -198,9 +198,9 @@ class RecordingDispatcher:
         for attempt in effects.starts:
             calls = attempt.record.plan.steps[attempt.step].calls
             self.free = FreeSlots(self.free.programs - (not calls), self.free.calls - calls)
-        for name in ("starts", "queued", "stops", "released", "events"):
+        for name in ("starts", "queued", "stops", "released", "events", "emitted"):
             getattr(self.effects, name).extend(getattr(effects, name))
-        return effects.events
+        return [*effects.events, *effects.emitted]
 
     def take(self) -> Effects:
         """The effects since the last call."""

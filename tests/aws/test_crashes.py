@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
@@ -13,6 +14,7 @@ from stepwell.aws import clients
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.steps.dispatch import SOURCE
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.core.events.request import events_accepted_before
 from stepwell.core.run.run import RunStatus
@@ -21,6 +23,7 @@ from stepwell.testing.batches import Batches, Crash, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 CANCEL = {"a rule of cancel, whose event comes": [{"event": "paid", "if": PAID["match"], "timeout": "1h"}]}
+TIMEOUTS = {"timeouts that do not pass": {"start": "1h", "finish": "1h"}}
 IDEMPOTENCY = {"a value of idempotency": "event.data.order"}
 STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
     "steps one after the other": ({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")}, [("go", {})]),
@@ -40,12 +43,29 @@ STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
         {"a": handler_step(), "b": handler_step("a")},
         [("go", {"order": 7}), ("go", {"order": 7})],
     ),
+    "an event that a step sends, for which another step waits": (
+        {
+            "tell": {"runtime": {"type": "emit", "event": "packed", "data": "{'order': data.order}"}},
+            "c": handler_step("tell"),
+            "b": handler_step({"step": "$trigger", "async": {**PAID, "event": "packed"}}),
+        },
+        [("go", {"order": 7})],
+    ),
+    "timeouts that do not pass": ({"a": handler_step(), "b": handler_step("a")}, [("go", {})]),
     "a long output": ({"a": handler_step(), "long": handler_step("a"), "c": handler_step("long")}, [("go", {})]),
 }
 
 
 def answer(ctx: Json) -> Any:
     return {"text": "x" * 5000} if ctx["step_id"] == "long" else {"ok": ctx["step_id"]}
+
+
+def connect_bus(resources: Resources) -> None:
+    """Lets the bus deliver the events of steps, as the stack does."""
+    bus, pattern = clients.client("events"), {"source": [{"anything-but": SOURCE}]}
+    bus.put_rule(Name="ToEvents", EventBusName=resources.bus, EventPattern=json.dumps(pattern))
+    target = {"Id": "queue", "Arn": resources.events_queue_arn}
+    bus.put_targets(Rule="ToEvents", EventBusName=resources.bus, Targets=[target])
 
 
 def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int | None = None) -> None:
@@ -57,7 +77,9 @@ def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int |
     if deployed:
         deployed[0].restore()
     else:
-        batches.deploy(steps, cancel=CANCEL.get(story), idempotency=IDEMPOTENCY.get(story))
+        fields = {"cancel": CANCEL, "idempotency": IDEMPOTENCY, "timeouts": TIMEOUTS}
+        batches.deploy(steps, **{name: by_story.get(story) for name, by_story in fields.items()})
+        connect_bus(batches.resources)
         deployed.append(Snapshot())
     batches.requests.clear()
     batches.crash_at = crash_at

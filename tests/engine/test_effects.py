@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
+from stepwell.core.events.events import Invalid
 from stepwell.core.run.inputs import MAX_INPUT_BYTES
 from stepwell.core.run.messages import (
     AttemptEnded,
@@ -17,21 +19,24 @@ from stepwell.core.run.messages import (
     Outcome,
     RunStarted,
 )
-from stepwell.core.run.run import RunStatus, StepStatus, new_run
+from stepwell.core.run.run import EdgeStatus, RunStatus, StepState, StepStatus, new_run
 from stepwell.engine.effects import events_for_inputs
 from stepwell.engine.fold import fold
+from stepwell.engine.loop import Engine
 from stepwell.engine.replay import replay_events
 from stepwell.engine.rerun import rerun
 from stepwell.platform import Cause, FreeSlots, IncomingEvent, RunFact, RunRecord, Transition
 from stepwell.testing.memory import MemoryBatch
 from tests.engine.scene import LINKS, NOW, Scene, event_of, plan_of, step
 
+FREE = FreeSlots(1000, 1000)
 MESSAGE, OTHER = Cause("m", redelivered=False), Cause("n", redelivered=False)
 APPROVAL: dict[str, Any] = {
     "runtime": {"type": "approval", "message": "Really?"},
     "timeout": "1h",
     "after": [{"step": "$trigger"}],
 }
+EMIT: dict[str, Any] = {"runtime": {"type": "emit", "event": "told", "data": "{'n': data.n}"}, "after": [{"step": "a"}]}
 PAID = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m"}}
 
 
@@ -303,3 +308,77 @@ def test_attempts_of_a_replay_are_claimed_by_its_message() -> None:
     assert scene.record.causes == {0: ("m", NOW)}
     replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "r", again)
     assert scene.dispatcher.take().starts == [], "what is there already does not start again"
+
+
+# --- events of steps -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_sends_its_event_before_its_end_is_folded() -> None:
+    """When the dispatcher gets the event, the stored step still runs. So a crash after that sends the event again."""
+    scene = Scene(plan_of(a=step(), tell=EMIT))
+    seen: list[StepStatus] = []
+    carry_out = scene.dispatcher.carry_out
+
+    def watched(effects: Any) -> Any:
+        seen.extend(scene.run.steps[1].status for _ in effects.emitted)
+        return carry_out(effects)
+
+    scene.dispatcher.carry_out = watched  # type: ignore[method-assign]
+    scene.send(event_of(data={"n": 3}))
+    (start,) = scene.dispatcher.take().starts
+    scene.end(start)
+    (event,) = scene.dispatcher.take().emitted
+    assert (event.event.name, event.event.data, event.event.id) == ("told", {"n": 3}, f"emit:{scene.run.id}:tell")
+    assert seen == [StepStatus.RUNNING]
+    assert scene.run.status is RunStatus.COMPLETED
+    assert orjson.loads(scene.record.outputs[1]) == {"id": event.event.id}
+    assert event.event.id in scene.store.events
+
+
+def test_a_redelivered_message_sends_the_event_of_a_step_that_has_not_ended_again() -> None:
+    scene = Scene(plan_of(a=step(), tell=EMIT))
+    scene.send(event_of(data={"n": 3}))
+    (start,) = scene.dispatcher.take().starts
+    record = fold(scene.record, [RunFact(scene.run.id, AttemptEnded(0, 1, Outcome(b"1")), MESSAGE)], NOW, FREE).record
+    scene.store.runs[scene.run.id] = record  # the process died when the claim was committed
+    assert scene.run.steps[1].status is StepStatus.RUNNING
+    for expected in (1, 0):  # not again when the step has ended
+        scene.end(start, cause=Cause("m", redelivered=True))
+        assert len(scene.dispatcher.take().emitted) == expected
+    assert scene.run.status is RunStatus.COMPLETED
+
+
+def test_a_lost_attempt_sends_the_same_event_again() -> None:
+    scene = Scene(plan_of(a=step(), tell=EMIT))
+    scene.send(event_of(data={"n": 3}))
+    record = fold(scene.record, [RunFact(scene.run.id, AttemptEnded(0, 1, Outcome(b"1")))], NOW, FREE).record
+    scene.store.runs[scene.run.id] = record
+    scene.dispatcher.take()
+    scene.fold(scene.run.id, AttemptLost(1, 1))
+    (event,) = scene.dispatcher.take().emitted
+    assert (event.event.id, scene.run.status) == (f"emit:{scene.run.id}:tell", RunStatus.COMPLETED)
+
+
+def test_a_queued_step_that_got_a_slot_to_send_its_event_gives_it_back() -> None:
+    scene = Scene(plan_of(a=step(), tell=EMIT))
+    scene.send(event_of(data={"n": 3}))
+    steps = (StepState(StepStatus.COMPLETED, 1), StepState(StepStatus.QUEUED, 1))
+    run = scene.run._replace(steps=steps, edges=(EdgeStatus.SATISFIED, EdgeStatus.SATISFIED))
+    scene.store.runs[scene.run.id] = replace(scene.record, run=run)
+    scene.dispatcher.take()
+    scene.claim(scene.run.id, 1)
+    effects = scene.dispatcher.take()
+    assert (len(effects.emitted), effects.released) == (1, [(scene.run.id, 1, 1)])
+
+
+def test_an_event_that_is_refused_is_not_sent() -> None:
+    scene = Scene(plan_of(tell={**EMIT, "after": [{"step": "$trigger"}]}))
+    scene.engine = Engine(scene.dispatcher, "test", lambda: LINKS, lambda event: [Invalid("/data/n", "is 3")])
+    scene.send(event_of(data={"n": 3}))
+    assert (scene.dispatcher.take().emitted, scene.run.status) == ([], RunStatus.FAILED)
+    error = orjson.loads(scene.record.errors[0])
+    assert error["message"] == "the event told does not match its schema: /data/n: is 3"
+    assert (error["kind"], error["output"]) == (
+        "event_refused",
+        {"errors": [{"pointer": "/data/n", "message": "is 3"}]},
+    )

@@ -28,7 +28,7 @@ from stepwell.api.ingest.ingest import WEBHOOKS, accepted, read_events, refusal,
 from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
 from stepwell.aws.functions.event_types import TypeStore
-from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED, REFUSED_TYPE
+from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED, REFUSED_TYPE, accepted_by_sqs
 from stepwell.aws.queues.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.throttled import throttled
@@ -188,7 +188,7 @@ def _to_bus(resources: Resources, events: Sequence[Event], source: str = INGEST)
                 "EventBusName": resources.bus,
                 "Source": source,
                 "DetailType": _detail_type(event, source)[:_LONGEST_TYPE],
-                "Detail": _text(event.body),
+                "Detail": accepted_by_sqs(event.body),
                 "Resources": _resources(event),
             }
             for event in events
@@ -210,7 +210,7 @@ def _to_queue(resources: Resources, events: Sequence[Event], source: str = INGES
             "resources": _resources(event),
             "detail": orjson.Fragment(event.body),
         }
-        messages.append({"MessageBody": _text(orjson.dumps(envelope))})
+        messages.append({"MessageBody": accepted_by_sqs(orjson.dumps(envelope))})
     send_messages(resources.events_queue, messages)
 
 
@@ -221,11 +221,6 @@ def _resources(event: Event) -> list[str]:
 
 def _detail_type(event: Event, source: str) -> str:
     return event.name if source == INGEST else REFUSED_TYPE
-
-
-def _text(body: bytes) -> str:
-    """The JSON with two characters escaped that SQS refuses. In JSON they can only be in strings."""
-    return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def _body(request: Mapping[str, Any]) -> bytes:

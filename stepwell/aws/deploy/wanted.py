@@ -94,8 +94,8 @@ def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wa
 def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
     step = wanted.plan.steps[index]
     code = function.steps.get(step.id)
-    if step.is_approval:
-        return  # people decide; nothing is executed
+    if step.is_approval or step.is_emit:
+        return  # nothing is executed: people decide, or the engine sends an event
     if step.runtime.type in ON_ONE_MACHINE:
         raise PackagingError(
             f"the runtime {step.runtime.type} works only on one machine (`stepwell serve`); use the runtime lambda,"

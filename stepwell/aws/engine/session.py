@@ -7,6 +7,7 @@ after it, because other processes may have changed them.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -25,10 +26,13 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
 from stepwell.aws.steps.dispatch import LambdaDispatcher
 from stepwell.aws.table.lists import Lists
+from stepwell.core.events.events import Event, Invalid
 from stepwell.engine.loop import Engine
+from stepwell.event_types.registry import Policy
 from stepwell.platform import Cause
 
 if TYPE_CHECKING:
+    from stepwell.aws.functions.event_types import TypeStore
     from stepwell.core.run.approvals import Links
 
 _LISTED_MS = 30_000  # after which ECS lists a container that started while the run was cancelled
@@ -46,13 +50,22 @@ class EngineSession:
         self.wait_pages = WaitPages(resources, self.tokens)
         self.store = DynamoStore(resources, self.registry, self.timers, self.wait_pages, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
-        self.engine = Engine(self.dispatcher, resources.env, self.links)
+        self.engine = Engine(self.dispatcher, resources.env, self.links, self._refuse)
+        self._types: TypeStore | None = None
 
     def links(self) -> Links:
         """Creates the links of approvals."""
         from stepwell.core.run.approvals import Links  # few functions have approvals
 
         return Links(self.resources.api_url, self.tokens)
+
+    def _refuse(self, event: Event) -> Sequence[Invalid]:
+        """The errors of an event that a type refuses. `route` checks types that only warn."""
+        if self._types is None:
+            from stepwell.aws.functions.event_types import TypeStore  # few functions send events
+
+            self._types = TypeStore(self.resources)
+        return self._types.current().errors_if_refused(event, only=Policy.REJECT)
 
     def process(self, batch: DynamoBatch, messages: MessageFacts) -> set[str]:
         """Processes a batch and everything that follows from it. Returns the ids of the causes to redeliver.

@@ -106,9 +106,8 @@ def _due_at(plan: Plan, run: Run, timer: Timer) -> int | None:
         return step.at if (step.status, step.attempt) == (StepStatus.RETRYING, timer.attempt) else None
     if timer.kind in (TimerKind.DECISION, TimerKind.OVERDUE):
         step = run.steps[timer.index]
-        if (step.status, step.attempt) == (StepStatus.RUNNING, timer.attempt) and not plan.steps[
-            timer.index
-        ].needs_slot:
+        is_open = (step.status, step.attempt) == (StepStatus.RUNNING, timer.attempt)
+        if is_open and plan.steps[timer.index].has_timer:
             return step.at + plan.steps[timer.index].timeout_ms
         return 0 if step.attempt > timer.attempt or step.status in ENDED_STEPS else None
     pause = run.pauses[timer.index]

@@ -19,6 +19,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.versions import Target
 from stepwell.aws.observability import count
+from stepwell.aws.queues.envelope import INGEST, accepted_by_sqs
 from stepwell.aws.queues.messages import delay_s, entry, outcome_message, start_again_message
 from stepwell.aws.queues.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
@@ -73,8 +74,11 @@ class LambdaDispatcher:
         """Starts attempts in threads, and collects stops and events. Returns the events that the engine must accept.
 
         Containers are stopped per run, by the caller (`take_stopped`); a Lambda cannot be stopped. All events are put
-        on the bus. The engine accepts only events that start or resume a function.
+        on the bus. The engine accepts only events that start or resume a function. Events of steps are put on the bus
+        at once, as `ingest` does. Raises NotSent.
         """
+        if effects.emitted:
+            self._put([incoming.event for incoming in effects.emitted], INGEST)
         self._started += [(attempt, self._pool.submit(self._start, attempt)) for attempt in effects.starts]
         self._stopped.update(run_id for run_id, _, _ in effects.stops)
         self._events += [incoming.event for incoming in effects.events]
@@ -142,12 +146,15 @@ class LambdaDispatcher:
 
     def _put_events(self) -> None:
         events, self._events = self._events, []
+        self._put(events, SOURCE)
+
+    def _put(self, events: Sequence[Event], source: str) -> None:
         put_events(
             [
                 {
-                    "Source": SOURCE,
+                    "Source": source,
                     "DetailType": event.name,
-                    "Detail": event.body.decode(),
+                    "Detail": accepted_by_sqs(event.body),
                     "EventBusName": self._resources.bus,
                 }
                 for event in events

@@ -17,8 +17,9 @@ from stepwell.core.cel.ast import paths as paths_of
 from stepwell.core.cel.bindings import Bindings, Value
 from stepwell.core.cel.cost import TooCostly, always_too_costly, check_cost, harmless_length
 from stepwell.core.cel.errors import ExpressionError, compile_problem
-from stepwell.core.cel.library import BOOL, DYN, ERROR, environment, type_name
+from stepwell.core.cel.library import BOOL, DYN, ERROR, TIMES, environment, type_name
 from stepwell.core.cel.limits import check_source, check_tree
+from stepwell.core.cel.moments import NoMoment, moment_of
 from stepwell.core.cel.scope import Scope
 from stepwell.core.cel.sizes import Measured
 from stepwell.core.cel.values import is_json
@@ -31,6 +32,7 @@ __all__ = [
     "Scope",
     "Value",
     "compile_expression",
+    "compile_moment",
     "compile_value",
 ]
 
@@ -74,6 +76,11 @@ class Expression:
         self.steps_read = None if {("steps",), ("errors",)} & set(self.paths) else self.step_names
         self._path = path_of(tree)  # of an expression that only reads a field, such as `body.kind`
         self._harmless = harmless_length(tree, returns_value=returns_value)
+
+    @property
+    def kind(self) -> Any:
+        """The type of the value as the library infers it; DYN if it depends on the variables."""
+        return self._compiled.return_type()
 
     def check(self) -> None:
         """Raises ExpressionError if the expression is too slow for any event.
@@ -119,6 +126,18 @@ class Expression:
             )
         return Value(value)
 
+    def moment(self, bindings: Bindings) -> Value:
+        """The point in time that the value is, in ms since the epoch, or the reason why it is none. Never raises."""
+        result, value = self._result(bindings)
+        if result is None:
+            return Value(None, value)
+        if result.type() == ERROR:
+            return Value(None, bindings.problem(value))
+        try:
+            return Value(moment_of(result.plain_value(), type_name(result.type())))
+        except NoMoment as error:
+            return Value(None, str(error))
+
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
         """The library's result and its plain value; the result may be an error. None and a reason if not evaluated."""
         bound = bindings.activation(self.variables, self.paths)
@@ -142,6 +161,21 @@ _YES, _NO = Answer(True), Answer(False)
 def compile_expression(source: str, scope: Scope) -> Expression:
     """Compiles and checks a condition. Raises ExpressionError with the place of the error."""
     return _compile(source, scope, is_condition=True)
+
+
+@lru_cache(maxsize=1024)
+def compile_moment(source: str, scope: Scope) -> Expression:
+    """Compiles and checks an expression whose `moment` is used. Raises ExpressionError, also for a type of which no
+    value is a time."""
+    expression = compile_value(source, scope)
+    problem = None
+    if expression.kind not in TIMES:
+        problem = f"the expression is {type_name(expression.kind)}, which is no time; use timestamp(...)"
+    elif not expression.variables:  # it always has the same value
+        problem = expression.moment(Bindings({})).problem
+    if problem is not None:
+        raise ExpressionError(problem, 1, 1)
+    return expression
 
 
 @lru_cache(maxsize=1024)

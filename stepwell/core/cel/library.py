@@ -17,6 +17,7 @@ from stepwell.core.cel.scope import Scope
 make_none_immortal()  # before the library returns its first null
 
 BOOL, DYN, ERROR = cel.Type.BOOL, cel.Type.DYN, cel.Type.ERROR
+TIMES = (DYN, cel.Type.TIMESTAMP, cel.Type.STRING, cel.Type.INT, cel.Type.UINT, cel.Type.DOUBLE)  # of points in time
 
 
 @cache

@@ -66,7 +66,8 @@ def schema() -> dict[str, Any]:
 def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
     """A copy of the definition with the defaults that depend on other fields.
 
-    These are the step of a function without steps, the ids of steps, and the timeout and retries of approvals.
+    These are the step of a function without steps, the ids of steps, the timeout and retries of approvals, and the
+    retries of steps that send events.
     """
     steps = _ONLY_STEP if raw.get("steps") in (None, {}) else raw["steps"]
     if not isinstance(steps, dict):
@@ -74,7 +75,7 @@ def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
     return {
         **raw,
         "steps": {
-            key: {**step, "id": key if step.get("id") is None else step["id"], **_of_approval(step)}
+            key: {**step, "id": key if step.get("id") is None else step["id"], **_of_runtime(step)}
             if isinstance(step, dict)
             else step
             for key, step in steps.items()
@@ -82,10 +83,13 @@ def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
     }
 
 
-def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
-    """The defaults that apply only to approvals."""
+def _of_runtime(step: dict[Any, Any]) -> dict[str, Any]:
+    """The defaults that apply only to approvals and to steps that send events."""
     runtime = step.get("runtime")
-    if not isinstance(runtime, dict) or runtime.get("type") != "approval":
+    kind = runtime.get("type") if isinstance(runtime, dict) else None
+    if kind == "emit" and step.get("retries") is None:
+        return {"retries": {"attempts": 0}}
+    if not isinstance(runtime, dict) or kind != "approval":
         return {}
     defaults = {"timeout": runtime.get("timeout") or "7d", "retries": {"attempts": 0}}
     if not _is_duration(defaults["timeout"]):

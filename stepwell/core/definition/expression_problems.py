@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from stepwell.core.cel.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.cel.expressions import (
+    Expression,
+    ExpressionError,
+    Scope,
+    compile_expression,
+    compile_moment,
+    compile_value,
+)
 from stepwell.core.definition.graph import Ancestry, Raw, entries
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.run.approvals import placeholders
@@ -43,12 +50,17 @@ def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
         for field in ("args", "kwargs"):
             if isinstance(runtime.get(field), str) and runtime[field]:
                 yield field, runtime[field], Scope.ARGUMENTS
+    elif runtime.get("type") == "emit":
+        for field in ("data", "user", "ts"):
+            if isinstance(runtime.get(field), str) and runtime[field]:
+                yield field, runtime[field], Scope.ARGUMENTS
 
 
 def _value(at: Pointer, step_id: str, source: str, scope: Scope, ancestry: Ancestry) -> Iterator[Problem]:
     """The problems of an expression that is evaluated when the step starts."""
     hint = _hint(source)
-    problems = list(compile_problems(at, source, scope, compile_value, hint))
+    compiler = compile_moment if at[-1] == "ts" else compile_value
+    problems = list(compile_problems(at, source, scope, compiler, hint))
     yield from problems
     before = ancestry.of(step_id) - {step_id}
     for name in sorted(() if problems else compile_value(source, scope).step_names - before):

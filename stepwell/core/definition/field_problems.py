@@ -19,7 +19,7 @@ from stepwell.core.definition.model import (
     Trigger,
 )
 from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
-from stepwell.core.definition.runtimes import Approval, Celery, Docker, Faktory, Http, Lambda, Wasm
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Emit, Faktory, Http, Lambda, Wasm
 
 _RUNTIMES: dict[str, type[Model]] = {
     "lambda": Lambda,
@@ -27,6 +27,7 @@ _RUNTIMES: dict[str, type[Model]] = {
     "http": Http,
     "wasm": Wasm,
     "approval": Approval,
+    "emit": Emit,
     "celery": Celery,
     "faktory": Faktory,
 }

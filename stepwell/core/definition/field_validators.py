@@ -84,6 +84,12 @@ def exact_event(text: str) -> str:
     return _event_name(text)
 
 
+def sent_event(text: str) -> str:
+    if text.startswith("stepwell/"):
+        raise ValueError(f"{text!r} is reserved for the engine, as all names that begin with stepwell/; write another")
+    return exact_event(text)
+
+
 def path(text: str) -> str:
     if not text:
         return text  # a step that needs no code

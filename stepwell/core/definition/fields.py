@@ -34,6 +34,9 @@ EventPattern = Annotated[
 ExactEvent = Annotated[
     str, Field(min_length=1, max_length=256), AfterValidator(field_validators.exact_event), pattern(rules.EXACT_EVENT)
 ]
+SentEvent = Annotated[
+    str, Field(min_length=1, max_length=256), AfterValidator(field_validators.sent_event), pattern(rules.SENT_EVENT)
+]
 Argument = Annotated[str, AfterValidator(field_validators.plain), pattern(rules.PLAIN)]
 Command = Annotated[list[Argument], Field(min_length=1)]
 Variable = Annotated[str, AfterValidator(field_validators.variable), pattern(rules.whole(field_validators.VARIABLE))]

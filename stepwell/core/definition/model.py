@@ -28,7 +28,7 @@ from stepwell.core.definition.fields import (
 )
 from stepwell.core.definition.flow_control import Timeouts
 from stepwell.core.definition.problems import Problem
-from stepwell.core.definition.runtimes import Approval, Celery, Docker, Faktory, Http, Lambda, Wasm
+from stepwell.core.definition.runtimes import Approval, Celery, Docker, Emit, Faktory, Http, Lambda, Wasm
 from stepwell.core.definition.semantic_checks import find_warnings
 
 CUE = "cue"
@@ -130,7 +130,7 @@ class Edge(Model):
 
 
 class Step(Model):
-    """A step of the function: a program, a container, a WebAssembly module, an HTTP call or an approval."""
+    """A step of the function: a program, a container, a WebAssembly module, an HTTP call, an approval or an event."""
 
     model_config = ConfigDict(json_schema_extra=rules.STEP)
 
@@ -143,9 +143,9 @@ class Step(Model):
         default_factory=lambda fields: fields.get("id", ""), description="A name for people to read. Default: the id."
     )
     path: Path = Field(default="", description="The step's folder or file, as in file://./steps/send-sms.")
-    runtime: Annotated[Lambda | Docker | Http | Wasm | Approval | Celery | Faktory, Field(discriminator="type")] = (
-        Field(default=Lambda(type="lambda"), description="What executes the step. Default: `lambda`.")
-    )
+    runtime: Annotated[
+        Lambda | Docker | Http | Wasm | Approval | Emit | Celery | Faktory, Field(discriminator="type")
+    ] = Field(default=Lambda(type="lambda"), description="What executes the step. Default: `lambda`.")
     after: list[Edge] = Field(
         default=[], description="The steps that come before this one. Without any, the step starts with the run."
     )

@@ -19,6 +19,7 @@ from stepwell.core.definition.fields import (
     Model,
     Name,
     Queue,
+    SentEvent,
     TaskName,
     Whole,
     pattern,
@@ -156,6 +157,31 @@ class Faktory(Model):
         description="A CEL expression over `event`, `user`, `data`, `steps`, `errors` and `async`: the list of the"
         " job's arguments. Default: one argument, the step's input.",
         examples=["data.args"],
+    )
+
+
+class Emit(Model):
+    """Sends an event. Nothing is executed: the engine sends it once, and the output is `{"id": "<the event's id>"}`."""
+
+    type: Literal["emit"]
+    event: SentEvent = Field(description="The name of the event.", examples=["order/packed"])
+    data: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user`, `data`, `steps`, `errors` and `async`: the map that becomes"
+        " the event's `data`. Default: `{}`.",
+        examples=["{'order': data.order, 'boxes': steps.pack.boxes}"],
+    )
+    user: Cel | None = Field(
+        default=None,
+        description="A CEL expression over the same variables: the event's `user`, as a map, or the user's `id` as a"
+        " text. Default: the `user` of the run's event.",
+        examples=["data.customer_id"],
+    )
+    ts: Cel | None = Field(
+        default=None,
+        description="A CEL expression over the same variables: the event's `ts`, as a timestamp, an RFC 3339 text or"
+        " milliseconds. Default: the time of sending.",
+        examples=["timestamp(data.packed_at)"],
     )
 
 

@@ -28,6 +28,7 @@ def keys(pattern: str) -> Schema:
 
 DURATION = whole(r"^(?!(0+(\.0+)?(ms|s|m|h|d|w))+$)([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$")
 EXACT_EVENT = whole(rf"^(?! )[^*{_CONTROL}]*[^* {_CONTROL}]$")
+SENT_EVENT = whole(rf"^(?! )(?!stepwell/)[^*{_CONTROL}]*[^* {_CONTROL}]$")
 EVENT_PATTERN = whole(rf"^(?! )(?!stepwell/.*\*$)[^*{_CONTROL}]*(\*|[^* {_CONTROL}])$")
 PATH = r"^$|^file://(?!/)(?!(\.?/+)*\.\.(/|$))[^\u0000]*$"
 FILE = r"^file://(?!/)(?!(\.?/+)*\.\.(/|$))(?!.*\.cue$)[^\u0000]*$"
@@ -80,6 +81,7 @@ _NEEDS_NO_PATH = [
     _runtime("approval"),
     _runtime("celery"),
     _runtime("faktory"),
+    _runtime("emit"),
     _runtime("lambda", "arn"),
     _runtime("docker", "image"),
 ]
@@ -97,10 +99,12 @@ _OF_APPROVAL: Schema = {
         },
     }
 }
+_OF_EMIT: Schema = {"properties": {**_OF_APPROVAL["properties"], "timeout": {"enum": [None, "15m"]}}}
 STEP: Schema = {
     "anyOf": [_HAS_PATH, *_NEEDS_NO_PATH],
     "allOf": [
         {"if": _runtime("approval"), "then": _OF_APPROVAL},
+        {"if": _runtime("emit"), "then": _OF_EMIT},
         {"if": _runtime("faktory"), "then": {"properties": _NO_CODE}},
     ],
 }

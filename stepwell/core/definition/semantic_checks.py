@@ -6,7 +6,7 @@ with those of single fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stepwell.core.cel.expressions import Scope, compile_value
 from stepwell.core.definition.expression_problems import compile_problems, condition_problems, step_expressions
@@ -49,6 +49,7 @@ def find_warnings(definition: Raw) -> list[Problem]:
             found += _unindexed(("steps", step_id, "after", i, "async", "match"), match)
             found += _runs_after_decline(("steps", step_id, "after", i), step_id, edge, definition["steps"])
         found += _never_runs(step_id, step)
+        found += _starts_itself(step_id, step, definition["triggers"])
     for i, rule in enumerate(definition.get("cancel", ())):
         found += _unindexed(("cancel", i, "if"), rule.get("if"))
     return found
@@ -85,6 +86,22 @@ def _never_runs(step_id: str, step: Raw) -> Iterator[Problem]:
                 " of these edges, or use `join: merge`"
             )
             yield Problem(("steps", step_id, "join"), message)
+
+
+def _starts_itself(step_id: str, step: Raw, triggers: Sequence[Raw]) -> Iterator[Problem]:
+    """Warns of a step that sends an event which starts the function again."""
+    runtime = step["runtime"]
+    if runtime["type"] != "emit":
+        return
+    for trigger in triggers:
+        pattern, name = trigger.get("event", ""), runtime["event"]
+        is_match = name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+        if is_match and trigger.get("expression") is None:
+            message = (
+                f"`{step_id}` sends {name}, which starts this function again, and again; send another event, or add an"
+                " `expression` to the trigger that ends the chain"
+            )
+            yield Problem(("steps", step_id, "runtime", "event"), message)
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------
@@ -161,6 +178,8 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
                 yield Problem((*at, "runtime", name), message)
     if kind == "approval":
         yield from _approval(at, step)
+    elif kind == "emit":
+        yield from _emit(at, step)
     elif kind == "faktory":
         yield from _faktory(at, step)
     needs_code = kind == "wasm" or (kind == "lambda" and runtime.get("arn") is None)
@@ -174,10 +193,26 @@ def _is_approval(step: Raw) -> bool:
     return isinstance(runtime, dict) and runtime.get("type") == "approval"
 
 
-def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
+def _emit(at: Pointer, step: Raw) -> Iterator[Problem]:
+    timed = step.get("timeout") not in (None, "15m")  # 15m: the default, in a normalised definition
+    for name in (
+        "path",
+        "env",
+        "secrets",
+        *(["retries"] if _tries_again(step) else []),
+        *(["timeout"] if timed else []),
+    ):
+        if step.get(name):
+            yield Problem((*at, name), f"`{name}` has no effect on a step that only sends an event; remove it")
+
+
+def _tries_again(step: Raw) -> bool:
     retries = step.get("retries")
-    tries_again = isinstance(retries, dict) and retries.get("attempts") != 0
-    for name in ("path", "env", "secrets", *(["retries"] if tries_again else [])):
+    return isinstance(retries, dict) and retries.get("attempts") != 0
+
+
+def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
+    for name in ("path", "env", "secrets", *(["retries"] if _tries_again(step) else [])):
         if step.get(name):
             yield Problem((*at, name), f"`{name}` has no effect on an approval, which executes nothing; remove it")
     given, inside = step.get("timeout"), step["runtime"].get("timeout")

@@ -1,7 +1,7 @@
 """The prefixes of the event ids that the engine generates.
 
-Senders must not use them: such an event would make a cron tick, a run's end, a webhook delivery, a record of a source
-or a pushed job a duplicate. Ids are compared exactly, so `Cron:x` and ` cron:x` are ordinary ids.
+Senders must not use them: such an event would make a cron tick, a run's end, a webhook delivery, a record of a source,
+a step's event or a pushed job a duplicate. Ids are compared exactly, so `Cron:x` and ` cron:x` are ordinary ids.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from enum import StrEnum
 class EngineId(StrEnum):
     APPROVAL = "approval:"  # an approval is requested
     CRON = "cron:"  # a tick of a cron trigger
+    EMIT = "emit:"  # an event that a step sent, followed by the ids of its run and of the step
     FAKTORY = "faktory:"  # a job that a Faktory client pushed, followed by its `jid`
     INVALID = "invalid:"  # an event does not match the schema of its type
     ROLLBACK = "rollback:"  # a guard rolled a canary back

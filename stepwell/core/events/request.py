@@ -185,7 +185,7 @@ def whole_event(fields: dict[str, Any]) -> Event:
 
     Fields that were filled in with defaults do not count towards the maximum size.
     """
-    problems = envelope_problems(fields, (EngineId.WEBHOOK, EngineId.SOURCE))
+    problems = envelope_problems(fields, (EngineId.WEBHOOK, EngineId.SOURCE, EngineId.EMIT))
     problems += [(f"/{name}", f"{name} is missing") for name in FIELDS if name != "v" and fields.get(name) is None]
     body, status = b"", 400
     try:

@@ -144,7 +144,7 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
         return False
     draft.claim(fact.step)
     step = draft.plan.steps[fact.step]
-    if not step.needs_slot:
+    if step.has_timer:
         draft.commands.append(SetTimer(attempt_timer(step, fact.step, fact.attempt), draft.now + step.timeout_ms))
     return True
 
@@ -160,7 +160,7 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
         return False
     ended = attempt_result(draft.run, step, state, fact)
     draft.record(fact.step, ended.record, ended.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
-    if not step.needs_slot:
+    if step.has_timer:
         draft.commands.append(ClearTimer(attempt_timer(step, fact.step, state.attempt)))
     if ended.move == "retry":
         draft.retry(fact.step, draft.now + ended.delay_ms)

@@ -11,7 +11,7 @@ from stepwell.core.run.outcome import timed_out
 
 
 def attempt_timer(step: Step, index: int, attempt: int) -> Timer:
-    """The timer of an attempt. Only for steps that need no slot."""
+    """The timer of an attempt. Only for steps with `has_timer`."""
     return Timer(TimerKind.DECISION if step.is_approval else TimerKind.OVERDUE, index, attempt)
 
 

@@ -18,7 +18,7 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield RunStep(i, step.attempt)
         elif step.status is StepStatus.RETRYING:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
-        elif step.status is StepStatus.RUNNING and not plan.steps[i].needs_slot:
+        elif step.status is StepStatus.RUNNING and plan.steps[i].has_timer:
             yield SetTimer(attempt_timer(plan.steps[i], i, step.attempt), step.at + plan.steps[i].timeout_ms)
     yield from open_timers(plan, run)
     unsatisfiable = {index for kind, index, _ in run.problems if kind == "pause"}

@@ -30,7 +30,7 @@ def end_run(draft: Draft, move: str) -> None:
         step, running = draft.plan.steps[i], state.status is _RUNNING_STEP
         if state.status in ENDED_STEPS or (move == "fail" and running and not step.is_approval):
             continue
-        if running and not step.needs_slot:
+        if running and step.has_timer:
             draft.commands.append(ClearTimer(attempt_timer(step, i, state.attempt)))
         if running and not step.is_approval:
             draft.commands.append(StopStep(i, state.attempt))

@@ -108,7 +108,7 @@ class Executor:
                 self.worker_queues.queue(step.runtime.queue, function_id, record.order, attempt_id)
             else:
                 self._slots_of(step).queue(function_id, record.order, attempt_id)
-        return effects.events
+        return [*effects.events, *effects.emitted] if effects.emitted else effects.events
 
     def _slots_of(self, step: Step) -> Slots:
         if step.needs_slot:

@@ -54,7 +54,7 @@ class LocalPlatform:
         self._reports = AttemptReports(store, self.log_files, backlog, clock, lambda: self.batches.schedule())
         make_job = Jobs(store, code, settings.secret).make
         self.executor = Executor(runner, make_job, self._reports, settings.parallelism, settings.http_slots)
-        engine = Engine(self.executor, settings.env, lambda: self.links)
+        engine = Engine(self.executor, settings.env, lambda: self.links, store.types.errors_if_refused)
         self._recovery = Recovery(store, self.executor, backlog)
         self._fact_retries = FactRetries(
             store, backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule()

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.events.events import Event, Invalid
 from stepwell.event_types.changes import choose_default, plan_registrations, remove_version
 from stepwell.event_types.registry import KeptSchema, KnownType, Policy, TypeChange, Types, TypeVersion
 from stepwell.event_types.validation import Check, Checked
@@ -25,6 +26,10 @@ class TypeStore:
 
     def current(self) -> Types:
         return self._types
+
+    def errors_if_refused(self, event: Event) -> Sequence[Invalid]:
+        """The errors of an event that a type refuses."""
+        return self._types.errors_if_refused(event)
 
     def unchanged(self, version: TypeVersion) -> TypeChange | None:
         """The result of registering this version if that changes nothing, as is usual; otherwise None."""
