@@ -19,6 +19,7 @@ from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Command, Fact
 from stepwell.core.run.run import Run
+from stepwell.start_checks import StartChecks
 
 if TYPE_CHECKING:
     from stepwell.core.run.inputs import JoinedOutputs
@@ -253,18 +254,6 @@ class DamagedRun(Exception):
     """The stored data of a run cannot be read, and a retry does not help."""
 
 
-class Idempotency(Protocol):
-    """The runs that hold values of a function's `idempotency`."""
-
-    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
-        """Claims a value for a run, whose event has this position. Returns the run that holds the value: this one,
-        unless another run's event was accepted in the 24 hours before. Raises NotWritten."""
-
-    def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
-        """Stores with an accepted event that it did not start these functions, and why, in addition to those already
-        stored. Raises NotWritten."""
-
-
 class Store(Protocol):
     """Stores the state. Opens the batches in which the engine reads and writes it."""
 
@@ -288,7 +277,7 @@ class Batch(Protocol):
     def most_events(self) -> int | None: ...
 
     @property
-    def idempotency(self) -> Idempotency: ...
+    def checks(self) -> StartChecks: ...
 
     def catalog(self) -> Catalog:
         """The functions that are live."""

@@ -39,15 +39,17 @@ def program(script: str, **fields: Any) -> Json:
     return {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh", "-c", script]}, **QUICK, **fields}
 
 
-def write_function(folder: Path, id: str = "f", on: str | Json = "go", **steps: Json) -> Path:
-    """Writes a function.
+def write_function(
+    folder: Path, id: str = "f", on: str | Json = "go", control: Json | None = None, **steps: Json
+) -> Path:
+    """Writes a function. `control` are fields of flow control.
 
     Without `steps`, it has one step, which prints `"done"`. In names of steps, `_` stands for `-`.
     """
     fields = {name.replace("_", "-"): step for name, step in steps.items()} or {"a": program("echo '\"done\"'")}
     trigger = {"event": on} if isinstance(on, str) else on
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"id": id, "triggers": [trigger], "steps": fields}, indent=1)
+    text = json.dumps({"id": id, "triggers": [trigger], "steps": fields, **(control or {})}, indent=1)
     saved = folder / "stepwell.json.new"  # renamed below, so that a reader sees the old file or the new one
     saved.write_text(text)
     saved.replace(folder / "stepwell.json")

@@ -140,6 +140,12 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "At least one of the two is given. The guide: "
         "[limits for the time of a run](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run).",
     ),
+    (
+        "RateLimit",
+        "`rate_limit`",
+        "The window is exact: starts at a time and a `period` later may both happen. The guide: "
+        "[rate limit](../guides/flow-control.md#rate-limit).",
+    ),
 )
 
 NAMES = {"EventPattern": "text", "string": "text", "integer": "whole number", "number": "number", "boolean": "boolean"}

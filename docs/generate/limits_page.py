@@ -13,6 +13,7 @@ from stepwell.aws.deploy import packaging
 from stepwell.core import json_input
 from stepwell.core.cel.limits import MAX_SOURCE_BYTES
 from stepwell.core.definition.definition import schema
+from stepwell.core.definition.flow_control import MOST_STARTS
 from stepwell.core.duration import LONGEST_MS
 from stepwell.core.events import users
 from stepwell.core.events.envelope import MAX_EVENT_BYTES
@@ -103,6 +104,7 @@ def _definition_rows() -> Sequence[Sequence[str]]:
     most_rules, most_steps = _limit(fields["cancel"], "maxItems"), _limit(fields["steps"], "maxProperties")
     return (
         ("steps of a function", f"{most_steps:,}", "refused when loaded"),
+        ("starts in a period of `rate_limit`", f"{MOST_STARTS:,}", "refused when loaded"),
         ("rules of `cancel`", f"{most_rules}", "refused when loaded"),
         ("a duration: `wait`, `ttl`, `timeout`", f"{LONGEST_MS // 86_400_000} days", "refused when loaded"),
         ("an expression", _bytes(MAX_SOURCE_BYTES), "refused when loaded; see [expressions](expressions.md)"),

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from stepwell.core.duration import parse_duration
-from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, Retries, Runtime, Step, Trigger
+from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, RateLimit, Retries, Runtime, Step, Trigger
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
@@ -59,6 +59,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # ids contain no characters that JSON escapes
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
+        rate_limit=_rate_limit(definition.get("rate_limit")),
         approval_steps=approval_steps,
         approval_bits=sum(1 << i for i in approval_steps),
         start_timeout_ms=_duration(timeouts.get("start")),
@@ -103,6 +104,12 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
         Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=())
         for (parent, delay, event, match, ttl), p in shared.items()
     ]
+
+
+def _rate_limit(rate_limit: Mapping[str, Any] | None) -> RateLimit | None:
+    if rate_limit is None:
+        return None
+    return RateLimit(rate_limit["limit"], parse_duration(rate_limit["period"]), rate_limit.get("key"))
 
 
 def _cancels(rules: Sequence[dict[str, Any]]) -> list[Pause]:

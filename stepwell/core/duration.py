@@ -25,6 +25,15 @@ def parse_duration(text: str) -> int:
     return round(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
 
 
+def duration_text(ms: int) -> str:
+    """The text of a whole number of milliseconds above 0, such as `1h30m`."""
+    text = ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        number, ms = divmod(ms, _UNITS[unit])
+        text += f"{number}{unit}" if number else ""
+    return text
+
+
 def meant_duration(text: str) -> str | None:
     """The valid form of a duration written in another way, such as `30`, `5 min`, `1h 30m` or `PT1H30M`.
 

@@ -149,6 +149,15 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `limit` starts in any `period_ms`, for each value of `key` (an expression) if there is one."""
+
+    limit: int
+    period_ms: int
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     function_id: str
     version: int
@@ -161,10 +170,15 @@ class Plan:
     keys: tuple[bytes, ...]  # for each step the key of a JSON object, with the colon: `"id":`
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
+    rate_limit: RateLimit | None = None
     approval_steps: tuple[int, ...] = ()  # steps that people decide
     approval_bits: int = 0  # the same as a set: bit i stands for step i
     start_timeout_ms: int = 0  # from the creation of a run to its first attempt; 0: no limit
     finish_timeout_ms: int = 0  # from the first attempt to the end of the run; 0: no limit
+    is_checked: bool = field(init=False)  # events may be refused
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_checked", self.idempotency is not None or self.rate_limit is not None)
 
 
 class Starts(Protocol):

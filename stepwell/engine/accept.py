@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from stepwell.core.events.events import Event, Invalid, run_id
 from stepwell.core.plan import Plan
-from stepwell.core.routing.idempotency import already_run, value_key
 from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.invalid_events import invalid_event
 from stepwell.core.run.messages import EventArrived, RunStarted
 from stepwell.core.run.run import new_run
+from stepwell.engine.admission import Start, admit
 from stepwell.engine.work import Work
 from stepwell.platform import Accepted, Batch, Cause, IncomingEvent, NewEvent, NotWritten, Route, RunFact, RunRecord
 from stepwell.run_log import log_known_event
@@ -114,30 +114,34 @@ def _start_all(work: Work, route: Route, starts: Sequence[str]) -> list[RunFact]
         elif (plan := catalog.choose(function_id, route.event)) is not None:
             plans.append(plan)
     try:
-        facts.extend(_start(work.batch, plans, route.event, route.cause))  # extend keeps the facts from before an error
+        again = route.cause is not None and route.cause.redelivered
+        started = _start(work.batch, plans, route.event, route.cause, again=again)
+        facts.extend(started)  # extend keeps the facts from before an error
     except NotWritten as reason:
         log.warning("event %s did not start all runs, to be tried again: %s", route.event.id, reason)
         work.fail([route.cause])
     return facts
 
 
-def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | None) -> Iterator[RunFact]:
-    """Creates a run for each function, except if a run with the same value of `idempotency` exists. Raises
-    NotWritten."""
+def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | None, *, again: bool) -> Iterator[RunFact]:
+    """Creates a run for each function, except if a check of the function refuses it. Raises NotWritten.
+
+    `again`: the event may have started the functions before.
+    """
     not_started: list[NotStarted] = []
     for plan in plans:
         run = new_run(run_id(plan.function_id, event.id), plan, batch.now)
-        if plan.idempotency is not None:
-            value, problem = value_key(plan.idempotency, event)
-            if problem is not None:
-                run = run._replace(problems=(("idempotency", 0, problem),))
-            elif (first := batch.idempotency.claim(plan.function_id, value, run.id, event.position)) != run.id:
-                not_started.append(NotStarted(plan.function_id, plan.idempotency, already_run(first), first))
+        if plan.is_checked:
+            admission = admit(Start(batch, plan, event, run, again))
+            if admission.reason is not None:
+                not_started.append(admission.reason)
+            if admission.run is None:
                 continue
+            run = admission.run
         batch.add(RunRecord(run, plan, event, event.position))
         yield RunFact(run.id, RunStarted(), cause)
     if not_started:
-        batch.idempotency.refuse(event, not_started)
+        batch.checks.refuse(event, not_started)
 
 
 def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause | None) -> list[RunFact]:
@@ -151,7 +155,7 @@ def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause
         if event.erased:
             continue
         plans = [plan for plan in catalog.starts(event)[0] if plan.function_id == function_id]
-        facts.extend(_start(batch, plans, event, cause))
+        facts.extend(_start(batch, plans, event, cause, again=True))  # two messages may release the same event
     return facts
 
 

@@ -5,11 +5,11 @@ Several batches may be open at once, as on AWS. A transition is refused if anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from stepwell.core.events.events import Event
-from stepwell.core.plan import Plan
+from stepwell.core.plan import Plan, RateLimit
 from stepwell.core.routing.heads import wait_paths
 from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.routing.triggers import Catalog
@@ -56,7 +56,7 @@ class MemoryStore:
         self.attempts: dict[tuple[str, int, int], RecordAttempt] = {}
         self.timers: dict[tuple[str, Timer], int] = {}
         self.waits: dict[tuple[str, int], tuple[str, bytes | None, int]] = {}  # name, key, deadline
-        self.idempotency = MemoryIdempotency(self)
+        self.checks = MemoryStartChecks(self)
 
     def batch(self, now: int) -> MemoryBatch:
         return MemoryBatch(self, now)
@@ -86,8 +86,42 @@ class MemoryIdempotency:
             self._claims[function_id, value] = first, _ = run_id, at
         return first
 
+    def release(self, function_id: str, value: bytes, run_id: str) -> None:
+        if self._claims.get((function_id, value), ("", 0))[0] == run_id:
+            del self._claims[function_id, value]
+
+
+class MemoryRateLimits:
+    def __init__(self) -> None:
+        self.starts: dict[tuple[str, bytes], dict[str, int]] = {}  # times by run, in order
+
+    def claim(
+        self, function_id: str, key: bytes, limit: RateLimit, run_id: str, now: int, *, again: bool
+    ) -> int | None:
+        starts = self.starts.setdefault((function_id, key), {})
+        if run_id in starts and not again:
+            return None
+        starts.pop(run_id, None)
+        within = [at for at in starts.values() if at > now - limit.period_ms]
+        if len(within) >= limit.limit:
+            return within[-limit.limit] + limit.period_ms
+        starts[run_id] = max(now, *within) if within else now
+        return None
+
+    def release(self, function_id: str, key: bytes, run_id: str) -> None:
+        self.starts.get((function_id, key), {}).pop(run_id, None)
+
+
+class MemoryStartChecks:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.idempotency, self.rate_limits = MemoryIdempotency(store), MemoryRateLimits()
+
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
         self._store.events[event.id].not_started += not_started
+
+    def refused(self, event: Event) -> Collection[str]:
+        return {miss.function_id for miss in self._store.events[event.id].not_started}
 
 
 class MemoryBatch:
@@ -101,8 +135,8 @@ class MemoryBatch:
         self.continued: list[tuple[str, int, int]] = []
 
     @property
-    def idempotency(self) -> MemoryIdempotency:
-        return self._store.idempotency
+    def checks(self) -> MemoryStartChecks:
+        return self._store.checks
 
     def catalog(self) -> Catalog:
         return self._store.catalog()

@@ -137,6 +137,7 @@ def test_functions_are_listed_with_their_versions(v1: Api) -> None:
     assert list(two["steps"]) == ["one", "two"]
     assert two["triggers"][0]["event"] == "go"
     assert two["waits_by_name"] == 0
+    assert two["flow_control"] == {}
 
 
 @pytest.mark.parametrize("event_id", ["a/b", "50% off", "ü?x=1#y", "runs", "../../x", "a/runs/b", "a;b,c'\"<>"])

@@ -116,7 +116,11 @@ class Scenario:
             one_step("keyed", "order", after=pause("1h", "async.data.order == event.data.order")),
             one_step("named", "order", after=pause("5m")),
             wide(),
-            one_step("idle", "idle", after=[{"step": "$trigger", "if": "event.data.n == 1"}]),
+            {
+                **one_step("idle", "idle", after=[{"step": "$trigger", "if": "event.data.n == 1"}]),
+                "idempotency": "event.id",
+                "rate_limit": {"limit": 100, "period": "1h", "key": "user"},
+            },
             one_step(
                 "broken",
                 "break",

@@ -27,6 +27,7 @@ from stepwell.aws.table.keys import (
 )
 from stepwell.aws.table.positions import next_position
 from stepwell.core.definition.definition import parse_definition
+from stepwell.core.plan import RateLimit
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.account.meter import Meter, metered
@@ -133,6 +134,34 @@ def test_a_value_of_idempotency_is_one_more_write(resources: Resources) -> None:
     second = of_event(batches, data={"order": 7})
     # The event, the claim that is refused, and the event again with the reason.
     assert cost(second) == ({"dynamodb.PutItem": 3, "dynamodb.GetItem": 1, "dynamodb.BatchWriteItem": 1}, 3 + 2, 1)
+
+
+def test_a_start_that_counts_for_a_rate_limit_is_one_more_read_and_write(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, rate_limit={"limit": 60, "period": "1h", "key": "event.data.customer"})
+    warm(batches, data={"customer": 0})
+    first = of_event(batches, data={"customer": 7})
+    requests = {"dynamodb.PutItem": 3, "dynamodb.GetItem": 1, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}
+    assert cost(first) == (requests, 1 + 1 + 2 + 3, 1)
+    assert first.writes_of("N#") == 1
+    limits, writes, reads = batches.session.store.checks.rate_limits, 0.0, 0.0
+    limit = RateLimit(60, 3_600_000, "event.data.customer")
+    for number in range(200):  # the window slides: more than 60 are within an hour before each start
+        with metered() as meter:
+            assert limits.claim("f", b"k", limit, f"r{number}", MS + number * 60_000, again=False) is None
+        writes, reads = writes + meter.write_units, reads + meter.read_units
+    assert writes == 200 + 9, "every twentieth start writes a chunk"
+    assert reads == 200 + 7, "and reads an older one"
+
+
+def test_an_event_beyond_a_rate_limit_is_two_reads_and_its_reason(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, rate_limit={"limit": 1, "period": "1h"})
+    warm(batches)
+    # The event, the starts, the event again to add the reason.
+    assert cost(of_event(batches)) == (
+        {"dynamodb.PutItem": 2, "dynamodb.GetItem": 2, "dynamodb.BatchWriteItem": 1}, 2 + 2, 2,
+    )  # fmt: skip
 
 
 def test_one_transition_is_one_read_and_one_conditional_write(batches: Batches) -> None:

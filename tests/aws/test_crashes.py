@@ -24,7 +24,8 @@ from stepwell.testing.batches import Batches, Crash, Json, handler_step
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 CANCEL = {"a rule of cancel, whose event comes": [{"event": "paid", "if": PAID["match"], "timeout": "1h"}]}
 TIMEOUTS = {"timeouts that do not pass": {"start": "1h", "finish": "1h"}}
-IDEMPOTENCY = {"a value of idempotency": "event.data.order"}
+IDEMPOTENCY = {"a value of idempotency": "event.data.order", "a rate limit with idempotency": "event.data.order"}
+RATE_LIMITS = {"a rate limit with idempotency": {"limit": 1, "period": "1h"}}
 STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
     "steps one after the other": ({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")}, [("go", {})]),
     "parallel steps that join": (
@@ -52,6 +53,10 @@ STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
         [("go", {"order": 7})],
     ),
     "timeouts that do not pass": ({"a": handler_step(), "b": handler_step("a")}, [("go", {})]),
+    "a rate limit with idempotency": (
+        {"a": handler_step(), "b": handler_step("a")},
+        [("go", {"order": 7}), ("go", {"order": 8})],
+    ),
     "a long output": ({"a": handler_step(), "long": handler_step("a"), "c": handler_step("long")}, [("go", {})]),
 }
 
@@ -77,7 +82,7 @@ def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int |
     if deployed:
         deployed[0].restore()
     else:
-        fields = {"cancel": CANCEL, "idempotency": IDEMPOTENCY, "timeouts": TIMEOUTS}
+        fields = {"cancel": CANCEL, "idempotency": IDEMPOTENCY, "timeouts": TIMEOUTS, "rate_limit": RATE_LIMITS}
         batches.deploy(steps, **{name: by_story.get(story) for name, by_story in fields.items()})
         connect_bus(batches.resources)
         deployed.append(Snapshot())

@@ -17,6 +17,7 @@ from stepwell.aws.table.runs import stored_run
 from stepwell.aws.table.users import UserIndex, _lead
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.events.users import Person, UserId
+from stepwell.core.flow.keys import limit_key
 from stepwell.core.routing.idempotency import value_key
 from stepwell.core.routing.waits import wait_index
 from stepwell.testing.account.meter import Meter, metered
@@ -240,13 +241,21 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
         },
         idempotency="event.data.email",
     )
+    rate_limit = {"limit": 100, "period": "1d", "key": "event.data.email"}
+    batches.deploy({"a": handler_step()}, id="limited", rate_limit=rate_limit)
     user, data = {"id": "ada", "email": "ada@b.c"}, {"email": "ada@b.c"}
     index = wait_index(match)
     assert index is not None
     key = index.key("paid", {"event": {"data": data}, "data": data}).key
-    value = value_key("event.data.email", event_from({"name": "go", "id": "1", "ts": 1, "data": data}))[0]
+    triggering = event_from({"name": "go", "id": "1", "ts": 1, "data": data})
+    value, start = value_key("event.data.email", triggering)[0], limit_key("event.data.email", triggering)[0]
     assert key is not None
-    digests = {key, value, *(hashlib.new(name, b"ada@b.c").digest() for name in ("md5", "sha1", "sha256", "sha512"))}
+    digests = {
+        key,
+        value,
+        start,
+        *(hashlib.new(name, b"ada@b.c").digest() for name in ("md5", "sha1", "sha256", "sha512")),
+    }
     digests |= {hashlib.blake2b(b"ada@b.c", digest_size=size).digest() for size in (4, 8, 16, 20, 32, 64)}
 
     def kept() -> set[bytes]:
@@ -259,7 +268,7 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
     for event in ("go", "go", "paid", "go"):
         batches.send(event, data, user=user)
         batches.drain()
-    assert kept() == {key, value}
+    assert kept() == {key, value, start}
     users = AwsUsers(batches.resources, batches.session.registry, batches.control.cancel)
     while (person := users.find("ada")) is not None:
         users.erase(person)
@@ -268,4 +277,4 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
     runs = len(batches.runs())
     batches.send("go", data, user={"id": "eve"})
     batches.drain()
-    assert len(batches.runs()) == runs + 1  # no claim is left
+    assert len(batches.runs()) == runs + 2  # no claim is left

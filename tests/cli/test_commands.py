@@ -31,6 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_function(folder / "f" / "slow", "slow", "slow", a=program("sleep 30"))
     write_function(folder / "f" / "choosy", "choosy", {"event": "good", "expression": "data.x > 1"})
     write_function(folder / "f" / "resting", "resting", "rest")
+    once_a_day = {"rate_limit": {"limit": 1, "period": "1d", "key": "data.customer"}}
+    write_function(folder / "f" / "limited", "limited", "news", control=once_a_day)
     with dev(folder / "f", folder / "db") as server:
         yield server
 
@@ -143,6 +145,14 @@ def test_an_event_is_shown_with_the_functions_that_it_started_or_not(command: Co
     assert [run["id"] for run in found["runs"]] == [run_id]
 
 
+def test_an_event_beyond_a_rate_limit_is_shown_with_the_time_of_the_next_start(command: Command, http: Api) -> None:
+    http.ended(http.send("news", data={"customer": 7}))
+    shown = ok(command("events", "show", http.send("news", data={"customer": 7})))
+    assert "not started limited  data.customer: `rate_limit` is reached (1 start in 1d); the next" in shown
+    shown = ok(command("runs", "show", http.ended(http.send("news"))["id"]))
+    assert 'rate_limit: there is no key "customer"; the run is not limited' in shown
+
+
 def test_an_event_is_shown_with_the_paused_functions_that_keep_it(command: Command, http: Api) -> None:
     assert http.http.post("/v1/functions/resting/pause").status_code == 200
     event_id = http.send("rest")
@@ -204,7 +214,7 @@ def test_following_a_run_waits_for_the_end_and_sets_the_exit_code(command: Comma
 
 def test_functions_lists_live_functions(command: Command) -> None:
     listed = data(command("functions", "--json"))
-    assert [function["id"] for function in listed] == ["bad", "choosy", "good", "resting", "slow"]
+    assert [function["id"] for function in listed] == ["bad", "choosy", "good", "limited", "resting", "slow"]
     shown = ok(command("functions"))
     assert all(text in shown for text in ("choosy", "data.x > 1", "one, two"))
     assert data(command("functions", "show", "good", "--json"))["version"] == 1

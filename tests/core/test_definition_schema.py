@@ -99,6 +99,7 @@ WHOLE: Json = {
     "cancel": [{"event": "x", "if": "async.data.a == event.data.a", "timeout": "1d"}],
     "idempotency": "event.data.id",
     "timeouts": {"start": "1h", "finish": "1m"},
+    "rate_limit": {"limit": 5, "period": "1h", "key": "user.id"},
 }
 VALUES: list[Any] = [
     None,
@@ -222,6 +223,10 @@ FIELDS = [
     "triggers",
     "cancel",
     "idempotency",
+    "rate_limit",
+    "limit",
+    "period",
+    "key",
     "$schema",
     "attempts",
     "backoff",

@@ -104,6 +104,14 @@ def test_it_prints_why_an_event_started_nothing(server: Server, http: Api, funct
     false = http.send("two", data={"ok": False})
     assert why(server, false) is None  # the reason is in `not_started`
     assert server.line(lambda line: line.get("id") == false)["not_started"][0]["problem"] is None
+    limited = write_function(functions / "limited", "limited", "l", {"rate_limit": {"limit": 1, "period": "1h"}})
+    server.line(lambda line: line["kind"] == "live" and line.get("function") == "limited")
+    http.ended(http.send("l"))
+    dropped = http.send("l")
+    assert why(server, dropped) is None
+    (miss,) = server.line(lambda line: line.get("id") == dropped)["not_started"]
+    assert miss["problem"].startswith("`rate_limit` is reached (1 start in 1h); the next start is possible at ")
+    shutil.rmtree(limited)
     assert http.http.post("/v1/functions/one/pause").status_code == 200
     assert why(server, http.send("one")) == "kept for one, which is paused; starts a run when it is resumed"
 

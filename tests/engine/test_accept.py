@@ -127,11 +127,16 @@ class Throttled(MemoryBatch):
     """A store that cannot write the `idempotency` values of one function."""
 
     @property
-    def idempotency(self) -> Any:
-        return _Throttled(super().idempotency)
+    def checks(self) -> Any:
+        return _ThrottledChecks(super().checks)
 
 
-class _Throttled:
+class _ThrottledChecks:
+    def __init__(self, whole: Any) -> None:
+        self.idempotency = _ThrottledIdempotency(whole.idempotency)
+
+
+class _ThrottledIdempotency:
     def __init__(self, whole: Any) -> None:
         self._whole = whole
 

@@ -218,14 +218,15 @@ def test_a_schema_of_the_whole_event_describes_the_user_too() -> None:
     assert "did you mean `email`?" in found.message
 
 
-def test_cancel_idempotency_and_sticky_are_checked() -> None:
+def test_cancel_flow_control_and_sticky_are_checked() -> None:
     fields = {
         **function(),
         "cancel": [{"event": "order/paid", "if": "async.data.oder == 'x'"}],
         "idempotency": "event.data.amont",
+        "rate_limit": {"limit": 1, "period": "1h", "key": "event.data.custmer"},
     }
     assert [problem.pointer for problem in check(fields, SCHEMAS, sticky="data.plann")] == [
-        ("cancel", 0, "if"), ("idempotency",), ("sticky",),
+        ("cancel", 0, "if"), ("idempotency",), ("rate_limit", "key"), ("sticky",),
     ]  # fmt: skip
 
 

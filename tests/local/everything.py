@@ -115,6 +115,9 @@ async def _faktory(it: Scripted) -> None:
 async def _runs(it: Scripted) -> None:
     await it.deploy("waits", a=RETRY, b=WAIT, c=ANY, d=DELAY, e=APPROVAL)
     await it.deploy("once", on="once", idempotency="event.data.n")
+    few = {"limit": 1, "period": "1h", "key": "event.data.n"}
+    await it.deploy("few", on="few", control={"rate_limit": few})
+    await it.deploy("one", on="few", idempotency="event.id", control={"rate_limit": few})
     await it.send(user=ADA, data={"n": 1}, id="e1")
     await until(lambda: it.runner.held)
     it.runner.held[0].log("stderr", b"hello")
@@ -129,6 +132,10 @@ async def _runs(it: Scripted) -> None:
     for n in (1, 1, 2):
         await it.send("once", user=ADA, data={"n": n})
     await it.send("once", data={"n": 7}, id="e1")  # a duplicate
+    for n in (1, 1, 2):
+        await it.send("few", user=ADA, data={"n": n})
+    limits = it.platform.store.checks.rate_limits
+    await it.platform.in_transaction(lambda connection, now: limits.release("few", b"", "run"))
     await it.platform.log_files.remove_orphans()
     (run, *_) = it.runs("e1")
     assert it.queries.read_run(run.run.id) is not None

@@ -86,13 +86,16 @@ class Scripted:
         on: str | dict[str, Any] = "go",
         idempotency: str | None = None,
         timeouts: dict[str, str] | None = None,
+        control: dict[str, Any] | None = None,
         **steps: dict[str, Any],
     ) -> None:
-        """Deploys a function with these steps, or with one step `a`. `on` is an event's name or a trigger."""
+        """Deploys a function with these steps, or with one step `a`. `on` is an event's name or a trigger; `control`
+        are fields of flow control."""
         fields = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
         fields = fields or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         trigger = {"event": on} if isinstance(on, str) else on
         raw = {"id": id, "triggers": [trigger], "steps": fields, "idempotency": idempotency, "timeouts": timeouts}
+        raw |= control or {}
         definition = parse_definition(raw)
         await self.platform.registration.register(definition.normalised(), {}, {}, f"{id}.json")
 

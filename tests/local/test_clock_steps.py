@@ -374,3 +374,41 @@ def test_times_do_not_go_back_when_the_clock_is_corrected_by_a_part_of_a_second(
             assert times == sorted(times)
 
     on_platform(tmp_path, test)
+
+
+def test_starts_that_count_for_a_rate_limit_move_back_with_the_clock(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(control={"rate_limit": {"limit": 2, "period": "1d"}})
+        started = it.runner.started
+        await it.send()
+        it.platform.clock.advance(-30 * DAY)
+        for _ in range(2):
+            await it.send()
+        await it.platform.until_idle()
+        assert len(started) == 2, "the first start counts as just before"
+        it.platform.clock.advance(DAY + MINUTE)
+        for _ in range(3):
+            await it.send()
+        await it.platform.until_idle()
+        assert len(started) == 4
+
+    on_platform(tmp_path, test)
+
+
+def test_starts_that_move_back_keep_their_order(tmp_path: Path) -> None:
+    """The clock was right when the first run started, and is set back by more than has passed since."""
+
+    async def test(it: Scripted) -> None:
+        await it.deploy(control={"rate_limit": {"limit": 2, "period": "1d"}})
+        await it.send()
+        it.platform.clock.advance(2 * HOUR)
+        await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-HOUR)
+        await it.send()
+        await it.platform.until_idle()
+        rows = it.platform.store.connection.execute("SELECT at, until - at FROM rate_starts ORDER BY number").fetchall()
+        assert [row[1] for row in rows] == [DAY, DAY]
+        assert rows[0][0] <= rows[1][0] <= it.platform.clock.now()
+
+    on_platform(tmp_path, test)

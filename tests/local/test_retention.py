@@ -90,6 +90,35 @@ def test_values_of_idempotency_are_forgotten_once_their_day_is_over(tmp_path: Pa
     on_platform(tmp_path, test)
 
 
+def test_starts_that_no_longer_count_for_a_rate_limit_are_forgotten(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(control={"rate_limit": {"limit": 10, "period": "40d", "key": "event.data.n"}})
+        for number in range(120):
+            await it.send(data={"n": number})
+        it.platform.clock.advance(40 * DAY_MS - 60_000)
+        await it.send(data={"n": 0})
+        await clean(it.platform, 30)
+        assert it.count("rate_starts") == 121
+        it.platform.clock.advance(60_000)
+        await clean(it.platform, 30)
+        assert it.count("rate_starts") == 1
+
+    on_platform(tmp_path, test)
+
+
+def test_a_busy_key_of_a_rate_limit_keeps_only_the_starts_that_count(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(control={"rate_limit": {"limit": 2, "period": "1m"}})
+        for _ in range(10):
+            await it.send()
+            it.platform.clock.advance(30_000)
+        await it.platform.until_idle()
+        assert len(it.runner.started) == 10
+        assert it.count("rate_starts") <= 3
+
+    on_platform(tmp_path, test)
+
+
 def test_an_open_run_keeps_its_event_and_later_ones(tmp_path: Path) -> None:
     """The event that satisfied a wait is read again when the step starts, even months later."""
 

@@ -382,7 +382,7 @@ def test_a_cancelled_run_has_no_open_waits(store: StoreUnderTest) -> None:
 
 def claim(store: StoreUnderTest, run_id: str, event: Event, function: str = "f", value: bytes = b"v") -> str:
     batch = store.begin()
-    counts = batch.idempotency.claim(function, value, run_id, event.position)
+    counts = batch.checks.idempotency.claim(function, value, run_id, event.position)
     store.end(batch)
     return counts
 

@@ -19,9 +19,9 @@ Time = str  # RFC 3339
 class NotStarted(TypedDict):
     """A function that the event did not start, although a trigger names the event.
 
-    The trigger's `expression` was not true, a run with the same value of `idempotency` exists (`run_id`), or the
-    function is paused. `problem` is the error of the expression, or the reason why the function did not start. Lists of
-    events leave out the paused functions that keep an event until they are resumed.
+    The trigger's `expression` was not true, a run with the same value of `idempotency` exists (`run_id`), the
+    `rate_limit` is reached, or the function is paused. `problem` is the error of the expression, or the reason why the
+    function did not start. Lists of events leave out the paused functions that keep an event until they are resumed.
     """
 
     function_id: str
@@ -148,7 +148,7 @@ class RunView(TypedDict):
     reason: Literal["timeout"] | None  # why the engine cancelled the run
     timeout: Literal["start", "finish"] | None  # the limit of `timeouts` that the run exceeded
     cancel: list[CancelView]
-    problem: NotRequired[str]  # the error of the expression `idempotency`
+    problem: NotRequired[str]  # the errors of `idempotency` and of keys, a line each
     steps: dict[str, StepView]
 
 
@@ -188,6 +188,7 @@ class VersionView(TypedDict):
 class FunctionView(TypedDict):
     """A function with all versions.
 
+    `flow_control` are the fields of the definition that control its runs, such as `idempotency` and `rate_limit`.
     `waits_by_name` is the number of open waits whose `match` has no equality; each event of their name is compared with
     all of them. It is null on AWS, where they are not counted.
     """
@@ -198,6 +199,7 @@ class FunctionView(TypedDict):
     created_at: Time | None
     triggers: list[dict[str, Any]]
     steps: dict[str, dict[str, Any]]
+    flow_control: dict[str, Any]
     versions: list[VersionView]
     waits_by_name: int | None
 

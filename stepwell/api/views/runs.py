@@ -24,6 +24,7 @@ from stepwell.api.views.models import (
     StepStatusName,
     StepView,
 )
+from stepwell.core.flow.fields import FLOW_CONTROL
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run.approvals import Links, expires_at
 from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
@@ -36,6 +37,10 @@ from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
 # The API's names of statuses. A long run has thousands of steps, and reading the `name` of an enum is slow.
 _STEP_NAMES = {status: cast(StepStatusName, status.name.lower()) for status in StepStatus}
 _EDGE_NAMES = {status: cast(EdgeStatusName, status.name.lower()) for status in EdgeStatus}
+_WITHOUT_A_KEY = {  # by the field whose expression has no value: what that means for the run
+    "idempotency": "the run is not de-duplicated",
+    "rate_limit": "the run is not limited",
+}
 
 
 def _time(ms: int | None) -> str | None:
@@ -69,6 +74,7 @@ def function_view(detail: FunctionDetail) -> FunctionView:
         "created_at": _time(detail.created_at),
         "triggers": definition["triggers"],
         "steps": definition["steps"],
+        "flow_control": {name: definition[name] for name in FLOW_CONTROL if name in definition},
         "versions": [
             {
                 "version": version.number,
@@ -126,9 +132,9 @@ def run_view(
     }
     for step, approval in open_approvals(detail, links).items() if links is not None else ():
         steps[plan.steps[step].id]["approval"] = approval
-    for kind, _, text in run.problems:
-        if kind == "idempotency":
-            view["problem"] = f"idempotency: {text}; the run is not de-duplicated"
+    problems = [f"{kind}: {text}; {_WITHOUT_A_KEY[kind]}" for kind, _, text in run.problems if kind in _WITHOUT_A_KEY]
+    if problems:
+        view["problem"] = "\n".join(problems)
     return view
 
 

@@ -18,22 +18,22 @@ from stepwell.aws.clients import client
 from stepwell.aws.engine.results import all_attempts, erased
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, read_items, read_partition
 from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, event_entry, event_entry_partitions, event_key, run_key
 from stepwell.aws.table.list_layout import of_user
 from stepwell.aws.table.lists import Lists, Row
 from stepwell.aws.table.runs import StoredRun, stored_run, write_attempts
+from stepwell.aws.table.start_checks import DynamoStartChecks
 from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.events.users import Person, owner
-from stepwell.core.routing.idempotency import claimed_value
 from stepwell.core.run.run import RunStatus, pack, without_data
 from stepwell.platform import NotWritten
 
 _ENOUGH_S = 15.0  # after which a request, which has 30 s, stops; the next request continues
 _TRIES = 5
 _PARALLEL = 8
+_DAY_S = 86_400
 
 
 class Erasure:
@@ -44,7 +44,7 @@ class Erasure:
     ) -> None:
         self._table, self._lists, self._users = resources.table, lists, users
         self._registry, self._cancel = registry, cancel
-        self._idempotency = DynamoIdempotency(resources.table)
+        self._checks, self._retention_s = DynamoStartChecks(resources.table), resources.retention_days * _DAY_S
         self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
 
     def erase(self, person: Person) -> Erased:
@@ -71,15 +71,14 @@ class Erasure:
                 self._cancel(run.run.id)
                 counts["runs_cancelled"] += 1
         for run in owned:
-            self._forget_claim(run, triggers[run.event_id][1])
+            plan = self._registry.version(run.function, run.version).plan
+            self._checks.forget(plan, triggers[run.event_id][1], run.run.id, self._stored_since_ms())
         counts["attempts"] += sum(self._pool.map(self._redact, [run.run.id for run in owned]))
         counts["runs"] += len(owned)
 
-    def _forget_claim(self, run: StoredRun, event: Event) -> None:
-        """Deletes the claim of the run's value of `idempotency`, because it contains a digest of the value."""
-        plan = self._registry.version(run.function, run.version).plan
-        if (value := claimed_value(plan.idempotency, event)) is not None:
-            self._idempotency.forget(run.function, value, run.run.id)
+    def _stored_since_ms(self) -> int:
+        """Runs that were created before this time are no longer stored."""
+        return (int(time.time()) - self._retention_s) * 1000
 
     def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> bool:
         """Erases the person's events in a row. Returns whether everything in the row is erased."""

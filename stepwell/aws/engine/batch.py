@@ -28,7 +28,6 @@ from stepwell.platform import (
     Accepted,
     AttemptId,
     FoundWaits,
-    Idempotency,
     NewEvent,
     NotWritten,
     RunFact,
@@ -36,6 +35,7 @@ from stepwell.platform import (
     Transition,
     WaitPlace,
 )
+from stepwell.start_checks import StartChecks
 
 if TYPE_CHECKING:
     from stepwell.aws.engine.store import DynamoStore
@@ -101,8 +101,8 @@ class DynamoBatch:
     # --- events ----------------------------------------------------------------------------------------------------
 
     @property
-    def idempotency(self) -> Idempotency:
-        return self._store.idempotency
+    def checks(self) -> StartChecks:
+        return self._store.checks
 
     def catalog(self) -> Catalog:
         if self._catalog is None:  # the whole batch uses the same catalog

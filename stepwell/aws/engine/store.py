@@ -8,8 +8,8 @@ from stepwell.aws.engine.timers import Timers
 from stepwell.aws.engine.wait_pages import WaitPages
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.lists import Lists
+from stepwell.aws.table.start_checks import DynamoStartChecks
 from stepwell.aws.table.table import Table
 from stepwell.aws.table.users import UserIndex
 from stepwell.core.routing.versions import State
@@ -27,7 +27,7 @@ class DynamoStore:
         self.registry, self.timers, self.wait_pages, self.lists = registry, timers, wait_pages, lists
         self.table = Table(resources.table)
         self.paused_events = PausedEvents(resources)
-        self.idempotency = DynamoIdempotency(resources.table)
+        self.checks = DynamoStartChecks(resources.table)
         self.users = UserIndex(resources.table)
 
     def batch(self, now: int) -> DynamoBatch:

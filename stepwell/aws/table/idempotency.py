@@ -7,24 +7,18 @@ finds the run's own claim and goes on. Of two concurrent events, one finds the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 from stepwell.aws.clients import client
-from stepwell.aws.table.events import not_started_json
-from stepwell.aws.table.items import read_item
-from stepwell.aws.table.keys import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, event_key, idempotency_key
+from stepwell.aws.table.keys import FREE, OF_RUN, idempotency_key
 from stepwell.aws.table.positions import ms_of
-from stepwell.core.events.events import Event
 from stepwell.core.routing.idempotency import WINDOW_MS
-from stepwell.core.routing.not_started import NotStarted
 from stepwell.platform import NotWritten
 
 _DAY_S = 86_400
-_TRIES = 5
 
 
 class DynamoIdempotency:
-    """Implements `platform.Idempotency`."""
+    """Implements `start_checks.Idempotency`."""
 
     def __init__(self, table: str) -> None:
         self._table = table
@@ -54,6 +48,22 @@ class DynamoIdempotency:
             raise NotWritten(str(error)) from error
         return run_id
 
+    def release(self, function_id: str, value: bytes, run_id: str) -> None:
+        """Lets the claim of a run that is not started expire at once. Raises NotWritten."""
+        db = client("dynamodb")
+        item = {**idempotency_key(function_id, value), "r": {"S": run_id}, "u": {"N": "0"}, "ttl": {"N": "1"}}
+        try:
+            db.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression=OF_RUN,
+                ExpressionAttributeValues={":run": {"S": run_id}},
+            )
+        except db.exceptions.ConditionalCheckFailedException:
+            return
+        except db.exceptions.ClientError as error:
+            raise NotWritten(str(error)) from error
+
     def forget(self, function_id: str, value: bytes, run_id: str) -> None:
         """Deletes a claim, because the user whose value it stores was erased."""
         db = client("dynamodb")
@@ -64,34 +74,3 @@ class DynamoIdempotency:
                 ConditionExpression=OF_RUN,
                 ExpressionAttributeValues={":run": {"S": run_id}},
             )
-
-    def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
-        """Adds reasons to the event's item. Tries again if the item changed meanwhile. Raises NotWritten."""
-        db = client("dynamodb")
-        try:
-            for _ in range(_TRIES):
-                item = read_item(self._table, event_key(event.id))
-                if item is None:
-                    return
-                stored = item["ms"]["B"] if "ms" in item else None
-                text = not_started_json(stored, misses)
-                if text == stored or self._replace(item, stored, text):
-                    return
-        except db.exceptions.ClientError as error:
-            raise NotWritten(str(error)) from error
-        raise NotWritten(f"event {event.id} was changed by other processes {_TRIES} times in a row")
-
-    def _replace(self, item: Item, stored: bytes | None, text: bytes) -> bool:
-        """Whether the item was written; False if it changed since it was read."""
-        db = client("dynamodb")
-        values: Item = {":body": item["b"]} if stored is None else {":body": item["b"], ":stored": {"B": stored}}
-        try:
-            db.put_item(
-                TableName=self._table,
-                Item={**item, "ms": {"B": text}},
-                ConditionExpression=SAME if stored is not None else SAME_WITHOUT,
-                ExpressionAttributeValues=values,
-            )
-        except db.exceptions.ConditionalCheckFailedException:
-            return False
-        return True

@@ -6,6 +6,7 @@
 | store an event under a wait key | Put `K#key` |
 | start a run | Put `R#id`, condition `NEW` |
 | one run for a value of `idempotency` | Put `I#function#value`, condition `FREE` |
+| count a start for `rate_limit` | Get `N#function#key`; Put it, condition `UNCHANGED`; every 20th: Put, Get `c#` |
 | store why an event did not start a function | Get `E#id`; Put it, condition `SAME` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with all results | Get `R#id`; long results: Query `R#id`, `a#` |
@@ -53,6 +54,7 @@ SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # the function's routi
 SAME = "b = :body AND ms = :stored"  # the event and the stored reasons have not changed since they were read
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"  # the same, for an event without stored reasons
 STATUS_INDEX = "status"
+START_CHUNKS = "c#"  # prefix of the sort keys of older starts that count for `rate_limit`
 OUTCOMES = "o#"  # prefix of the sort keys of a wide run's stored outcomes
 STATUS_SHARDS = 8  # of each status in the index, and of the runs that the sweeper must check
 NAME_SHARDS = 16  # of the events of one name, for waits without a key
@@ -75,6 +77,20 @@ def rerun_key(event_id: str, position: int) -> Key:
 
 def idempotency_key(function_id: str, value: bytes) -> Key:
     return _key(f"I#{function_id}#{value.hex()}", "i")
+
+
+def rate_limit_partition(function_id: str, key: bytes) -> str:
+    """The partition of the starts that count for one key of a function's `rate_limit`."""
+    return f"N#{function_id}#{key.hex()}"
+
+
+def rate_limit_key(function_id: str, key: bytes) -> Key:
+    """The newest starts. Older ones are in the items of `start_chunk_key`, which sort before it."""
+    return _key(rate_limit_partition(function_id, key), "s")
+
+
+def start_chunk_key(function_id: str, key: bytes, number: int) -> Key:
+    return _key(rate_limit_partition(function_id, key), f"{START_CHUNKS}{number:012}")
 
 
 def run_key(run_id: str) -> Key:

@@ -195,8 +195,8 @@ class _SingleRun:
         assert detail is not None
         misses = orjson.loads(detail.misses) if detail.misses else []
         for miss in misses:
-            reason = miss["problem"] or "is false"
-            fail(f"the event does not start {function_id}: {miss['expression']}: {reason}")
+            reason = ": ".join(text for text in (miss["expression"], miss["problem"] or "is false") if text)
+            fail(f"the event does not start {function_id}: {reason}")
         fail(f"{function_id} has no trigger for the event {detail.event.name!r}; pass another with --event")
 
     async def _to_the_end(self, server: LocalServer, run_id: str, later: deque[Any]) -> RunView:

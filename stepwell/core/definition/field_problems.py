@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepwell.core.definition.fields import Model, names_of
+from stepwell.core.definition.flow_control import RateLimit
 from stepwell.core.definition.model import (
     Async,
     Backoff,
@@ -33,9 +34,13 @@ _RUNTIMES: dict[str, type[Model]] = {
 }
 _INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
 
+_FLOW_CONTROL: dict[str | int, type[Model]] = {"rate_limit": RateLimit}
+
 
 def _model_at(location: Pointer) -> type[BaseModel]:
     """The model that contains the field at `location`."""
+    if location[0] in _FLOW_CONTROL and len(location) > 1:
+        return _FLOW_CONTROL[location[0]]
     if location[0] not in ("triggers", "steps", "cancel") or len(location) < 3:
         return Definition
     if location[0] == "cancel":

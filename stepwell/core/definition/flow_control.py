@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
 from stepwell.core.definition import schema_rules as rules
-from stepwell.core.definition.fields import Duration, Model
+from stepwell.core.definition.fields import Cel, Duration, Model, Whole
+
+MOST_STARTS = 10_000  # in one period: a start has its own row, and on AWS one of twenty is an item
+
+
+class RateLimit(Model):
+    """At most `limit` runs start in any `period`. Further events start no run."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_STARTS), Whole] = Field(
+        description="The maximum number of starts in any period, at most 10,000."
+    )
+    period: Duration = Field(description="The length of the period, as in 1h; at most 366 days.")
+    key: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user` and `data`. Each of its values has a limit of its own.",
+        examples=["user.id"],
+    )
 
 
 class Timeouts(Model):

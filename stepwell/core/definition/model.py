@@ -26,7 +26,7 @@ from stepwell.core.definition.fields import (
     Whole,
     pattern,
 )
-from stepwell.core.definition.flow_control import Timeouts
+from stepwell.core.definition.flow_control import RateLimit, Timeouts
 from stepwell.core.definition.problems import Problem
 from stepwell.core.definition.runtimes import Approval, Celery, Docker, Emit, Faktory, Http, Lambda, Wasm
 from stepwell.core.definition.semantic_checks import find_warnings
@@ -204,6 +204,9 @@ class Definition(Model):
         description="A CEL expression over `event`, `user` and `data`. Events with an equal value start one run in 24"
         " hours.",
         examples=["event.data.order_id"],
+    )
+    rate_limit: RateLimit | None = Field(
+        default=None, description="How many runs may start in any period. Events beyond that start no run."
     )
     timeouts: Timeouts | None = Field(
         default=None, description="Limits for the time of a run. Default: a run may take as long as its steps do."

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from stepwell.core.cel.expressions import Scope, compile_value
 from stepwell.core.definition.expression_problems import compile_problems, condition_problems, step_expressions
+from stepwell.core.definition.flow_control_checks import flow_control_problems
 from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
@@ -32,6 +33,7 @@ def contradictions(definition: Raw) -> list[Problem]:
     problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
         problems += compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
+    problems += flow_control_problems(definition)
     problems += _timeouts(definition.get("timeouts"))
     for step_id, step in steps.items():
         problems += _step(step_id, step)

@@ -35,6 +35,14 @@ def limit_key(source: str | None, event: Event, run_id: str | None = None) -> tu
         return _own(run_id or event.id), problem
 
 
+def claimed_key(source: str | None, event: Event) -> bytes | None:
+    """The digest of a value that a run of this event may have claimed. None if there is no value."""
+    if source is None:
+        return None
+    key, problem = limit_key(source, event)
+    return key if problem is None else None
+
+
 def _own(of: str) -> bytes:
     return _digest("own", of)
 

@@ -24,7 +24,7 @@ _FEW = 20  # up to so many misses of a table are stored with the event
 class NotStarted:
     """A function that has a trigger for the event, but was not started.
 
-    The trigger's expression was not true, a run with the same value of `idempotency` exists, or the function is paused.
+    The trigger's expression was not true, the function is paused, or one of its checks refused the event.
     """
 
     function_id: str

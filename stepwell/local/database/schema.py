@@ -263,6 +263,14 @@ MIGRATIONS = (
     CREATE INDEX faktory_scheduled_due ON faktory_scheduled (due_at);
     CREATE TABLE faktory_paused (name TEXT PRIMARY KEY) WITHOUT ROWID;  -- queues from which workers get no jobs
     """,
+    """
+    CREATE TABLE rate_starts (            -- the latest starts that count for a function's `rate_limit`
+        function TEXT, key BLOB, number INTEGER,  -- in the order of the starts
+        at INTEGER NOT NULL, until INTEGER NOT NULL, run TEXT NOT NULL,
+        PRIMARY KEY (function, key, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX rate_starts_until ON rate_starts (until);
+    """,
 )
 
 

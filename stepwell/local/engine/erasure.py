@@ -17,7 +17,6 @@ from stepwell.api.views.user_models import ErasedCounts
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.events.users import Person, owner
 from stepwell.core.events.users import unpack as unpack_person
-from stepwell.core.routing.idempotency import claimed_value
 from stepwell.core.run.inputs import erased_error
 from stepwell.core.run.run import RunStatus, without_data
 from stepwell.local.database.lists import merged
@@ -128,12 +127,10 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
 
 
 def _release_claims(store: LocalStore, event: Event) -> None:
-    """Releases the idempotency values that the event's runs claimed: digests of the values are stored."""
+    """Releases the values that the event's runs claimed: digests of the values are stored."""
     sql = "SELECT id, function, version FROM runs WHERE event = ?"
     for run_id, function, version in store.connection.execute(sql, (event.position,)).fetchall():
-        value = claimed_value(store.functions.plan(function, version).idempotency, event)
-        if value is not None:
-            store.idempotency.forget(function, value, run_id)
+        store.checks.forget(store.functions.plan(function, version), event, run_id)
 
 
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:

@@ -22,7 +22,7 @@ from stepwell.local.database import not_started_tables
 from stepwell.local.database.log_files import take_log_files
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.local.store.idempotency import delete_expired
+from stepwell.local.store import idempotency, rate_limits
 from stepwell.local.store.long_texts import delete_long_texts
 from stepwell.project.code_copies import CHANGED, remove
 
@@ -53,7 +53,8 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
     await platform.log_files.remove(files)
     await _in_pieces(platform, _delete_events, cut, piece_s)
     await platform.in_transaction(lambda connection, now: not_started_tables.delete_unused(connection))
-    await _in_pieces(platform, _delete_idempotency_values, platform.clock.now(), piece_s)
+    for expired in (idempotency.delete_expired, rate_limits.delete_expired):
+        await _in_pieces(platform, partial(_delete_expired, expired), platform.clock.now(), piece_s)
     await _in_pieces(platform, _delete_quarantined, cut, piece_s)
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
@@ -139,8 +140,10 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     return -1 if len(rows) < _AT_ONCE or rows[-1][1] >= cut else rows[-1][0]
 
 
-def _delete_idempotency_values(connection: sqlite3.Connection, now: int, after: int) -> int:
-    return 0 if delete_expired(connection, now, _AT_ONCE) else -1
+def _delete_expired(
+    delete: Callable[[sqlite3.Connection, int, int], bool], connection: sqlite3.Connection, now: int, after: int
+) -> int:
+    return 0 if delete(connection, now, _AT_ONCE) else -1
 
 
 def _delete_quarantined(connection: sqlite3.Connection, cut: int, after: int) -> int:

@@ -21,7 +21,8 @@ from stepwell.core.run.messages import (
 )
 from stepwell.local.store.clock_steps import move_back
 from stepwell.local.store.run_cache import CachedRun
-from stepwell.platform import Accepted, FoundWaits, Idempotency, NewEvent, NotWritten, RunRecord, Transition, WaitPlace
+from stepwell.local.store.start_checks import LocalStartChecks
+from stepwell.platform import Accepted, FoundWaits, NewEvent, NotWritten, RunRecord, Transition, WaitPlace
 
 if TYPE_CHECKING:
     from stepwell.local.store.store import LocalStore
@@ -43,8 +44,8 @@ class LocalBatch:
         store.connection.execute("BEGIN IMMEDIATE")
 
     @property
-    def idempotency(self) -> Idempotency:
-        return self._store.idempotency
+    def checks(self) -> LocalStartChecks:
+        return self._store.checks
 
     # --- the transaction -------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from stepwell.core.routing.versions import from_json, to_json
 from stepwell.core.run.messages import TimerKind
 from stepwell.core.run.run import Run
 from stepwell.core.run.timeouts import TIMEOUT_NAMES
+from stepwell.local.store import rate_limits
 from stepwell.local.store.functions import GUARD_EVERY_MS
 from stepwell.local.store.run_parts import read_run, write_whole
 from stepwell.local.store.schedules import Schedules
@@ -46,6 +47,7 @@ def move_back(
         _move_timers(connection, plan_of, seq, by_ms, now)
         yield
     connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
+    rate_limits.move_back(connection, by_ms, now)
     connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
     _move_canaries(connection, now)
     Schedules(connection).cap_next_ticks(now)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 
-import orjson
-
-from stepwell.core.events.events import Event
 from stepwell.core.routing.idempotency import WINDOW_MS
-from stepwell.core.routing.not_started import NotStarted, with_misses
 
 
 class LocalIdempotency:
-    """Implements `platform.Idempotency`."""
+    """Implements `start_checks.Idempotency`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -29,15 +24,10 @@ class LocalIdempotency:
         self._connection.execute(sql, (function_id, value, run_id, at + WINDOW_MS))
         return run_id
 
-    def forget(self, function_id: str, value: bytes, run_id: str) -> None:
-        """Releases a claim, because the value belongs to an erased user."""
+    def release(self, function_id: str, value: bytes, run_id: str) -> None:
+        """Releases a claim: the run is not started, or the value belongs to an erased user."""
         sql = "DELETE FROM once WHERE function = ? AND value = ? AND run = ?"
         self._connection.execute(sql, (function_id, value, run_id))
-
-    def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
-        (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.position,)).fetchone()
-        content = orjson.dumps(with_misses(kept, misses))
-        self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.position))
 
 
 def delete_expired(connection: sqlite3.Connection, now: int, most: int) -> bool:

@@ -17,11 +17,11 @@ from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.event_rows import EventRows
 from stepwell.local.store.event_types import TypeStore
 from stepwell.local.store.functions import Functions
-from stepwell.local.store.idempotency import LocalIdempotency
 from stepwell.local.store.log_rows import LogRows
 from stepwell.local.store.open_waits import OpenWaits
 from stepwell.local.store.run_cache import CachedRun, RunCache
 from stepwell.local.store.run_rows import RunRows
+from stepwell.local.store.start_checks import LocalStartChecks
 from stepwell.local.store.timers import Timers
 from stepwell.local.store.unrouted import Unrouted
 from stepwell.local.store.users import UserIndex
@@ -40,7 +40,7 @@ class LocalStore:
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
         self.users = UserIndex(self.connection)
-        self.idempotency = LocalIdempotency(self.connection)
+        self.checks = LocalStartChecks(self.connection)
         self.waits = OpenWaits(self.connection, lambda *version: self.functions.plan(*version))
         self.unrouted = Unrouted(self.connection, self.catalog)
         self.cache = RunCache(self.connection, lambda *version: self.functions.plan(*version))
