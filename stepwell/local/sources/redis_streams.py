@@ -1,7 +1,8 @@
 """Reads a stream of Redis or Valkey as a member of a consumer group.
 
 Entries that were read and not acknowledged stay pending with their consumer. So the consumer has a name that is equal
-after a restart, and begins with its own pending entries. Those of consumers that are gone are claimed.
+after a restart, and begins with its own pending entries. Those that another consumer has not acknowledged for long are
+claimed: that consumer may be gone, and Redis does not tell.
 https://redis.io/docs/latest/develop/data-types/streams/ ; https://redis.io/docs/latest/commands/xautoclaim/
 """
 
