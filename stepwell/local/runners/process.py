@@ -93,8 +93,9 @@ class Watched:
     def drain(self) -> None:
         """Receives all output so far."""
         for pipe, _ in self._printed.poll(0):
-            left = _MOST_LEFT
-            while left > 0 and (size := self._read(pipe)):
+            left, size = _MOST_LEFT, _PIECE
+            while left > 0 and size == _PIECE:  # a shorter piece has emptied the pipe
+                size = self._read(pipe)
                 left -= size
 
     def _read(self, pipe: int) -> int:
