@@ -14,7 +14,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepwell.aws.deploy import shared_libraries
 from stepwell.aws.deploy.adapter import locked
+from stepwell.aws.deploy.shared_libraries import without_symbols
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "layers"
@@ -67,6 +69,8 @@ def _build(name: str, lock: Path, machine: Machine, folder: Path) -> None:
         exactly = ["--require-hashes", "--no-deps", "--no-compile", "-r", str(lock)]
         _pip("install", *exactly, "--target", str(target), *machine.wheels)
         _strip(target, (*UNUSED, *UNUSED_OF.get(name, ())))
+        for library in target.rglob("*.so*"):
+            library.write_bytes(without_symbols(library.read_bytes()))
         target.parent.replace(folder)
 
 
@@ -75,7 +79,8 @@ def size_mb(folder: Path) -> float:
 
 
 def _key(lock: Path, machine: Machine) -> str:
-    inputs = [lock.read_bytes(), Path(__file__).read_bytes(), machine.architecture.encode(), machine.python.encode()]
+    code = [Path(file).read_bytes() for file in (__file__, shared_libraries.__file__)]
+    inputs = [lock.read_bytes(), *code, machine.architecture.encode(), machine.python.encode()]
     return hashlib.sha256(b"\0".join(inputs)).hexdigest()[:16]
 
 

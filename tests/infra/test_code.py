@@ -121,8 +121,8 @@ def test_only_what_lambdas_need_is_deployed(synth: Synth) -> None:
 def test_layers_fit_well_into_a_lambda() -> None:
     built = {name: layer(name, Machine()) for name in NAMES}
     assert size_mb(built["light"]) < 10
-    assert size_mb(built["expressions"]) < 25
-    assert sum(map(size_mb, built.values())) < 52
+    assert size_mb(built["expressions"]) < 18
+    assert sum(map(size_mb, built.values())) < 47
     for folder in built.values():
         native = list(folder.rglob("*.so"))
         assert all("313" in file.name or "abi3" in file.name for file in native)

@@ -16,6 +16,7 @@ import pytest
 from stepwell.aws.deploy import modules as packages
 from stepwell.aws.deploy.packaging import StepLambda
 from stepwell.aws.deploy.runtimes import PackagingError
+from stepwell.aws.deploy.shared_libraries import without_symbols
 from stepwell.core.compile import compile_plan
 from stepwell.project.load import load
 from tests.wasm import modules
@@ -81,14 +82,14 @@ def test_libraries_are_packed_without_their_symbols(tmp_path: Path) -> None:
     with zipfile.ZipFile(to) as package:
         package.extractall(tmp_path, [name for name in package.namelist() if name.startswith("wasm/wasmtime/")])
     (library,) = tmp_path.glob("wasm/wasmtime/*/_libwasmtime.so")
-    assert packages.without_symbols(library.read_bytes()) == library.read_bytes()
+    assert without_symbols(library.read_bytes()) == library.read_bytes()
     program = "import wasmtime as w; print(w.__file__, w.Module(w.Engine(), '(module)').exports)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "wasm", capture_output=True, check=True)
     assert done.stdout.decode().split() == [str(tmp_path / "wasm/wasmtime/__init__.py"), "[]"]
 
 
 def test_other_files_than_libraries_stay_as_they_are() -> None:
-    assert packages.without_symbols(b"import ctypes") == b"import ctypes"
+    assert without_symbols(b"import ctypes") == b"import ctypes"
 
 
 def test_without_wasmtime_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import platform
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from stepwell.aws.deploy.packaging import (
     write_zip,
 )
 from stepwell.aws.deploy.runtimes import PYTHON, PackagingError
+from stepwell.aws.deploy.shared_libraries import without_symbols
 from stepwell.core.plan import Step
 from stepwell.core.run.module_outcome import DEFAULT_MEMORY
 from stepwell.project.cache_folder import cache
@@ -46,8 +46,6 @@ _PLATFORMS = {"x86_64": "x86_64", "arm64": "aarch64"}
 _TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "arm64": "aarch64-unknown-linux-gnu"}
 _LONGEST_S = 300.0
 _RUNTIME = "1"  # changes when the content of `_runtime` changes
-_ELF_TABLE, _ELF_ENTRIES = struct.Struct("<Q"), struct.Struct("<HH")
-_ELF_SEGMENT = struct.Struct("<8xQ16xQ")  # the offset in the file, and the size there
 _COMPILE = """
 import sys
 from wasmtime import Config, Engine, Module
@@ -142,19 +140,6 @@ def _runtime(architecture: str) -> Path:
                         add_content(to, f"wasm/{name}", without_symbols(source.read(name)), compresslevel=6)
             new.replace(runtime)
     return runtime
-
-
-def without_symbols(library: bytes) -> bytes:
-    """A shared library without what follows its segments: sections that only debuggers read. Other files stay as they
-    are. https://man7.org/linux/man-pages/man5/elf.5.html"""
-    if library[:6] != b"\x7fELF\2\1":  # 64 bits, little-endian
-        return library
-    table, size, count = *_ELF_TABLE.unpack_from(library, 32), *_ELF_ENTRIES.unpack_from(library, 54)
-    end = max(sum(_ELF_SEGMENT.unpack_from(library, table + i * size)) for i in range(count))
-    head = bytearray(library[:end])
-    _ELF_TABLE.pack_into(head, 40, 0)  # where the sections are
-    _ELF_ENTRIES.pack_into(head, 60, 0, 0)  # how many there are, and which one has their names
-    return bytes(head)
 
 
 def _wheel(architecture: str) -> Path:
