@@ -45,9 +45,10 @@ REASONS = {
     "needs workers": r"\bFAKTORY_URL\b|--faktory\b|\bworker\.(js|py)\b|\bstepwell workers\b",
 }
 SHIM = """#!{python} -IS
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 client.connect({address!r})
+signal.signal(signal.SIGTERM, lambda *_: client.shutdown(socket.SHUT_WR))  # ends when the command has ended
 request = json.dumps({{"arguments": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}).encode()
 client.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 code = int.from_bytes(client.recv(8), "little", signed=True)
