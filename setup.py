@@ -6,9 +6,10 @@ which releases set, a wheel without the adapter is an error. Everything else abo
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -39,13 +40,9 @@ class BuildWithAdapter(build_py):
 
 
 def _adapter() -> ModuleType:
-    """The module that builds the adapter, loaded by path: the package and its requirements are not installed."""
-    spec = importlib.util.spec_from_file_location("adapter", DEPLOY / "adapter.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that builds the adapter, from the sources. It needs no requirements: they are not installed."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    return importlib.import_module("stepwell.aws.deploy.adapter")
 
 
 setup(cmdclass={"build_py": BuildWithAdapter})
