@@ -233,6 +233,8 @@ class Effects:
 
     `released` are attempts from the queue that no longer need their slots. `events` are events of the engine to send;
     `emitted` are those that steps send, which must be durable when `carry_out` returns, or with the batch.
+    `held` are runs that start, with a `RunStarted`, when their limits allow it. `ended` are runs (with the step
+    `permits.RUN`) and attempts that have ended and were limited, so that their permits are free.
     """
 
     starts: list[Attempt] = field(default_factory=list)
@@ -241,6 +243,8 @@ class Effects:
     released: list[AttemptId] = field(default_factory=list)
     events: list[IncomingEvent] = field(default_factory=list)
     emitted: list[IncomingEvent] = field(default_factory=list)
+    held: list[RunRecord] = field(default_factory=list)
+    ended: list[AttemptId] = field(default_factory=list)
 
 
 # --- the platform --------------------------------------------------------------------------------------------------
@@ -355,5 +359,5 @@ class Dispatcher(Protocol):
 
         A start takes a slot, unless the attempt holds one; the end comes back as a fact. Queued attempts are claimed
         with an `AttemptStarted` when a slot is free, functions in turns, and by `order` of the run. Queueing an attempt
-        twice is harmless.
+        twice is harmless. Limited attempts and held runs also wait until their limits allow the start.
         """

@@ -29,6 +29,17 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """What a run or a step waits for: a limit under a key (the value as JSON; empty: the limit has no key), the number
+    of others that come first, and since when (ms since the epoch)."""
+
+    limit: str
+    key: str
+    ahead: int
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetail:
     run: Run
     plan: Plan
@@ -40,6 +51,7 @@ class RunDetail:
     mismatches: dict[int, str]  # by pause: the error of `match` for the newest event of the name
     replay: str | None = None
     asked: dict[int, str] = field(default_factory=dict)  # by step: the messages of approvals; not in lists
+    waiting: dict[int, WaitingFor] = field(default_factory=dict)  # by step, `permits.RUN` for the run; not in lists
 
 
 @dataclass(frozen=True, slots=True)

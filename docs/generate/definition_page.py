@@ -135,6 +135,28 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("Cancel", "`cancel[]`", "The guide: [flow control](../guides/flow-control.md)."),
     (
+        "Concurrency",
+        "`concurrency`",
+        "One limit, or a list of up to three. The guide: "
+        "[how many at a time](../guides/flow-control.md#concurrency-how-many-at-a-time).",
+    ),
+    (
+        "Throttle",
+        "`throttle`",
+        "The guide: [starts spread over time](../guides/flow-control.md#throttle-starts-spread-over-time).",
+    ),
+    (
+        "StepConcurrency",
+        "`steps.<id>.concurrency`",
+        "One limit, or a list of up to three. The guide: "
+        "[how many at a time](../guides/flow-control.md#concurrency-how-many-at-a-time).",
+    ),
+    (
+        "StepThrottle",
+        "`steps.<id>.throttle`",
+        "The guide: [starts spread over time](../guides/flow-control.md#throttle-starts-spread-over-time).",
+    ),
+    (
         "Timeouts",
         "`timeouts`",
         "At least one of the two is given. The guide: "
@@ -181,6 +203,8 @@ def _type(field: Mapping[str, Any]) -> str:
 
 
 def _type_of(part: Mapping[str, Any]) -> str:
+    if "anyOf" in part:
+        return " or ".join(_type_of(item) for item in part["anyOf"])
     if "oneOf" in part:
         return " or ".join(_type_of(item) for item in part["oneOf"])
     if "$ref" in part:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from stepwell.core.duration import parse_duration
+from stepwell.core.flow.limits import limits_of_starts, limits_of_step, limits_of_steps
 from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, RateLimit, Retries, Runtime, Step, Trigger
 
 
@@ -43,6 +44,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
             ancestors=ancestors[i],
             ancestor_bits=bits[i],
             needs_no_evaluation=all(edges[e].condition is None and edges[e].pause is None for e in outgoing[i]),
+            limits=limits_of_step(definition, step_id),
         )
         for i, step_id in enumerate(ids)
     )
@@ -60,6 +62,9 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
         rate_limit=_rate_limit(definition.get("rate_limit")),
+        start_limits=limits_of_starts(definition),
+        step_limits=limits_of_steps(definition),
+        priority=definition.get("priority"),
         approval_steps=approval_steps,
         approval_bits=sum(1 << i for i in approval_steps),
         start_timeout_ms=_duration(timeouts.get("start")),

@@ -64,6 +64,21 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of flow control. Those with an equal `id` are one limit. `period_ms` is 0 for concurrency; then `limit`
+    is the number at a time, else the number of starts in each period. `limit` is None if only other definitions set it.
+
+    `key` is an expression; each value of it has a limit of its own.
+    """
+
+    id: str
+    limit: int | None
+    key: str | None = None
+    period_ms: int = 0
+    burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Retries:
     attempts: int  # retries after the first try
     initial_ms: int
@@ -113,7 +128,8 @@ class Step:
     here. `is_remote`: workers of another system execute it, so an attempt outlives the server. `is_fetched`: it is
     remote, and an attempt stays queued until a worker asks for it. `is_emit`: the engine sends an event when the
     attempt is claimed. `has_timer`: a timer ends an attempt that others do not end in time. `needs_slot`: this platform
-    executes it. All are derived from the runtime, and stored because every transition reads them.
+    executes it. All are derived from the runtime, and stored because every transition reads them. `is_limited`: an
+    attempt waits until `limits` allow it.
     """
 
     id: str
@@ -130,6 +146,8 @@ class Step:
     ancestors: tuple[int, ...]  # steps, in topological order
     ancestor_bits: int  # the same as a set: bit i stands for step i
     needs_no_evaluation: bool  # no outgoing edge has an expression or a pause, so nothing is evaluated when it ends
+    limits: tuple[Limit, ...] = ()  # those of the function and the step that each attempt of this step obeys
+    is_limited: bool = field(init=False)
     is_approval: bool = field(init=False)
     calls: bool = field(init=False)
     is_remote: bool = field(init=False)
@@ -139,6 +157,7 @@ class Step:
     needs_slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "is_limited", bool(self.limits))
         object.__setattr__(self, "is_approval", self.runtime.type == "approval")
         object.__setattr__(self, "calls", self.runtime.type == "http")
         object.__setattr__(self, "is_remote", self.runtime.type in _REMOTE)
@@ -171,6 +190,9 @@ class Plan:
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
     rate_limit: RateLimit | None = None
+    start_limits: tuple[Limit, ...] = ()  # those that the start of each run obeys
+    step_limits: tuple[Limit, ...] = ()  # those that the attempts of all steps obey
+    priority: str | None = None
     approval_steps: tuple[int, ...] = ()  # steps that people decide
     approval_bits: int = 0  # the same as a set: bit i stands for step i
     start_timeout_ms: int = 0  # from the creation of a run to its first attempt; 0: no limit
@@ -179,6 +201,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_checked", self.idempotency is not None or self.rate_limit is not None)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether starts of runs or attempts may have to wait for a limit."""
+        return bool(self.start_limits) or any(step.is_limited for step in self.steps)
 
 
 class Starts(Protocol):

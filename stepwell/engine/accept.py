@@ -11,7 +11,8 @@ from stepwell.core.plan import Plan
 from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.invalid_events import invalid_event
-from stepwell.core.run.messages import EventArrived, RunStarted
+from stepwell.core.run.messages import EventArrived
+from stepwell.core.run.permits import begin
 from stepwell.core.run.run import new_run
 from stepwell.engine.admission import Start, admit
 from stepwell.engine.work import Work
@@ -138,8 +139,9 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
             if admission.run is None:
                 continue
             run = admission.run
+        run, fact = begin(run, plan, event)
         batch.add(RunRecord(run, plan, event, event.position))
-        yield RunFact(run.id, RunStarted(), cause)
+        yield RunFact(run.id, fact, cause)
     if not_started:
         batch.checks.refuse(event, not_started)
 

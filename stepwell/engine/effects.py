@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from stepwell.core.events.events import Event, Invalid
 from stepwell.core.run.inputs import MAX_INPUT_BYTES, InputTexts, async_event_ids, step_input
-from stepwell.core.run.messages import AttemptEnded, EmitEnd, Error, Outcome, RunStep, StopStep
-from stepwell.core.run.run import StepStatus
+from stepwell.core.run.messages import AttemptEnded, EmitEnd, Error, Outcome, RecordAttempt, RunStep, StopStep
+from stepwell.core.run.permits import RUN
+from stepwell.core.run.run import StepStatus, has_begun
 from stepwell.core.run.run_events import end_event
 from stepwell.core.run.stored_links import whole_body
 from stepwell.platform import Attempt, Claim, Effects, IncomingEvent, QueuedAttempt, RunFact, RunRecord, Transition
@@ -63,6 +64,10 @@ class Follower:
                 if event is not None:
                     cause = transition.causes[-1] if transition.causes else None
                     effects.events.append(IncomingEvent(event, cause=cause))
+            elif isinstance(command, RecordAttempt) and record.plan.steps[command.step].is_limited:
+                effects.ended.append((record.run.id, command.step, command.attempt))
+        if record.plan.start_limits:
+            self._hold(transition, effects)
         if transition.unclaimed:
             effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
         for claim in transition.claims:
@@ -74,6 +79,15 @@ class Follower:
                 self._emit(record, claim, events, now, found)
             else:
                 self._start(record, claim, events, found)
+
+    @staticmethod
+    def _hold(transition: Transition, effects: Effects) -> None:
+        """Holds a run that was just created, or reports the end of one, for the limits of its function's starts."""
+        run = transition.record.run
+        if run.ended_at is not None:
+            effects.ended.append((run.id, RUN, 0))
+        elif not has_begun(run):
+            effects.held.append(transition.record)
 
     @staticmethod
     def _release(record: RunRecord, claim: Claim, effects: Effects) -> None:

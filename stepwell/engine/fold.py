@@ -27,6 +27,7 @@ from stepwell.core.run.messages import (
     RunStep,
     StopStep,
 )
+from stepwell.core.run.permits import problem_of_step
 from stepwell.core.run.questions import questions
 from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
 from stepwell.core.run.timeouts import has_timeouts, without_cleared
@@ -99,6 +100,8 @@ class Folding:
             for command in commands:
                 if isinstance(command, RunStep):
                     self._queued.append((command, cause))
+                    if self._before.plan.steps[command.step].is_limited and self._run is not before:
+                        self._note_problem(command.step)
         if isinstance(fact, AttemptStarted):
             if self._run is before:
                 self._unclaimed.append(fact)
@@ -116,6 +119,8 @@ class Folding:
             state, step = self._run.steps[command.step], self._before.plan.steps[command.step]
             if state.status is not _QUEUED or state.attempt != command.attempt:
                 continue
+            if step.is_limited:  # claimed when the limits allow it
+                continue
             if step.needs_slot:
                 if (calls if step.calls else programs) <= 0:
                     continue
@@ -131,6 +136,13 @@ class Folding:
         return Transition(
             self._before, self.record, self._commands, self._claims, self._all_causes, self._unclaimed
         )  # fmt: skip
+
+    def _note_problem(self, step: int) -> None:
+        """Notes with the run if a key of the step's limits has no value."""
+        before, run = self._before, self._run
+        problem = problem_of_step(before.plan, run, step, before.event, self._outputs, self._errors)
+        if problem is not None and problem not in run.problems:
+            self._run = run._replace(problems=(*run.problems, problem))
 
     def _claim(self, claim: Claim) -> None:
         self._claims.append(claim)

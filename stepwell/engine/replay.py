@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stepwell.core.events.events import Event, run_id
 from stepwell.core.plan import Plan
-from stepwell.core.run.messages import RunStarted
+from stepwell.core.run.permits import begin
 from stepwell.core.run.run import new_run
 from stepwell.engine.loop import Engine
 from stepwell.platform import Batch, Cause, NewEvent, NotWritten, Replayed, RunFact, RunRecord
@@ -29,9 +29,11 @@ def replay_events(
     runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
     known = batch.load(runs.values())
     started = {event_id: run for event_id, run in runs.items() if run not in known}
+    facts: list[RunFact] = []
     for event_id, new_id in started.items():
-        run = new_run(new_id, plan, batch.now)
+        run, fact = begin(new_run(new_id, plan, batch.now), plan, events[event_id])
         batch.add(RunRecord(run, plan, events[event_id], batch.position(), replay=replay))
-    if engine.process(batch, [], [RunFact(new_id, RunStarted(), cause) for new_id in started.values()]):
+        facts.append(RunFact(new_id, fact, cause))
+    if engine.process(batch, [], facts):
         raise NotWritten("not all runs of the replay could be started")
     return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]

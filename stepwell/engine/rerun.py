@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepwell.core.events.events import run_id
-from stepwell.core.run.messages import Fact, RunStarted
+from stepwell.core.run.messages import Fact
+from stepwell.core.run.permits import begin
 from stepwell.core.run.resume import Earlier, Restart, resumption
 from stepwell.core.run.run import new_run
 from stepwell.engine.loop import Engine
@@ -27,12 +28,12 @@ def rerun(
     plan = batch.catalog().live.get(record.plan.function_id)
     if plan is None:
         return None
-    facts: Sequence[Fact] = [RunStarted()]
+    new_id = run_id(plan.function_id, record.event.id, token)
+    run, fact = begin(new_run(new_id, plan, batch.now), plan, record.event)
+    facts: Sequence[Fact] = [fact]
     if restart is not None:
         earlier = Earlier(record.plan, record.run, record.outputs, record.errors)
         facts = resumption(earlier, plan, restart)
-    new_id = run_id(plan.function_id, record.event.id, token)
-    run = new_run(new_id, plan, batch.now)
     batch.add(RunRecord(run, plan, record.event, batch.position(), rerun_of=record.run.id, replay=record.replay))
     if engine.process(batch, [], [RunFact(new_id, fact, cause) for fact in facts]):
         raise NotWritten(f"run {new_id}, the rerun of {record.run.id}, could not be written")

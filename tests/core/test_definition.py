@@ -197,7 +197,7 @@ def test_all_problems_are_reported_at_once() -> None:
         ((), "trigers", "unknown field `trigers`; did you mean `triggers`?"),
         (("triggers", 0), "evnt", "did you mean `event`?"),
         (("steps", "b"), "pth", "did you mean `path`?"),
-        (("steps", "b"), "concurrency", "the known names are `id`, `name`, `path`"),
+        (("steps", "b"), "parallelism", "the known names are `id`, `name`, `path`"),
         (("steps", "b", "runtime"), "comand", "did you mean `command`?"),
         (("steps", "b", "runtime"), "ephemeralStorageSize", "did you mean `ephemeral_storage`?"),
         (("steps", "b", "runtime"), "Tracing", "did you mean `tracing`?"),

@@ -55,11 +55,12 @@ async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
         for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _sources, _accepted, _faktory):
             await happens(it)
-        for happens in (_time, _erasure, _age, _celery):
+        for happens in (_limits, _time, _erasure, _age, _celery):
             await happens(it)
     async with scripted(folder, batch_facts=10) as it:  # restarted with data of an earlier Stepwell
         it.platform.store.connection.execute("UPDATE versions SET head = NULL")
         await _crowd(it)
+        await it.platform.runs.cancel_all("limited")
     _files(folder)
 
 
@@ -159,6 +160,22 @@ async def _long_run(it: Scripted) -> None:
     for attempt in [held for held in it.runner.held if held.job.function_id == "long"]:
         it.runner.held.remove(attempt)
         attempt.end(DONE)
+
+
+async def _limits(it: Scripted) -> None:
+    """Runs and attempts that wait for limits, also when the server is restarted."""
+    one, many = {"limit": 1, "period": "1d"}, {"limit": 2, "group": "many"}
+    limits = {"concurrency": [{"limit": 2, "scope": "run"}, many], "throttle": {**one, "burst": 3}}
+    await it.deploy("limited", on="limited", control=limits, a={"throttle": {**one, "key": "event.data.n"}})
+    runs = [run for n in (1, 1, 2) for run in it.runs(await it.send("limited", data={"n": n}))]
+    await until(lambda: _count(it, "limit_waits") == 2)
+    details = [it.queries.read_run(run.run.id) for run in runs]
+    assert [len(detail.waiting) for detail in details if detail] == [0, 1, 1]
+    values = it.platform.store.limit_values
+    for setting in ({"limit": 3}, None):
+        await it.platform.batches.do(lambda batch, setting=setting: values.set("limited/concurrency", setting))
+    await it.platform.runs.cancel(runs[2].run.id)
+    await until(lambda: _count(it, "limit_waits") == 1)
 
 
 async def _crowd(it: Scripted) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 
 from stepwell.core.compile import compile_plan
@@ -10,9 +11,13 @@ from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import event_from
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import new_run
+from stepwell.local.database.schema import migrate
 from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.limits import Limits
 from stepwell.local.runners.job import CannotRun, End, Job, Log
 from stepwell.local.runners.program import STOPPED
+from stepwell.local.store.limit_rows import LimitRows
+from stepwell.local.store.limit_values import LimitValues
 from stepwell.platform import Attempt, AttemptId, Effects, QueuedAttempt, RunRecord
 
 # These tests cover the queue only: no attempt is executed.
@@ -43,11 +48,17 @@ class NoRunner:
         raise AssertionError
 
 
+def no_limits() -> Limits:
+    connection = sqlite3.connect(":memory:")
+    migrate(connection)
+    return Limits(LimitRows(connection), LimitValues(connection, lambda: 0), lambda: 0)
+
+
 def executor(parallelism: int, http_slots: int = 1) -> Executor:
     def make_job(attempt: Attempt) -> Job:
         raise AssertionError("no job is made")
 
-    return Executor(NoRunner(), make_job, Listener(), parallelism, http_slots)  # type: ignore[arg-type]
+    return Executor(NoRunner(), make_job, Listener(), no_limits(), parallelism, http_slots)  # type: ignore[arg-type]
 
 
 def record_of(function: str, run: str, order: int = 0, *, calls: bool = False) -> RunRecord:
@@ -214,7 +225,7 @@ def test_a_job_that_cannot_be_made_is_a_final_failure() -> None:
 
     record = record_of("f", "run")
     listener = Listener()
-    it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
+    it = Executor(NoRunner(), make_job, listener, no_limits(), 1)  # type: ignore[arg-type]
     it.carry_out(Effects(starts=[Attempt(record, 0, 1, b"{}")]))
     it.launch()
     error = Error("start", "the secret X is not set")
@@ -255,7 +266,7 @@ def starting() -> tuple[Executor, Started, Listener]:
         return Job(record.run.id, "f", 1, record.plan.steps[0], 1, b"", None, None, {})
 
     runner, listener = Started(), Listener()
-    return Executor(runner, make_job, listener, 10, slice_s=0.0), runner, listener  # type: ignore[arg-type]
+    return Executor(runner, make_job, listener, no_limits(), 10, slice_s=0.0), runner, listener  # type: ignore[arg-type]
 
 
 def test_many_attempts_start_in_order_without_blocking_the_loop() -> None:

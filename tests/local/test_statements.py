@@ -27,11 +27,11 @@ GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
     "rate_starts",
     "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine", "celery_calls",
-    "faktory_results", "faktory_scheduled",
+    "faktory_results", "faktory_scheduled", "throttles", "limit_waits", "limit_lanes",
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
-    "counters", "trigger_tables", "sources", "faktory_paused",
+    "counters", "trigger_tables", "sources", "faktory_paused", "limits",
 }  # fmt: skip
 
 # Statements that scan a whole table, and why they may.

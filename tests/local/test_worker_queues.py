@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from stepwell.local.engine import worker_queues
+from stepwell.local.engine.slots import Place
 from stepwell.local.engine.worker_queues import WorkerQueues
 from stepwell.platform import AttemptId
 
@@ -28,7 +29,7 @@ def queues(test: Test) -> None:
 
 def add(it: WorkerQueues, queue: str, *names: str, function: str = "f") -> None:
     for order, name in enumerate(names):
-        it.queue(queue, function, order, attempt(name))
+        it.queue(queue, Place(function, order), attempt(name))
 
 
 def claim(it: WorkerQueues) -> list[AttemptId]:

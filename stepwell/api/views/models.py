@@ -117,11 +117,23 @@ class ApprovalView(TypedDict):
     expires_at: Time
 
 
+class WaitingForView(TypedDict):
+    """The limit that a run or a step waits for. `key`: the value of the limit's key; null if it has none. `ahead`: the
+    number of others under the same key that come first. `since`: when it began to wait."""
+
+    limit: str
+    key: Any
+    ahead: int
+    since: Time | None
+
+
 class StepView(TypedDict):
     """A step of a run. `kept`: the step did not run here; the result is that of the run that was rerun from a step."""
 
     status: StepStatusName
     kept: NotRequired[bool]
+    waiting_for: NotRequired[WaitingForView]
+    problem: NotRequired[str]  # why the key of a limit has no value
     approval: NotRequired[ApprovalView]
     output: Any
     error: ErrorView | None
@@ -148,7 +160,8 @@ class RunView(TypedDict):
     reason: Literal["timeout"] | None  # why the engine cancelled the run
     timeout: Literal["start", "finish"] | None  # the limit of `timeouts` that the run exceeded
     cancel: list[CancelView]
-    problem: NotRequired[str]  # the errors of `idempotency` and of keys, a line each
+    waiting_for: NotRequired[WaitingForView]
+    problem: NotRequired[str]  # the errors of `idempotency`, of keys and of `priority`, a line each
     steps: dict[str, StepView]
 
 

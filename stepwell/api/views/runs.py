@@ -23,24 +23,22 @@ from stepwell.api.views.models import (
     RunView,
     StepStatusName,
     StepView,
+    WaitingForView,
 )
 from stepwell.core.flow.fields import FLOW_CONTROL
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run.approvals import Links, expires_at
+from stepwell.core.run.permits import RUN
 from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
 from stepwell.core.run.run_error import run_error
 from stepwell.core.run.run_events import cancel_reason, cancelled_by
 from stepwell.core.run.stored_links import whole_data
 from stepwell.core.times import time_text
-from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
+from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail, WaitingFor
 
 # The API's names of statuses. A long run has thousands of steps, and reading the `name` of an enum is slow.
 _STEP_NAMES = {status: cast(StepStatusName, status.name.lower()) for status in StepStatus}
 _EDGE_NAMES = {status: cast(EdgeStatusName, status.name.lower()) for status in EdgeStatus}
-_WITHOUT_A_KEY = {  # by the field whose expression has no value: what that means for the run
-    "idempotency": "the run is not de-duplicated",
-    "rate_limit": "the run is not limited",
-}
 
 
 def _time(ms: int | None) -> str | None:
@@ -63,6 +61,14 @@ def event_view(detail: EventDetail, links: Callable[[], Links] | None = None) ->
         "invalid": orjson.loads(detail.invalid) if detail.invalid else [],
         "erased": event.erased,
     }
+
+
+_PROBLEMS = {  # by the field whose expression has no value: what is shown
+    "idempotency": "idempotency: {}; the run is not de-duplicated",
+    "rate_limit": "rate_limit: {}; the run is not limited",
+    "limit": "the key of a limit: {}; the run has a limit of its own",
+    "priority": "priority: {}",
+}
 
 
 def function_view(detail: FunctionDetail) -> FunctionView:
@@ -132,10 +138,17 @@ def run_view(
     }
     for step, approval in open_approvals(detail, links).items() if links is not None else ():
         steps[plan.steps[step].id]["approval"] = approval
-    problems = [f"{kind}: {text}; {_WITHOUT_A_KEY[kind]}" for kind, _, text in run.problems if kind in _WITHOUT_A_KEY]
+    problems = [_PROBLEMS[kind].format(text) for kind, _, text in run.problems if kind in _PROBLEMS]
     if problems:
         view["problem"] = "\n".join(problems)
+    if RUN in detail.waiting:
+        view["waiting_for"] = _waiting_view(detail.waiting[RUN])
     return view
+
+
+def _waiting_view(waiting: WaitingFor) -> WaitingForView:
+    key = orjson.loads(waiting.key) if waiting.key else None
+    return {"limit": waiting.limit, "key": key, "ahead": waiting.ahead, "since": _time(waiting.since)}
 
 
 def open_approvals(detail: RunDetail, links: Callable[[], Links]) -> dict[int, ApprovalView]:
@@ -175,6 +188,11 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow], read: Callable
     }
     if rows and not rows[0].attempt:
         view["kept"] = True
+    if i in detail.waiting:
+        view["waiting_for"] = _waiting_view(detail.waiting[i])
+    for kind, step, text in detail.run.problems:
+        if (kind, step) == ("step_limit", i):
+            view["problem"] = _PROBLEMS["limit"].format(text)
     return view
 
 

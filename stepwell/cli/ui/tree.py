@@ -27,6 +27,8 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
         _add_step(tree, step_id, step, logs)
     if "problem" in run:
         tree.add(Text(run["problem"], "yellow"))
+    if "waiting_for" in run:
+        tree.add(_waiting_for(run["waiting_for"]))
     if run["cancelled_by"] is not None:
         tree.add(Text(f"cancelled by event {run['cancelled_by']}", "yellow"))
     if run.get("timeout"):
@@ -65,6 +67,10 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
             _add_attempt(branch, attempt)
     if step["next_attempt_at"]:
         branch.add(Text(f"next attempt at {local_time(step['next_attempt_at'])}", "yellow"))
+    if "problem" in step:
+        branch.add(Text(step["problem"], "yellow"))
+    if "waiting_for" in step:
+        branch.add(_waiting_for(step["waiting_for"]))
     if "approval" in step:
         _add_approval(branch, step["approval"])
     if step["status"] == "completed":
@@ -73,6 +79,12 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
         for attempt in attempts:
             for line in attempt["logs"].splitlines():
                 branch.add(styled((f"{attempt['attempt']} │ ", "dim"), line))
+
+
+def _waiting_for(waiting: dict[str, Any]) -> Text:
+    key = "" if waiting["key"] is None else f" for {short(waiting['key'], 100)}"
+    ahead = f", {waiting['ahead']:,} ahead" if waiting["ahead"] else ", next in turn"
+    return Text(f"waits for the limit {waiting['limit']}{key}{ahead}, since {local_time(waiting['since'])}", "blue")
 
 
 def _add_approval(branch: Tree, approval: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def step_expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Pr
             if isinstance(source, str) and source:
                 yield from condition_problems(place, source, scope, edge.get("step"), ancestry)
     for field, source, scope in _in_runtime(step):
-        yield from _value(("steps", step_id, "runtime", field), step_id, source, scope, ancestry)
+        yield from value_problems(("steps", step_id, "runtime", field), step_id, source, scope, ancestry)
 
 
 def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
@@ -56,7 +56,7 @@ def _in_runtime(step: Raw) -> Iterator[tuple[str, str, Scope]]:
                 yield field, runtime[field], Scope.ARGUMENTS
 
 
-def _value(at: Pointer, step_id: str, source: str, scope: Scope, ancestry: Ancestry) -> Iterator[Problem]:
+def value_problems(at: Pointer, step_id: str, source: str, scope: Scope, ancestry: Ancestry) -> Iterator[Problem]:
     """The problems of an expression that is evaluated when the step starts."""
     hint = _hint(source)
     compiler = compile_moment if at[-1] == "ts" else compile_value

@@ -7,7 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from stepwell.core.definition.fields import Model, names_of
-from stepwell.core.definition.flow_control import RateLimit
+from stepwell.core.definition.flow_control import (
+    Concurrency,
+    RateLimit,
+    StepConcurrency,
+    StepThrottle,
+    Throttle,
+    Timeouts,
+)
 from stepwell.core.definition.model import (
     Async,
     Backoff,
@@ -32,9 +39,21 @@ _RUNTIMES: dict[str, type[Model]] = {
     "celery": Celery,
     "faktory": Faktory,
 }
-_INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
+_INSIDE_STEP: dict[str, type[Model]] = {
+    "retries": Retries,
+    "backoff": Backoff,
+    "after": Edge,
+    "async": Async,
+    "concurrency": StepConcurrency,
+    "throttle": StepThrottle,
+}
 
-_FLOW_CONTROL: dict[str | int, type[Model]] = {"rate_limit": RateLimit}
+_FLOW_CONTROL: dict[str | int, type[Model]] = {
+    "concurrency": Concurrency,
+    "rate_limit": RateLimit,
+    "throttle": Throttle,
+    "timeouts": Timeouts,
+}
 
 
 def _model_at(location: Pointer) -> type[BaseModel]:

@@ -26,7 +26,14 @@ from stepwell.core.definition.fields import (
     Whole,
     pattern,
 )
-from stepwell.core.definition.flow_control import RateLimit, Timeouts
+from stepwell.core.definition.flow_control import (
+    Concurrencies,
+    RateLimit,
+    StepConcurrencies,
+    StepThrottle,
+    Throttle,
+    Timeouts,
+)
 from stepwell.core.definition.problems import Problem
 from stepwell.core.definition.runtimes import Approval, Celery, Docker, Emit, Faktory, Http, Lambda, Wasm
 from stepwell.core.definition.semantic_checks import find_warnings
@@ -162,6 +169,10 @@ class Step(Model):
     secrets: list[Variable] = Field(
         default=[], description="The names of secrets that the step gets as environment variables."
     )
+    concurrency: StepConcurrencies = Field(
+        default=[], description="How many attempts of the step may execute at a time: one limit, or a list of up to 3."
+    )
+    throttle: StepThrottle | None = Field(default=None, description="How often attempts of the step start.")
 
 
 class Cancel(Model):
@@ -211,6 +222,17 @@ class Definition(Model):
     timeouts: Timeouts | None = Field(
         default=None, description="Limits for the time of a run. Default: a run may take as long as its steps do."
     )
+    concurrency: Concurrencies = Field(
+        default=[],
+        description="How many steps or runs of the function may execute at a time: one limit, or a list of up to 3.",
+    )
+    throttle: Throttle | None = Field(default=None, description="How often runs of the function start.")
+    priority: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user` and `data`: a whole number from -600 to 600. A run with 60"
+        " waits as if it had come 60 seconds earlier.",
+        examples=["event.data.plan == 'enterprise' ? 120 : 0"],
+    )
 
     def normalised(self) -> dict[str, Any]:
         """The definition as plain JSON data, with all defaults filled in. This is stored, hashed and compiled.
@@ -223,9 +245,12 @@ class Definition(Model):
                 trigger.setdefault("timezone", "UTC")
             if trigger.get("definition", {}).get("format") == CUE:  # CUE types are not used
                 del trigger["definition"]
-        if not data["cancel"]:  # so that versions from before this field was added keep the same hash
-            del data["cancel"]
+        for name in ("cancel", "concurrency"):  # so that versions from before these fields keep the same hash
+            if not data[name]:
+                del data[name]
         for step in data["steps"].values():
+            if not step["concurrency"]:
+                del step["concurrency"]
             step["after"] = step["after"] or [{"step": "$trigger"}]
             for edge in step["after"]:
                 if edge["step"] == "$trigger":

@@ -6,6 +6,7 @@ Unlike the values of `idempotency`, a key may be a list or an object, such as `[
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import orjson
 
@@ -17,22 +18,43 @@ WHOLE = b""  # the key of a limit without `key`: all runs of the function share 
 _DEEPEST = 8  # levels of lists and objects in a key
 
 
+class Key(NamedTuple):
+    """The key of a limit. `text` is the value as JSON, for people; empty if the limit has no `key`.
+
+    `problem` is set if the expression has no value. Then the key belongs to one run alone, so that strangers never
+    share a limit.
+    """
+
+    digest: bytes
+    text: str = ""
+    problem: str | None = None
+
+
+NO_KEY = Key(WHOLE)
+
+
 def limit_key(source: str | None, event: Event, run_id: str | None = None) -> tuple[bytes, str | None]:
     """The key of a limit for an event: a digest of the expression's value, and None.
 
-    If the expression has no value, the key belongs to one run alone, so that strangers never share a limit. The second
-    part is then the reason, to show as a problem of the run. `run_id`: that run; None: the run that the event starts.
+    If the expression has no value, the second part is the reason, to show as a problem of the run. `run_id`: the run
+    that the key belongs to then; None: the run that the event starts.
     """
     if source is None:
         return WHOLE, None
-    found = compile_value(source, Scope.TRIGGER).value(Bindings(event=event.as_json()))
+    found = key_of(source, Scope.TRIGGER, Bindings(event=event.as_json()), run_id or event.id)
+    return found.digest, found.problem
+
+
+def key_of(source: str, scope: Scope, bindings: Bindings, run_id: str) -> Key:
+    """The key that an expression gives. `run_id`: the run that the key belongs to if there is no value."""
+    found = compile_value(source, scope).value(bindings)
     if found.problem is not None:
-        return _own(run_id or event.id), found.problem
+        return Key(_own(run_id), problem=found.problem)
     try:
-        return _digest("value", canonical_json(found.value, _DEEPEST)), None
+        digest = _digest("value", canonical_json(found.value, _DEEPEST))
     except ValueError:
-        problem = f"the value has more than {_DEEPEST} levels of lists and objects"
-        return _own(run_id or event.id), problem
+        return Key(_own(run_id), problem=f"the value has more than {_DEEPEST} levels of lists and objects")
+    return Key(digest, orjson.dumps(found.value).decode())
 
 
 def claimed_key(source: str | None, event: Event) -> bytes | None:

@@ -33,6 +33,7 @@ from stepwell.core.run.messages import (
     EventArrived,
     Fact,
     RetryDue,
+    RunHeld,
     RunResumed,
     RunStarted,
     RunTimedOut,
@@ -94,6 +95,11 @@ def _run_started(draft: Draft, fact: RunStarted) -> bool:
         _limit(draft)
         settle(draft, draft.plan.roots, "success")
     return True
+
+
+def _run_held(draft: Draft, fact: RunHeld) -> bool:
+    """Changes nothing: a run that was created and has not begun is held."""
+    return False
 
 
 def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
@@ -255,6 +261,7 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> bool:
 
 _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
     RunStarted: _run_started,
+    RunHeld: _run_held,
     RunResumed: _run_resumed,
     StepKept: _step_kept,
     AttemptStarted: _attempt_started,

@@ -152,6 +152,29 @@ def edge_variables(
     }
 
 
+def step_values(
+    plan: Plan,
+    run: Run,
+    step: int,
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    read_by: Iterable[Expression],
+) -> dict[str, dict[str, Any]]:
+    """The variables `steps` and `errors` for expressions (`read_by`) that are evaluated before a step's attempt.
+
+    They contain the same ended steps as the step's input, without those that the expressions do not read.
+    """
+    read = [expression.steps_read for expression in read_by]
+    known = [a for a in plan.steps[step].ancestors if a not in run.steps[step].unseen]
+    if None not in read:
+        ids = frozenset().union(*(items for items in read if items is not None))
+        known = [a for a in known if plan.steps[a].id in ids]
+    return {
+        "steps": {plan.steps[a].id: orjson.loads(outputs[a]) for a in known if a in outputs},
+        "errors": {plan.steps[a].id: orjson.loads(errors[a]) for a in known if a in errors},
+    }
+
+
 def match_answer(
     plan: Plan,
     pause: int,

@@ -50,6 +50,11 @@ class RunStarted:
 
 
 @immutable
+class RunHeld:
+    """The run was created, and starts when its limits allow it: a `RunStarted` follows."""
+
+
+@immutable
 class CarriedOver:
     """The outcome of a step in an earlier run. None: the step was skipped."""
 
@@ -163,6 +168,7 @@ class CancelRequested:
 
 Fact = (
     RunStarted
+    | RunHeld
     | RunResumed
     | StepKept
     | AttemptStarted

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from stepwell.core.plan import Plan
 from stepwell.core.run.messages import ClearTimer, Command, SetTimer, Timer, TimerKind
-from stepwell.core.run.run import Run, RunStatus, has_begun
+from stepwell.core.run.run import Run, RunStatus
 
 START, FINISH = Timer(TimerKind.START, 0), Timer(TimerKind.FINISH, 0)
 TIMEOUT_NAMES = {TimerKind.START: "start", TimerKind.FINISH: "finish"}
@@ -38,7 +38,7 @@ def no_timer(plan: Plan, started_at: int | None) -> Iterable[ClearTimer]:
 
 def open_timers(plan: Plan, run: Run) -> Iterable[SetTimer]:
     """The timer that a run in this state needs, if its function has timeouts."""
-    if run.status is not RunStatus.RUNNING or not has_begun(run):
+    if run.status is not RunStatus.RUNNING:
         return ()
     if run.started_at is None:
         return start_timer(plan, run.created_at)

@@ -271,6 +271,25 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX rate_starts_until ON rate_starts (until);
     """,
+    """
+    CREATE TABLE limits (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;  -- settings of limits, JSON
+    CREATE TABLE throttles (
+        limit_id TEXT, key BLOB,
+        theoretical REAL NOT NULL,        -- the time of the next start without a burst, in ms since the epoch
+        PRIMARY KEY (limit_id, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX throttles_over ON throttles (theoretical);
+    CREATE TABLE limit_waits (
+        run_id TEXT, step INTEGER,        -- step -1: the start of the run
+        lane INTEGER NOT NULL, rank INTEGER NOT NULL, run_order INTEGER NOT NULL, since INTEGER NOT NULL,
+        PRIMARY KEY (run_id, step)
+    ) WITHOUT ROWID;
+    CREATE INDEX limit_waits_lane ON limit_waits (lane, rank, run_order);
+    CREATE TABLE limit_lanes (
+        lane INTEGER PRIMARY KEY, limit_id TEXT NOT NULL, key BLOB NOT NULL,
+        text TEXT NOT NULL                -- the key's value, JSON
+    );
+    """,
 )
 
 

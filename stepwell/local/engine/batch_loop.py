@@ -53,6 +53,7 @@ class BatchLoop:
         self._batch: Batch | None = None  # the current batch
         self._transaction: LocalBatch | None = None  # the current batch's transaction
         self._steps: Iterator[None] = iter(())  # the rest of the current batch, in pieces
+        self._limits_due: int | None = None  # when limits allow the next start
         self._is_scheduled = False
         self._is_blocked = False
         self._is_closed = False
@@ -185,10 +186,16 @@ class BatchLoop:
                 future.set_result(None)
         self._executor.launch()
         self._work.committed(batch)
-        if self._store.timers.changed:
-            self.timer.set(self._store.timers.next_due(), batch.now)
+        self._set_timer(batch.now)
         if self._work.has_more:
             self.schedule()
+
+    def _set_timer(self, now: int) -> None:
+        limits_due = self._executor.limits.next_due
+        if self._store.timers.changed or limits_due != self._limits_due:
+            self._limits_due = limits_due
+            due = self._store.timers.next_due()
+            self.timer.set(min((at for at in (due, limits_due) if at is not None), default=None), now)
 
     def _begin(self) -> None:
         now = self._clock.now()

@@ -12,7 +12,7 @@ from dataclasses import field
 from stepwell.core.events.events import Event, Invalid, event_from
 from stepwell.core.plain_data import immutable
 from stepwell.core.run.approvals import Link, Standing, standing
-from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Outcome
+from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Outcome, RunStarted
 from stepwell.core.run.resume import Restart
 from stepwell.engine.accept import resume
 from stepwell.engine.loop import Engine
@@ -85,12 +85,15 @@ class BatchWork:
         """Does the batch, one piece per step."""
         if batch.set_back_ms:
             yield from transaction.move_back(batch.set_back_ms)
+            self._executor.limits.move_back(batch.set_back_ms)
+        self._executor.limits.begin_batch()
         for call in batch.calls:
             call(transaction)
             yield
         ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
         yield from self._advance_runs(batch, transaction, facts)
         yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals])
+        yield from self._start_queued(batch, transaction)
         self._fact_retries.set_timers(transaction, batch.undone.facts)
         transaction.write()
         yield
@@ -135,11 +138,17 @@ class BatchWork:
             facts = []
             if pace.is_over:
                 break
+        yield from self._start_queued(batch, transaction)
+
+    def _start_queued(self, batch: Batch, transaction: LocalBatch) -> Iterator[None]:
+        """Starts runs that limits have held, and claims queued attempts for free slots."""
         while self._executor.can_take:
+            starts = self._executor.limits.take_starts(AT_ONCE)
             claims = self._executor.take_queued(AT_ONCE)
-            started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
-            yield from steps(transaction, [], started, undone, pace)
-            if pace.is_over:
+            started = [RunFact(run_id, RunStarted()) for run_id in starts]
+            started += [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
+            yield from self._engine.steps(transaction, [], started, batch.undone, batch.pace)
+            if batch.pace.is_over:
                 break
 
     def _route_events(self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent]) -> Iterator[None]:

@@ -11,18 +11,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Protocol
 
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import Error, Outcome
-from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS, Slots
+from stepwell.local.engine.limits import Limits
+from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS, Place, Slots
 from stepwell.local.engine.worker_queues import WorkerQueues
 from stepwell.local.runners.job import CannotRun, End, Job, Log, RemoteRunner, Running
 from stepwell.local.runners.program import STOPPED
-from stepwell.platform import Attempt, AttemptId, Effects, FreeSlots, IncomingEvent
+from stepwell.platform import Attempt, AttemptId, Effects, FreeSlots, IncomingEvent, QueuedAttempt
 
 log = logging.getLogger("stepwell.executor")
 
@@ -64,6 +65,7 @@ class Executor:
         runner: RemoteRunner,
         make_job: Callable[[Attempt], Job],
         listener: Listener,
+        limits: Limits,
         parallelism: int,
         http_slots: int = DEFAULT_HTTP_SLOTS,
         slice_s: float = _SLICE_S,
@@ -73,6 +75,7 @@ class Executor:
         self._slice_s = slice_s
         self._programs, self._calls, self._remote = Slots(parallelism), Slots(http_slots), Slots(_NO_LIMIT)
         self._all_slots = (self._programs, self._calls, self._remote)
+        self.limits = limits
         self.worker_queues = WorkerQueues()
         self._held: dict[AttemptId, Slots] = {}  # slots of attempts that were queued and are about to be claimed
         self._ready: list[_Claimed] = []  # claimed in the batch that is not committed yet
@@ -93,6 +96,7 @@ class Executor:
             if (held := self._held.pop(attempt_id, None)) is not None:
                 held.release()
                 self.worker_queues.release(attempt_id)
+                self.limits.release(attempt_id)
         for attempt in effects.starts:
             attempt_id = attempt.record.run.id, attempt.step, attempt.attempt
             slots = self._held.pop(attempt_id, None)
@@ -102,13 +106,25 @@ class Executor:
             self._ready.append(_Claimed(attempt_id, slots, attempt))
         self._stops += effects.stops
         for queued in effects.queued:
-            record, step = queued.record, queued.record.plan.steps[queued.step]
-            function_id, attempt_id = record.plan.function_id, (record.run.id, queued.step, queued.attempt)
-            if step.is_fetched:
-                self.worker_queues.queue(step.runtime.queue, function_id, record.order, attempt_id)
+            if queued.record.plan.steps[queued.step].is_limited:
+                self.limits.queue(queued, partial(self._queue, queued))
             else:
-                self._slots_of(step).queue(function_id, record.order, attempt_id)
+                self._queue(queued)
+        for record in effects.held:
+            self.limits.hold_start(record)
+        for ended_id in effects.ended:
+            self.limits.ended(ended_id)
         return [*effects.events, *effects.emitted] if effects.emitted else effects.events
+
+    def _queue(self, queued: QueuedAttempt, rank: int = 0, key: Hashable = None) -> None:
+        """Queues an attempt that its limits allow."""
+        record, step = queued.record, queued.record.plan.steps[queued.step]
+        attempt_id = record.run.id, queued.step, queued.attempt
+        place = Place(record.plan.function_id, record.order, rank, key)
+        if step.is_fetched:
+            self.worker_queues.queue(step.runtime.queue, place, attempt_id)
+        else:
+            self._slots_of(step).queue(place, attempt_id)
 
     def _slots_of(self, step: Step) -> Slots:
         if step.needs_slot:
@@ -133,7 +149,7 @@ class Executor:
     @property
     def can_take(self) -> bool:
         """Whether a queued attempt could get a slot now."""
-        return self._programs.can_take or self._calls.can_take or self._remote.can_take or self.worker_queues.can_take
+        return self.limits.can_start or self.worker_queues.can_take or any(slots.can_take for slots in self._all_slots)
 
     def launch(self) -> None:
         """Stops and starts attempts as the committed batch requires. Requests are answered in between."""
@@ -173,6 +189,8 @@ class Executor:
     def resume(self, attempt: Attempt) -> None:
         """Waits for the end of an attempt that another system accepted before this server started."""
         attempt_id = attempt.record.run.id, attempt.step, attempt.attempt
+        if attempt.record.plan.steps[attempt.step].is_limited:
+            self.limits.count_running(attempt)
         self._remote.take()
         self._running[attempt_id] = self._remote, None
         self._launching.append(_Claimed(attempt_id, self._remote, attempt, resumes=True))
@@ -217,6 +235,7 @@ class Executor:
         if taken is not None:
             slots, _ = taken
             slots.release()
+            self.limits.release(attempt_id)
             if (name := self._queue_names.pop(attempt_id, None)) is not None:
                 self.worker_queues.ended(name, attempt_id)
             self._listener.attempt_ended(attempt_id, outcome)
@@ -235,6 +254,7 @@ class Executor:
         for slots in self._all_slots:
             slots.reset(taken=sum(item is slots for item, _ in self._running.values()))
         self.worker_queues.reset()
+        self.limits.reset(self._running)
 
     @property
     def running(self) -> set[AttemptId]:

@@ -27,6 +27,7 @@ from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.fact_retries import FactRetries
 from stepwell.local.engine.intake import Intake
 from stepwell.local.engine.jobs import Jobs
+from stepwell.local.engine.limits import Limits
 from stepwell.local.engine.recovery import Recovery
 from stepwell.local.engine.registration import Registration
 from stepwell.local.engine.run_control import RunControl
@@ -53,14 +54,15 @@ class LocalPlatform:
         backlog = Backlog()
         self._reports = AttemptReports(store, self.log_files, backlog, clock, lambda: self.batches.schedule())
         make_job = Jobs(store, code, settings.secret).make
-        self.executor = Executor(runner, make_job, self._reports, settings.parallelism, settings.http_slots)
+        steady_clock = SteadyClock(clock, newest_time(store.connection))
+        limits = Limits(store.limit_rows, store.limit_values, steady_clock.now)
+        self.executor = Executor(runner, make_job, self._reports, limits, settings.parallelism, settings.http_slots)
         engine = Engine(self.executor, settings.env, lambda: self.links, store.types.errors_if_refused)
         self._recovery = Recovery(store, self.executor, backlog)
         self._fact_retries = FactRetries(
             store, backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule()
         )
         work = BatchWork(engine, store, self.executor, backlog, self._fact_retries, settings)
-        steady_clock = SteadyClock(clock, newest_time(store.connection))
         self.executor.worker_queues.on_request = lambda: self.batches.schedule()
         self.executor.worker_queues.on_undelivered = self._queue_again
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)
@@ -104,6 +106,7 @@ class LocalPlatform:
             self._recovery.recover(run_ids)
             self.batches.schedule()
             await asyncio.sleep(0)
+        self._recovery.admit()
         self.store.accepted.keep(self.executor.running)
         self.batches.release_held_events()
 

@@ -28,8 +28,19 @@ class Recovery:
             yield active[start : start + _RUNS_AT_ONCE]
 
     def recover_all(self) -> None:
-        """Recovers all active runs."""
+        """Recovers all active runs, and begins to admit those that limits delay."""
         self.recover(self._store.active())
+        self.admit()
+
+    def admit(self) -> None:
+        """Begins to admit the starts that limits delay, when all runs are recovered."""
+        self._executor.limits.open(self._started_with_limits())
+
+    def _started_with_limits(self) -> Iterator[RunRecord]:
+        for run_ids in self._store.started_with_limits():
+            for record in self._load(run_ids).values():
+                if has_begun(record.run):
+                    yield record
 
     def recover(self, run_ids: Sequence[str]) -> None:
         """Restores the attempts of these runs. Call it between batches. Raises sqlite3.Error if the database cannot be
@@ -41,7 +52,10 @@ class Recovery:
         running, accepted = self._executor.running, self._store.accepted
         for run_id, record in self._load(run_ids).items():
             if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
-                self._backlog.facts.add([RunFact(run_id, RunStarted())])
+                if record.plan.start_limits:
+                    self._executor.carry_out(Effects(held=[record]))
+                else:
+                    self._backlog.facts.add([RunFact(run_id, RunStarted())])
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
                     self._executor.carry_out(Effects(queued=[QueuedAttempt(record, i, state.attempt)]))

@@ -22,7 +22,7 @@ from stepwell.local.database import not_started_tables
 from stepwell.local.database.log_files import take_log_files
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.local.store import idempotency, rate_limits
+from stepwell.local.store import idempotency, limit_rows, rate_limits
 from stepwell.local.store.long_texts import delete_long_texts
 from stepwell.project.code_copies import CHANGED, remove
 
@@ -53,7 +53,7 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
     await platform.log_files.remove(files)
     await _in_pieces(platform, _delete_events, cut, piece_s)
     await platform.in_transaction(lambda connection, now: not_started_tables.delete_unused(connection))
-    for expired in (idempotency.delete_expired, rate_limits.delete_expired):
+    for expired in (idempotency.delete_expired, rate_limits.delete_expired, limit_rows.delete_over):
         await _in_pieces(platform, partial(_delete_expired, expired), platform.clock.now(), piece_s)
     await _in_pieces(platform, _delete_quarantined, cut, piece_s)
     forgotten: list[tuple[str, int]] = []

@@ -1,45 +1,61 @@
 """Slots limit how many attempts run at a time; other attempts are queued.
 
-Functions take turns. Within a function, attempts of the earliest run come first: so runs that have begun end before
-others begin, and none waits forever.
+Functions take turns. Within a function (and a key of its limits), attempts of the earliest run come first: so runs that
+have begun end before others begin, and none waits forever.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from heapq import heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 from stepwell.platform import AttemptId
 
 DEFAULT_HTTP_SLOTS = 256  # calls of URLs at a time
 
 
+class Place(NamedTuple):
+    """The place of an attempt in a queue. Functions take turns, then keys of a function's limits; within a key, the
+    lowest `rank` comes first, then the lowest `order` of the run."""
+
+    function_id: str
+    order: int
+    rank: int = 0
+    key: Hashable = None
+
+
 class FairQueue:
-    """A queue of attempts in which functions take turns."""
+    """A queue of attempts in which functions take turns, and the keys of each function's limits."""
 
     def __init__(self) -> None:
-        # By function, the next in turn first; each a heap ordered by run, then by arrival.
-        self._queues: OrderedDict[str, list[tuple[int, int, AttemptId]]] = OrderedDict()
+        # By function, then by key, the next in turn first; each a heap ordered by rank, run, and arrival.
+        self._queues: OrderedDict[str, OrderedDict[Hashable, list[tuple[int, int, int, AttemptId]]]] = OrderedDict()
         self._numbers = count()
         self.queued: set[AttemptId] = set()  # read on the hot path, where a method would cost too much
 
     def __len__(self) -> int:
         return len(self.queued)
 
-    def add(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
-        """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
+    def add(self, place: Place, attempt_id: AttemptId) -> None:
+        """Queues an attempt; twice is harmless."""
         if attempt_id not in self.queued:
             self.queued.add(attempt_id)
-            heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
+            keys = self._queues.setdefault(place.function_id, OrderedDict())
+            heappush(keys.setdefault(place.key, []), (place.rank, place.order, next(self._numbers), attempt_id))
 
     def pop(self) -> AttemptId:
         """Removes and returns the next attempt."""
-        function_id, queue = self._queues.popitem(last=False)
-        _, _, attempt_id = heappop(queue)
+        function_id, keys = self._queues.popitem(last=False)
+        key, queue = keys.popitem(last=False)
+        *_, attempt_id = heappop(queue)
         self.queued.discard(attempt_id)
         if queue:
-            self._queues[function_id] = queue  # the last in turn
+            keys[key] = queue  # the last in turn
+        if keys:
+            self._queues[function_id] = keys
         return attempt_id
 
     def clear(self) -> None:
@@ -64,9 +80,9 @@ class Slots:
     def release(self) -> None:
         self._taken -= 1
 
-    def queue(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
-        """Queues an attempt; twice is harmless. `order` is the run's position; the lowest comes first."""
-        self._queue.add(function_id, order, attempt_id)
+    def queue(self, place: Place, attempt_id: AttemptId) -> None:
+        """Queues an attempt; twice is harmless."""
+        self._queue.add(place, attempt_id)
 
     def take_queued(self, most: int) -> list[AttemptId]:
         """Removes and returns queued attempts, as many as get a free slot, at most `most`. Functions take turns."""

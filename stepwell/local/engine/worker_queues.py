@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from stepwell.local.engine.slots import FairQueue
+from stepwell.local.engine.slots import FairQueue, Place
 from stepwell.platform import AttemptId
 
 UNDELIVERED_S = 1.0  # how long a claimed attempt waits for another worker, before it is queued again
@@ -80,10 +80,10 @@ class WorkerQueues:
 
     # --- the executor ----------------------------------------------------------------------------------------------
 
-    def queue(self, name: str, function_id: str, order: int, attempt_id: AttemptId) -> None:
+    def queue(self, name: str, place: Place, attempt_id: AttemptId) -> None:
         """Queues an attempt; twice is harmless."""
         if attempt_id not in self._held:
-            self._queues.setdefault(name, FairQueue()).add(function_id, order, attempt_id)
+            self._queues.setdefault(name, FairQueue()).add(place, attempt_id)
 
     @property
     def can_take(self) -> bool:

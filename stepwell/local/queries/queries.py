@@ -19,6 +19,7 @@ from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.not_started import whole_misses, with_keepers
 from stepwell.core.run.messages import TimerKind
+from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import LAST, Filters, ListQuery, choose_events_path, choose_runs_path
 from stepwell.local.database.log_files import log_folder, read_logs
 from stepwell.local.database.not_started_tables import table_entries
@@ -27,6 +28,7 @@ from stepwell.local.database.schema import connect
 from stepwell.local.queries.run_details import RunDetails, mismatches_of
 from stepwell.local.queries.run_texts import RunRow, RunTexts
 from stepwell.local.store.functions import read_samples
+from stepwell.local.store.limit_rows import waiting_for
 from stepwell.local.store.live_functions import read_routing
 from stepwell.local.store.users import ids_of_user
 from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
@@ -188,9 +190,10 @@ class Queries:
             if not with_logs:
                 return replace(detail, asked=asked)
             mismatches = mismatches_of(connection, detail, orjson.loads(body), after)
-            return replace(
-                detail, asked=asked, logs=read_logs(connection, log_folder(self._path), row.seq), mismatches=mismatches
-            )
+            logs = read_logs(connection, log_folder(self._path), row.seq)
+            may_wait = detail.run.status is RunStatus.RUNNING and detail.plan.has_limits
+            waiting = waiting_for(connection, run_id) if may_wait else {}
+            return replace(detail, asked=asked, logs=logs, mismatches=mismatches, waiting=waiting)
 
     def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
         """Runs with open approvals, newest first. Each open approval has a timer, which is found here."""

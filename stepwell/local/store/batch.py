@@ -58,9 +58,11 @@ class LocalBatch:
         self._store.write()
         self._store.logs.write()
         self._store.accepted.write()
+        self._store.limit_rows.write()
         self._store.connection.execute("COMMIT")
         self._store.logs.clear()
         self._store.accepted.clear()
+        self._store.limit_rows.clear()
         self._store.cache.evict(self._store.runs.take_inactive())
 
     def rollback(self) -> None:

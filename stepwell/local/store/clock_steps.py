@@ -48,6 +48,7 @@ def move_back(
         yield
     connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
     rate_limits.move_back(connection, by_ms, now)
+    connection.execute("UPDATE throttles SET theoretical = theoretical - ? WHERE theoretical > ?", (by_ms, now))
     connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
     _move_canaries(connection, now)
     Schedules(connection).cap_next_ticks(now)

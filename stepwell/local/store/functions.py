@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import orjson
@@ -27,6 +27,8 @@ PUSHED = ""  # `file` of a function that was pushed: it is not expected on disk
 GUARD_EVERY_MS = 5_000
 _GUARDED_BY = 2_000  # newest runs that a canary is judged by
 
+_CHANGES = count()
+
 log = logging.getLogger("stepwell.functions")
 
 
@@ -46,6 +48,7 @@ class Functions:
         self._code: dict[tuple[str, int], dict[str, str]] = {}
         self._dotenv: dict[str, dict[str, dict[str, str]]] = {}
         self._live = LiveFunctions(connection, self.plan)
+        self.changes = next(_CHANGES)  # another number after each change of a live function
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class Functions:
         if routing.live is None:
             execute("DELETE FROM kept WHERE function = ?", (function_id,))
         self._live.mark(function_id)
+        self.changes = next(_CHANGES)
 
     # --- events of paused functions --------------------------------------------------------------------------------
 

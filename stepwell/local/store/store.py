@@ -17,6 +17,8 @@ from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.event_rows import EventRows
 from stepwell.local.store.event_types import TypeStore
 from stepwell.local.store.functions import Functions
+from stepwell.local.store.limit_rows import LimitRows
+from stepwell.local.store.limit_values import LimitValues
 from stepwell.local.store.log_rows import LogRows
 from stepwell.local.store.open_waits import OpenWaits
 from stepwell.local.store.run_cache import CachedRun, RunCache
@@ -26,6 +28,8 @@ from stepwell.local.store.timers import Timers
 from stepwell.local.store.unrouted import Unrouted
 from stepwell.local.store.users import UserIndex
 from stepwell.platform import RunRecord
+
+_PAGE = 500  # runs
 
 
 class LocalStore:
@@ -47,6 +51,8 @@ class LocalStore:
         self.runs = RunRows(self.connection)
         self.logs = LogRows(self.connection, self.cache)
         self.accepted = AcceptedAttempts(self.connection)
+        self.limit_rows = LimitRows(self.connection)
+        self.limit_values = LimitValues(self.connection, lambda: self.functions.changes)
         self.events = EventRows(self.connection, self.users, self._newest("events"))
         self._newest_run = self._newest("runs")
 
@@ -81,6 +87,8 @@ class LocalStore:
         self.types = TypeStore(self.connection)
         self.users.forget()
         self.unrouted.reset()
+        self.limit_rows.reset()
+        self.limit_values.reset()
         self.forget_runs()
         self.events.newest, self._newest_run = self._newest("events"), self._newest("runs")
 
@@ -120,6 +128,15 @@ class LocalStore:
     def active(self) -> list[str]:
         """Ids of runs that have queued or running attempts, or have not begun."""
         return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
+
+    def started_with_limits(self) -> Iterator[list[str]]:
+        """Ids of open runs that count for a limit of open runs, a page at a time. They may not have started yet."""
+        sql = "SELECT function, version FROM versions WHERE instr(definition, ?) > 0"
+        for version in self.connection.execute(sql, (b'"scope":"run"',)).fetchall():
+            sql = "SELECT id FROM runs WHERE status = 0 AND function = ? AND version = ?"
+            cursor = self.connection.execute(sql, version)
+            while page := cursor.fetchmany(_PAGE):
+                yield [run_id for (run_id,) in page]
 
     def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
         """Drops ended runs, by row number and id, and their unwritten logs from memory. Returns the names of files that

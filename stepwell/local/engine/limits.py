@@ -1,0 +1,123 @@
+"""Limits of runs and attempts on one machine: what each one needs, for `Admission`, and what others read about it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable
+from functools import partial
+
+from stepwell.core.run.permits import RUN, permits_of_run, permits_of_step, rank_of
+from stepwell.local.engine.admission import Admission
+from stepwell.local.engine.buckets import Item, Lane, Waiter
+from stepwell.local.store.limit_rows import LaneRow, LimitRows, WaitRow
+from stepwell.local.store.limit_values import LimitValues
+from stepwell.platform import Attempt, AttemptId, QueuedAttempt, RunRecord
+
+
+class Limits:
+    def __init__(self, rows: LimitRows, values: LimitValues, clock: Callable[[], int]) -> None:
+        self._values = values
+        self._starts: deque[str] = deque()  # runs that may start
+        self.admission = Admission(_AdmissionRows(rows), values.current, clock)
+
+    # --- runs and attempts -----------------------------------------------------------------------------------------
+
+    def hold_start(self, record: RunRecord) -> None:
+        """Starts a run when its limits allow it."""
+        self.admission.request(_of_run(record, partial(self._starts.append, record.run.id)))
+
+    def queue(self, queued: QueuedAttempt, start: Callable[[int, Hashable], None]) -> None:
+        """Calls `start` with the rank and the key of an attempt when its limits allow it."""
+        item = _of_attempt(queued, _nothing)
+        keys = tuple(permit.key for permit in item.permits)
+        self.admission.request(item._replace(start=partial(start, item.rank, keys)))
+
+    def count_running(self, attempt: Attempt) -> None:
+        """Counts an attempt that runs already."""
+        self.admission.hold(_of_attempt(attempt, _nothing))
+
+    def count_open(self, record: RunRecord) -> None:
+        """Counts a run that has started already."""
+        self.admission.hold(_of_run(record, _nothing))
+
+    def ended(self, item_id: AttemptId) -> None:
+        """A run or an attempt has ended. An attempt that was running keeps its permits until its process has ended."""
+        self.admission.withdraw(item_id)
+        if item_id[1] == RUN:
+            self.admission.release(item_id)
+
+    def release(self, item_id: AttemptId) -> None:
+        """An attempt does not run any more, or was not started."""
+        self.admission.release(item_id)
+
+    # --- batches ---------------------------------------------------------------------------------------------------
+
+    def move_back(self, by_ms: int) -> None:
+        """Corrects times after the clock was set back."""
+        self.admission.move_back(by_ms)
+
+    def begin_batch(self) -> None:
+        """Admits what throttles or changed limits allow now."""
+        if self._values.have_changed:
+            self.admission.look_again()
+        self.admission.admit_due()
+
+    @property
+    def next_due(self) -> int | None:
+        """When a throttle allows the next start, in ms since the epoch; None: no start waits for one."""
+        return self.admission.next_due
+
+    @property
+    def can_start(self) -> bool:
+        return bool(self._starts)
+
+    def take_starts(self, most: int) -> list[str]:
+        """Removes and returns the ids of runs that may start, at most `most`."""
+        return [self._starts.popleft() for _ in range(min(len(self._starts), most))]
+
+    def reset(self, running: Collection[AttemptId]) -> None:
+        """A batch was rolled back. What waits is requested again, and then `open` is called."""
+        self._starts.clear()
+        self.admission.reset(running)
+
+    def open(self, started: Iterable[RunRecord]) -> None:
+        """Begins to admit. `started`: all open runs that have started and whose start was limited."""
+        for record in started:
+            self.count_open(record)
+        self.admission.open()
+
+
+class _AdmissionRows:
+    """Implements `admission.Rows`."""
+
+    def __init__(self, rows: LimitRows) -> None:
+        self._rows = rows
+        self.theoretical, self.set_theoretical = rows.theoretical, rows.set_theoretical
+
+    def waits(self, waiter: Waiter) -> None:
+        self._rows.wait(WaitRow(waiter.item.id, waiter.lane.number, waiter.item.rank, waiter.item.order, waiter.since))
+
+    def waits_no_more(self, waiter: Waiter) -> None:
+        self._rows.wait_no_more(waiter.item.id)
+
+    def moved(self, lane: Lane) -> None:
+        if lane.bucket is None:
+            self._rows.close(lane.number)
+        else:
+            self._rows.move(LaneRow(lane.number, lane.bucket.key, lane.bucket.permit.text))
+
+
+def _of_run(record: RunRecord, start: Callable[[], None]) -> Item:
+    permits = permits_of_run(record.plan, record.run, record.event)
+    return Item((record.run.id, RUN, 0), permits, rank_of(record.plan, record.run, record.event), record.order, start)
+
+
+def _of_attempt(attempt: Attempt | QueuedAttempt, start: Callable[[], None]) -> Item:
+    record = attempt.record
+    plan, run, event = record.plan, record.run, record.event
+    permits = permits_of_step(plan, run, attempt.step, event, record.outputs, record.errors)
+    return Item((run.id, attempt.step, attempt.attempt), permits, rank_of(plan, run, event), record.order, start)
+
+
+def _nothing() -> None:
+    pass
