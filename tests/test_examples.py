@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_fan_out_joins_the_outputs_of_its_parallel_steps() -> None:
     ended = run("fan-out")
     assert ended["steps"]["ask-ups"]["output"] == {"carrier": "ups", "price": 7.1}
     assert ended["output"] == {"choose": {"carrier": "post", "price": 5.7}}
+
+
+def test_the_reminder_is_due_one_day_before_the_appointment() -> None:
+    starts_at = datetime.now(UTC) + timedelta(days=10)
+    event = {"name": "appointment/booked", "data": {"starts_at": starts_at.isoformat()}}
+    ended = run("until", "--event", orjson.dumps(event).decode())
+    due_at = datetime.fromisoformat(ended["steps"]["remind"]["attempts"][0]["queued_at"])
+    assert timedelta(0) <= due_at - (starts_at - timedelta(days=1)) < timedelta(seconds=1)
 
 
 def test_a_later_step_sees_the_id_of_the_event_that_was_sent() -> None:

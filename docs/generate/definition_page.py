@@ -84,6 +84,13 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "`if`, or an `if` that is true. A failure that is not handled fails the run at once.",
     ),
     (
+        "Until",
+        "`steps.<id>.after[].wait`",
+        "`wait` is a duration, or an object with this field. A time more than 366 days ahead, or an expression without a "
+        "value, fails the run, as an `if` without a value does. The guide: "
+        "[a delay until a time](../concepts/waits.md#a-delay-until-a-time).",
+    ),
+    (
         "Async",
         "`steps.<id>.after[].async`",
         "The edge waits for an event with exactly this name for which `match` is true. Edges of one run with equal "

@@ -96,7 +96,7 @@ KINDS = {
         "Restore the code from a backup, or make a new version and rerun. See [the code of a step](step-code.md).",
     ),
     "condition_failed": Kind(
-        "The `if` of an edge has no value, for example because a key is missing. The run fails. Its error names the edge, and as `step` the step that the edge leads to, which has not run. The step before it keeps its result.",
+        "The `if` or `wait.until` of an edge has no value, for example because a key is missing. The run fails. Its error names the edge, and as `step` the step that the edge leads to, which has not run. The step before it keeps its result.",
         "no",
         "Write `has(data.x) && data.x > 1` where a value may be missing, then rerun. `edge` names the edge.",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -84,13 +85,13 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
         for after in step["after"] or [{"step": "$trigger", "on": "success"}]:
             parent = TRIGGER if after["step"] == "$trigger" else index[after["step"]]
             wait = after.get("async")
-            delay = _duration(after.get("wait"))
+            delay, until = _delay(after.get("wait"))
             pause = None
             if wait:
-                key = (parent, delay, wait["event"], wait.get("match"), parse_duration(wait["ttl"]))
+                key = (parent, delay, wait["event"], wait.get("match"), parse_duration(wait["ttl"]), until)
             else:
-                key = (parent, delay, None, None, 0)
-            if wait or delay:
+                key = (parent, delay, None, None, 0, until)
+            if wait or delay or until:
                 pause = shared.setdefault(key, len(shared))
                 if pause == len(members):
                     members.append([])
@@ -106,8 +107,8 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
                 )
             )
     return edges, [
-        Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=())
-        for (parent, delay, event, match, ttl), p in shared.items()
+        Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=(), until=until)
+        for (parent, delay, event, match, ttl, until), p in shared.items()
     ]
 
 
@@ -115,6 +116,11 @@ def _rate_limit(rate_limit: Mapping[str, Any] | None) -> RateLimit | None:
     if rate_limit is None:
         return None
     return RateLimit(rate_limit["limit"], parse_duration(rate_limit["period"]), rate_limit.get("key"))
+
+
+def _delay(wait: str | dict[str, str] | None) -> tuple[int, str | None]:
+    """The constant delay of an edge in ms, and the expression for the end of a delay."""
+    return (0, wait["until"]) if isinstance(wait, dict) else (_duration(wait), None)
 
 
 def _cancels(rules: Sequence[dict[str, Any]]) -> list[Pause]:
@@ -163,9 +169,7 @@ def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple
     for pause in pauses:
         before = set() if pause.parent == TRIGGER else {pause.parent, *ancestors[pause.parent]}
         upstream = tuple(e for e, step in waiting if step in before)
-        result.append(
-            Pause(pause.parent, pause.delay_ms, pause.event, pause.match, pause.ttl_ms, pause.edges, upstream)
-        )
+        result.append(replace(pause, upstream=upstream))
     return tuple(result)
 
 

@@ -103,8 +103,8 @@ class Edge:
 class Pause:
     """A delay, a wait for an event, or both. Edges with equal parent, delay, event, match and ttl share one.
 
-    If `cancels` is set, the event cancels the run. Such a pause has no edges. It stays open until the run ends, or for
-    the ttl if that is not 0.
+    `until` is the expression for the end of the delay, in place of `delay_ms`. If `cancels` is set, the event cancels
+    the run. Such a pause has no edges. It stays open until the run ends, or for the ttl if that is not 0.
     """
 
     parent: int
@@ -115,6 +115,7 @@ class Pause:
     edges: tuple[int, ...]
     upstream: tuple[int, ...]  # edges before the parent that wait for events; their events must not be used again
     cancels: bool = False
+    until: str | None = None
 
 
 _REMOTE = frozenset({"celery", "faktory"})

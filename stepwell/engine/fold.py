@@ -10,11 +10,12 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
+from stepwell.core.cel.expressions import Bindings, Expression, Scope, compile_expression, compile_moment
+from stepwell.core.duration import LONGEST_MS
 from stepwell.core.plan import Plan
 from stepwell.core.routing.waits import wait_index
 from stepwell.core.run.advance import advance
-from stepwell.core.run.answers import NO_ANSWERS, Answers, Questions, WaitKey
+from stepwell.core.run.answers import NO_ANSWERS, Answers, Moment, Questions, WaitKey
 from stepwell.core.run.inputs import JoinedOutputs, edge_variables, error_json
 from stepwell.core.run.messages import (
     AttemptPostponed,
@@ -31,6 +32,7 @@ from stepwell.core.run.permits import problem_of_step
 from stepwell.core.run.questions import questions
 from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
 from stepwell.core.run.timeouts import has_timeouts, without_cleared
+from stepwell.core.times import moment_text
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 
 _QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
@@ -154,7 +156,7 @@ class Folding:
         answers = NO_ANSWERS
         if not isinstance(fact, AttemptStarted):  # the most frequent fact, which never has questions
             needed = questions(plan, run, fact)
-            if needed.edges or needed.pauses:
+            if needed.edges or needed.pauses or needed.moments:
                 answers = self._answers(needed)
         decision = advance(plan, run, fact, answers, self._now)
         self._run = decision.run
@@ -172,12 +174,14 @@ class Folding:
                 outputs = ChainMap({needed.parent: needed.outcome.output}, outputs)  # type: ignore[arg-type]
         conditions = {e: compile_expression(plan.edges[e].condition or "true", Scope.CONDITION) for e in needed.edges}
         matches = [compile_expression(plan.pauses[p].match or "true", Scope.MATCH) for p in needed.pauses]
-        read_by = [*conditions.values(), *matches]
+        moments = {e: compile_moment(_until(plan, e), Scope.CONDITION) for e in needed.moments}
+        read_by = [*conditions.values(), *matches, *moments.values()]
         variables = edge_variables(plan, needed.parent, self._before.event.as_json(), outputs, errors, read_by)
         bindings = Bindings(**variables)
         return Answers(
             {e: condition.evaluate(bindings) for e, condition in conditions.items()},
             {p: _wait_key(plan, p, variables) for p in needed.pauses},
+            {e: _moment(moment, bindings, self._now) for e, moment in moments.items()},
         )
 
     def _keep_result(self, command: RecordAttempt) -> None:
@@ -220,6 +224,20 @@ def _with(results: Mapping[int, bytes], step: int, result: bytes) -> Mapping[int
     """A copy with this result. Platforms may use lazy mappings, so `|` is used instead of a dict display."""
     copy: Mapping[int, bytes] = results | {step: result}  # type: ignore[operator]
     return copy
+
+
+def _until(plan: Plan, e: int) -> str:
+    pause = plan.edges[e].pause
+    return "" if pause is None else plan.pauses[pause].until or ""
+
+
+def _moment(expression: Expression, bindings: Bindings, now: int) -> Moment:
+    found = expression.moment(bindings)
+    if found.problem is not None:
+        return Moment(problem=found.problem)
+    if found.value > now + LONGEST_MS:
+        return Moment(problem=f"the time {moment_text(found.value)} is more than 366 days ahead")
+    return Moment(found.value)
 
 
 def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:

@@ -14,7 +14,7 @@ from stepwell.core.cel.ast import Select, walk
 from stepwell.core.cel.expressions import ExpressionError, Scope, compile_value
 from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.core.run.approvals import placeholders
-from stepwell.event_types.expression_checker import ExpressionChecker
+from stepwell.event_types.expression_checker import CONDITION, MOMENT, ExpressionChecker
 from stepwell.event_types.schema import Schema
 from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event
 
@@ -58,7 +58,8 @@ def doubts(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None =
 class Place:
     """An expression of a definition, with the triggers of the runs that evaluate it.
 
-    `awaited` is the name of the event that `async` refers to in the expression.
+    `awaited` is the name of the event that `async` refers to in the expression. `is_moment`: the value is a point in
+    time.
     """
 
     pointer: Pointer
@@ -66,6 +67,7 @@ class Place:
     triggers: Sequence[Mapping[str, Any]]
     awaited: str | None = None
     is_condition: bool = True
+    is_moment: bool = False
 
 
 def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Iterator[Place]:
@@ -88,12 +90,21 @@ def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Ite
             at: Pointer = ("steps", step_id, "after", i)
             if edge.get("if"):
                 yield Place((*at, "if"), edge["if"], triggers)
+            if isinstance(edge.get("wait"), dict):
+                until: Pointer = (*at, "wait", "until")
+                yield Place(until, edge["wait"]["until"], triggers, is_condition=False, is_moment=True)
             pause = edge.get("async") or {}
             if pause.get("match"):
                 yield Place((*at, "async", "match"), pause["match"], triggers, pause["event"])
         for field in ("data", "user", "ts") if step["runtime"]["type"] == "emit" else ():
             if step["runtime"].get(field):
-                yield Place(("steps", step_id, "runtime", field), step["runtime"][field], triggers, is_condition=False)
+                yield Place(
+                    ("steps", step_id, "runtime", field),
+                    step["runtime"][field],
+                    triggers,
+                    is_condition=False,
+                    is_moment=field == "ts",
+                )
         for source in placeholders(step["runtime"].get("message", "")):
             yield Place(("steps", step_id, "runtime", "message"), source, triggers, is_condition=False)
 
@@ -114,7 +125,8 @@ def _checked(
             "user": event.field("user") or DYNAMIC,
             "async": _event(place.awaited, schemas, uses_v) if place.awaited else DYNAMIC,
         }
-        yield place.pointer, ExpressionChecker(tree, variables, place.source, is_condition=place.is_condition)
+        wanted = CONDITION if place.is_condition else MOMENT if place.is_moment else None
+        yield place.pointer, ExpressionChecker(tree, variables, place.source, wanted)
 
 
 def _started_by(trigger: Mapping[str, Any], schemas: Schemas, uses_v: bool) -> Shape:

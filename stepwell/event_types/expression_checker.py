@@ -6,6 +6,7 @@ Only the syntax tree is read; nothing is evaluated. A field that `has()` has tes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from stepwell.core.cel.ast import Call, Comprehension, Const, Ident, Items, Node, Select, path
 from stepwell.core.definition.problems import nearest, shown
@@ -34,16 +35,30 @@ Variables = Mapping[str, Shape]
 _NONE: Paths = frozenset()
 
 
+class Wanted(NamedTuple):
+    """The kinds of values that a place needs, and a text about them."""
+
+    kinds: frozenset[str]
+    text: str
+
+
+CONDITION = Wanted(frozenset({"bool"}), "a condition must be true or false")
+MOMENT = Wanted(
+    frozenset({"timestamp", "string", "number"}), "a time is a timestamp, an RFC 3339 text or milliseconds since 1970"
+)
+
+
 class ExpressionChecker:
     """The messages about an expression: errors (`wrong`) and warnings (`doubts`), in the order of the expression."""
 
-    def __init__(self, tree: Node, variables: Variables, source: str, *, is_condition: bool = True) -> None:
+    def __init__(self, tree: Node, variables: Variables, source: str, wanted: Wanted | None) -> None:
+        """`wanted`: what the value must be; None: anything."""
         self._wrong: dict[str, None] = {}
         self._doubts: dict[str, None] = {}
         self._source = source
         shape = self._shape(tree, variables, _NONE)
-        if is_condition and "bool" not in shape.kinds:
-            self._complain(tree, f"{named(tree)} is {kinds_in_words(shape)}, but a condition must be true or false")
+        if wanted is not None and not shape.kinds & wanted.kinds:
+            self._complain(tree, f"{named(tree)} is {kinds_in_words(shape)}, but {wanted.text}")
 
     @property
     def wrong(self) -> list[str]:

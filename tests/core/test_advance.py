@@ -13,7 +13,7 @@ from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan, Runtime
 from stepwell.core.run.advance import Decision, advance, used_events
-from stepwell.core.run.answers import NO_ANSWERS, NO_QUESTIONS, Answers, Questions, WaitKey
+from stepwell.core.run.answers import NO_ANSWERS, NO_QUESTIONS, Answers, Moment, Questions, WaitKey
 from stepwell.core.run.messages import (
     AttemptEnded,
     AttemptLost,
@@ -95,12 +95,14 @@ class Story:
     def __init__(self, cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> None:
         self.plan = plan_of(cancel, **steps)
         self.run = new_run("run", self.plan, NOW)
+        self.moments: dict[int, Moment] = {}  # of `wait.until`, by edge
 
     def decide(self, fact: Fact, now: int = NOW) -> Decision:
         asked = questions(self.plan, self.run, fact)
         answers = Answers(
             {e: ANSWERS[self.plan.edges[e].condition or ""] for e in asked.edges},
             {p: WaitKey(KEY) for p in asked.pauses},
+            {e: self.moments[e] for e in asked.moments},
         )
         return advance(self.plan, self.run, fact, answers, now)
 
@@ -1356,3 +1358,54 @@ def test_a_run_that_did_not_time_out_is_packed_as_before() -> None:
 @pytest.mark.parametrize("timer", [START, FINISH])
 def test_the_timer_of_a_timeout_has_its_fact(timer: Timer) -> None:
     assert timer_of(timer.fact()) == timer
+
+
+# --- delays until a time ---------------------------------------------------------------------------------------------
+
+LATER: dict[str, Any] = {"wait": {"until": "data.at"}}
+PAID: dict[str, Any] = {"event": "paid", "ttl": "1h"}
+
+
+def delayed(at: Moment, *edges: dict[str, Any]) -> Story:
+    """A run whose step `a` is about to end, and of which each other step comes after one of the edges."""
+    story = Story(a={}, **{f"b{i}": {"after": [edge]} for i, edge in enumerate(edges)})
+    story.moments = dict.fromkeys(range(1, 1 + len(edges)), at)
+    story.begin()
+    return story
+
+
+def test_edges_until_the_same_time_share_a_pause_and_others_do_not() -> None:
+    others = after("a", wait={"until": "data.other"}), after("a", wait="1h"), after("a", **LATER, async_=PAID)
+    story = delayed(Moment(NOW + HOUR), after("a", **LATER), after("a", **LATER), *others)
+    assert [pause.edges for pause in story.plan.pauses] == [(1, 2), (3,), (4,), (5,)]
+    timers = [command for command in story.end(A) if isinstance(command, SetTimer)]
+    assert timers == [SetTimer(delay(p), NOW + HOUR) for p in (0, 1, 2, 3)]
+    story.fold(DelayEnded(0), NOW + HOUR)
+    assert story.steps == "completed queued queued pending pending pending"
+
+
+def test_a_time_in_the_past_starts_the_step_in_the_same_transition() -> None:
+    for at in (0, NOW - 1, NOW):
+        story = delayed(Moment(at), after("a", **LATER))
+        assert story.end(A) == [completed(A), RunStep(B, 1)]
+        assert (story.pauses, story.edges) == ("elapsed", "satisfied satisfied")
+        assert list(outstanding(story.plan, story.run)) == [RunStep(B, 1)]
+
+
+def test_a_wait_after_a_time_in_the_past_opens_at_once() -> None:
+    story = delayed(Moment(0), after("a", **LATER, async_=PAID))
+    assert story.end(A) == [completed(A), *opened()]
+    assert story.pauses == "awaiting"
+
+
+def test_an_edge_without_a_time_fails_the_run() -> None:
+    story = delayed(Moment(problem="none"), after("a", **LATER))
+    assert story.end(A) == [completed(A), EmitEnd("failed")]
+    assert (story.status, story.run.failed_edge, story.run.problems) == ("failed", 1, (("until", 1, "none"),))
+
+
+@pytest.mark.parametrize("edge", [after("a", **LATER, if_="false"), after("a", **LATER, on="failure")])
+def test_an_edge_that_is_not_taken_needs_no_time(edge: dict[str, Any]) -> None:
+    story = delayed(Moment(problem="none"), edge)
+    story.end(A)
+    assert (story.status, story.steps, story.run.problems) == ("completed", "completed skipped", ())

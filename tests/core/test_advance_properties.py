@@ -23,7 +23,7 @@ from stepwell.core.definition.definition import parse_definition
 from stepwell.core.duration import parse_duration
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.advance import advance
-from stepwell.core.run.answers import Answers, WaitKey
+from stepwell.core.run.answers import Answers, Moment, WaitKey
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import (
     AttemptEnded,
@@ -54,7 +54,18 @@ from stepwell.core.run.messages import (
 from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.questions import questions
 from stepwell.core.run.resume import Earlier, Restart, resumption
-from stepwell.core.run.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, new_run, pack, steps_of, unpack
+from stepwell.core.run.run import (
+    ENDED_STEPS,
+    Packer,
+    PauseStatus,
+    Run,
+    RunStatus,
+    StepStatus,
+    new_run,
+    pack,
+    steps_of,
+    unpack,
+)
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP, Table
 
 S = TypeVar("S")
@@ -66,6 +77,8 @@ OUTCOMES = {
 }
 BROKEN = "data.x"
 ANSWERS = {"true": Answer(True), "false": Answer(False), BROKEN: Answer(False, "no such key: x")}
+PAST, FUTURE = "data.past", "data.future"
+MOMENTS = {PAST: Moment(500), FUTURE: Moment(3_600_000), BROKEN: Moment(problem="no such key: x")}
 QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -103,7 +116,7 @@ def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
     if draw(st.integers(0, 3)) == 3:
         edge["if"] = draw(st.sampled_from(["true", "true", "false", "false", BROKEN]))
     if draw(st.integers(0, 3)) == 3:
-        edge["wait"] = draw(st.sampled_from(["10s", "1h"]))
+        edge["wait"] = draw(st.sampled_from(["10s", "1h", {"until": PAST}, {"until": FUTURE}, {"until": BROKEN}]))
     if draw(st.integers(0, 2)) == 2:
         edge["async"] = {
             "event": draw(st.sampled_from(["comes", "never", "hopeless"])),
@@ -171,7 +184,9 @@ class Model:
         for step, item in function.steps.items():
             for i, edge in enumerate(item["after"]):
                 stands = step in {forced, *kept} and edge["step"] in {"$trigger", *kept}
-                if edge.get("if") == BROKEN and self._is_evaluated(edge) and not stands:
+                has_no_time = edge.get("wait") == {"until": BROKEN} and self.passes(edge)
+                has_no_value = has_no_time or (edge.get("if") == BROKEN and self._is_evaluated(edge))
+                if has_no_value and not stands:
                     is_sure = item["join"] == "merge" or edge["step"] not in kept
                     (self.undecided if is_sure else self.perhaps).add((step, i))
 
@@ -264,6 +279,7 @@ class World:
         answers = Answers(
             {e: ANSWERS[self.plan.edges[e].condition or ""] for e in asked.edges},
             {p: self._key(p) for p in asked.pauses},
+            {e: self._moment(e) for e in asked.moments},
         )
         decision = advance(self.plan, before, fact, answers, self.now)
         assert unpack("run", pack(decision.run)) == decision.run
@@ -319,6 +335,11 @@ class World:
     def _event(self, pause: int) -> str | None:
         return self.plan.pauses[pause].event
 
+    def _moment(self, edge: int) -> Moment:
+        pause = self.plan.edges[edge].pause
+        assert pause is not None
+        return MOMENTS[self.plan.pauses[pause].until or ""]
+
     def _key(self, pause: int) -> WaitKey:
         return WaitKey(None, "no such key") if self._event(pause) == "hopeless" else WaitKey(b"key")
 
@@ -338,6 +359,7 @@ class World:
             isinstance(fact, DelayEnded) and self._event(fact.pause) is None
         ):
             self.over.add(fact.pause)
+        self.over |= {p for p, pause in enumerate(self.run.pauses) if pause.status is PauseStatus.ELAPSED}
         self._check_moves(before, self.run)
         for i, (old, new) in enumerate(zip(before.steps, self.run.steps, strict=True)):
             if old.status is StepStatus.PENDING and new.status is StepStatus.QUEUED:

@@ -73,7 +73,12 @@ WHOLE: Json = {
         "b": {
             "runtime": {"type": "docker", "image": "alpine", "entrypoint": ["sh"], "cpu": 0.5, "memory": 512},
             "after": [
-                {"step": "a", "on": "failure", "async": {"event": "e", "match": "true", "ttl": "1d", "onTimeout": True}}
+                {"step": "a", "wait": {"until": "event.ts"}},
+                {
+                    "step": "a",
+                    "on": "failure",
+                    "async": {"event": "e", "match": "true", "ttl": "1d", "onTimeout": True},
+                },
             ],
         },
         "c": {"runtime": {"type": "http", "url": "https://x.de/y", "headers": {"A": "b"}}, "after": [{"step": "a"}]},
@@ -167,6 +172,7 @@ VALUES: list[Any] = [
     {"type": "approval", "message": "m"},
     {"type": "emit", "event": "e"},
     {"start": "1h"},
+    {"until": "event.ts"},
     {"attempts": 0},
     {"attempts": 3},
     {"type": "object"},
@@ -193,6 +199,7 @@ FIELDS = [
     "on",
     "if",
     "wait",
+    "until",
     "async",
     "match",
     "ttl",

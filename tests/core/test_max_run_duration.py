@@ -44,6 +44,8 @@ def test_every_retry_adds_an_attempt_and_its_delay() -> None:
     [
         ({"step": "a"}, "0s"),
         ({"step": "a", "wait": "40d"}, "40d"),
+        ({"step": "a", "wait": {"until": "event.ts"}}, "366d"),
+        ({"step": "a", "wait": {"until": "event.ts"}, "async": {"event": "e", "ttl": "3d"}}, "369d"),
         ({"step": "a", "async": {"event": "e", "ttl": "3d"}}, "3d"),
         ({"step": "a", "wait": "40d", "async": {"event": "e", "ttl": "3d"}}, "43d"),
     ],

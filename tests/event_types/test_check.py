@@ -239,6 +239,32 @@ def test_the_check_of_recursive_and_hostile_schemas_ends() -> None:
     assert check(function("event.data.x.y == 1"), {"order/placed": wide}) == []
 
 
+@pytest.mark.parametrize(
+    ("until", "message"),
+    [
+        ("data.placed_att", "`data.placed_att`: there is no field `placed_att`; did you mean `placed_at`?"),
+        ("data.paid", "`data.paid` is true or false, but a time is a timestamp, an RFC 3339 text or milliseconds"),
+        ("data.items", "`data.items` is a list, but a time is"),
+        ("data.placed_at", None),
+        ("timestamp(data.placed_at) + duration('1h')", None),
+        ("data.amount", None),
+        ("data.anything", None),
+        ("response.at", None),
+    ],
+)
+def test_times_of_delays_are_checked(until: str, message: str | None) -> None:
+    found = check(function(wait={"until": until}), SCHEMAS)
+    assert [problem.pointer for problem in found] == [("steps", "b", "after", 0, "wait", "until")] * bool(message)
+    assert message is None or found[0].message.startswith(message)
+
+
+def test_the_fields_of_an_event_to_send_are_checked() -> None:
+    runtime = {"type": "emit", "event": "told", "data": "{'a': data.ammount}", "user": "data.note", "ts": "data.paid"}
+    fields = {"id": "f", "triggers": [{"event": "order/placed"}], "steps": {"tell": {"runtime": runtime}}}
+    found = check(parse_definition(fields).normalised(), SCHEMAS)
+    assert [problem.pointer[-1] for problem in found] == ["data", "ts"]
+
+
 def test_messages_of_approvals_are_checked() -> None:
     message = "Pay {{ data.ammount }} of {{ data.note }}, {{ data.coupon }}?"
     steps = {"ask": {"runtime": {"type": "approval", "message": message}}}

@@ -136,6 +136,22 @@ def test_an_approval_times_out_after_its_time_when_the_clock_was_set_back(tmp_pa
     on_platform(tmp_path, test)
 
 
+def test_a_delay_until_a_time_ends_at_this_time_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        at = it.platform.clock.now() + 30 * MINUTE
+        await it.deploy(a={}, b={"after": [{"step": "a", "wait": {"until": "data.at"}}]})
+        event = await it.send(data={"at": at})
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.travel(5 * HOUR + 29 * MINUTE)
+        assert it.runner.started == [("f", "a")]
+        await it.platform.travel(MINUTE + SECOND)
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
 @pytest.mark.parametrize("timeouts", [{"start": "30m"}, {"finish": "30m"}])
 def test_timeouts_of_a_run_keep_their_length_when_the_clock_was_set_back(
     tmp_path: Path, timeouts: dict[str, str]

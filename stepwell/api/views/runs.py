@@ -29,7 +29,7 @@ from stepwell.core.flow.fields import FLOW_CONTROL
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run.approvals import Links, expires_at
 from stepwell.core.run.permits import RUN
-from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.run.run import OPEN_PAUSES, UNTIL, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
 from stepwell.core.run.run_error import run_error
 from stepwell.core.run.run_events import cancel_reason, cancelled_by
 from stepwell.core.run.stored_links import whole_data
@@ -241,6 +241,8 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
     for kind, index, text in run.problems:
         if (kind, index) == ("edge", e):
             view["problem"] = text
+        elif (kind, index) == (UNTIL, e):
+            view["problem"] = f"wait.until: {text}"
     if edge.pause is None:
         return view
     pause, value = run.pauses[edge.pause], plan.pauses[edge.pause]

@@ -105,11 +105,17 @@ def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:
     if edge.get("until"):
         text.append(f" until {local_time(edge['until'])}", "blue")
     if edge.get("problem"):
-        text.append(f": {'no match' if 'state' in edge else '`if` has no value'}, {edge['problem']}", "yellow")
+        text.append(f": {_about_problem(edge)}{edge['problem']}", "yellow")
     if event or "state" in edge or edge.get("problem") or (step_status == "skipped" and edge["status"] == "dead"):
         if not event and "state" not in edge and not edge.get("problem"):
             text.append(", not taken")
         branch.add(text)
+
+
+def _about_problem(edge: dict[str, Any]) -> str:
+    if edge["problem"].startswith("wait.until: "):
+        return ""
+    return "no match, " if "state" in edge else "`if` has no value, "
 
 
 def _add_attempt(branch: Tree, attempt: dict[str, Any]) -> None:

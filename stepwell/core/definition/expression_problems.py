@@ -17,6 +17,7 @@ from stepwell.core.definition.graph import Ancestry, Raw, entries
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.run.approvals import placeholders
 
+Compiler = Callable[[str, Scope], Expression]
 _TRIGGER = "$trigger"
 _HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
 
@@ -27,12 +28,15 @@ def step_expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Pr
         at: Pointer = ("steps", step_id, "after", i)
         pause = edge.get("async")
         match = pause.get("match") if isinstance(pause, dict) else None
-        for place, source, scope in (
-            ((*at, "if"), edge.get("if"), Scope.CONDITION),
-            ((*at, "async", "match"), match, Scope.MATCH),
+        delay = edge.get("wait")
+        until = delay.get("until") if isinstance(delay, dict) else None
+        for place, source, scope, compiler in (
+            ((*at, "if"), edge.get("if"), Scope.CONDITION, compile_expression),
+            ((*at, "wait", "until"), until, Scope.CONDITION, compile_moment),
+            ((*at, "async", "match"), match, Scope.MATCH, compile_expression),
         ):
             if isinstance(source, str) and source:
-                yield from condition_problems(place, source, scope, edge.get("step"), ancestry)
+                yield from condition_problems(place, source, scope, edge.get("step"), ancestry, compiler)
     for field, source, scope in _in_runtime(step):
         yield from value_problems(("steps", step_id, "runtime", field), step_id, source, scope, ancestry)
 
@@ -69,23 +73,26 @@ def value_problems(at: Pointer, step_id: str, source: str, scope: Scope, ancestr
 
 
 def condition_problems(
-    at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
+    at: Pointer,
+    source: str,
+    scope: Scope,
+    parent: object = None,
+    ancestry: Ancestry | None = None,
+    compiler: Compiler = compile_expression,
 ) -> Iterator[Problem]:
-    """The problems of a condition. `parent`: the step before, if the condition is on an edge."""
+    """The problems of a condition, or of another expression on an edge. `parent`: the step before, if it is on one."""
     hint = _hint(source) if "steps" in scope.value else ""
-    problems = list(compile_problems(at, source, scope, compile_expression, hint))
+    problems = list(compile_problems(at, source, scope, compiler, hint))
     yield from problems
     if problems or ancestry is None or not isinstance(parent, str):
         return
-    for name in sorted(compile_expression(source, scope).step_names):
+    for name in sorted(compiler(source, scope).step_names):
         message = _not_ended(name, parent, ancestry)
         if message:
             yield Problem(at, f"{at[-1]}: {message}{hint}")
 
 
-def compile_problems(
-    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], Expression], hint: str = ""
-) -> Iterator[Problem]:
+def compile_problems(at: Pointer, source: str, scope: Scope, compiler: Compiler, hint: str = "") -> Iterator[Problem]:
     """The problem if an expression cannot be compiled, or is too slow for any event."""
     try:
         compiler(source, scope).check()

@@ -25,6 +25,7 @@ from stepwell.core.definition.model import (
     Retries,
     Step,
     Trigger,
+    Until,
 )
 from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
 from stepwell.core.definition.runtimes import Approval, Celery, Docker, Emit, Faktory, Http, Lambda, Wasm
@@ -46,6 +47,7 @@ _INSIDE_STEP: dict[str, type[Model]] = {
     "async": Async,
     "concurrency": StepConcurrency,
     "throttle": StepThrottle,
+    "until": Until,
 }
 
 _FLOW_CONTROL: dict[str | int, type[Model]] = {
@@ -78,6 +80,8 @@ def pointer_of(error: Any) -> Pointer:
     pointer = tuple(part for part in location if part != "[key]")
     if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
         pointer = location[:3] + pointer[4:]  # pydantic adds the runtime's type as a part of the place
+    if len(location) > 5 and location[0] == "steps" and (location[2], location[4]) == ("after", "wait"):
+        pointer = location[:5] + location[6:]  # and the kind of the delay
     return pointer
 
 

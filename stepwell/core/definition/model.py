@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 
 from stepwell.core.definition import field_validators
 from stepwell.core.definition import schema_rules as rules
@@ -118,6 +118,21 @@ class Async(Model):
     )
 
 
+class Until(Model):
+    """A delay until a point in time."""
+
+    until: Cel = Field(
+        description="A CEL expression over `event`, `user`, `data`, `steps`, `errors` and `response`, evaluated once,"
+        " when the step before ends: a timestamp, an RFC 3339 text, or milliseconds since 1970. A time in the past"
+        " means at once; it may be at most 366 days ahead.",
+        examples=["timestamp(data.starts_at) - duration('24h')"],
+    )
+
+
+def _kind_of_delay(value: Any) -> str:
+    return "until" if isinstance(value, dict | Until) else "duration"
+
+
 class Edge(Model):
     """A step that comes before this one, and the conditions for going on to this one."""
 
@@ -132,7 +147,13 @@ class Edge(Model):
         alias="if",
         description="A CEL expression, evaluated once, when the step before ends. Only true takes the edge.",
     )
-    wait: Duration | None = Field(default=None, description="A delay before this step, as in 1h30m; at most 366 days.")
+    wait: (
+        Annotated[Annotated[Duration, Tag("duration")] | Annotated[Until, Tag("until")], Discriminator(_kind_of_delay)]
+        | None
+    ) = Field(
+        default=None,
+        description="A delay before this step: a duration, as in 1h30m, or until a time. At most 366 days.",
+    )
     async_: Async | None = Field(default=None, alias="async", description="Wait for an event before this step.")
 
 

@@ -19,6 +19,14 @@ class WaitKey:
 
 
 @immutable
+class Moment:
+    """The end of a delay (`wait.until`), in ms since the epoch, or the reason why there is none."""
+
+    at: int = 0
+    problem: str | None = None
+
+
+@immutable
 class Questions:
     """The expressions that the engine must evaluate before a fact can be folded. All are on edges of one `parent`."""
 
@@ -26,12 +34,14 @@ class Questions:
     edges: tuple[int, ...] = ()  # edges whose `if` is evaluated now
     pauses: tuple[int, ...] = ()  # pauses whose wait key is needed now
     outcome: Outcome | None = None  # the outcome of the parent, if it ends with this fact
+    moments: tuple[int, ...] = ()  # edges whose `wait.until` is evaluated now
 
 
 @immutable
 class Answers:
     edges: dict[int, Answer] = field(default_factory=dict)
     pauses: dict[int, WaitKey] = field(default_factory=dict)
+    moments: dict[int, Moment] = field(default_factory=dict)
 
 
 NO_QUESTIONS = Questions()

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepwell.core.cel.answer import Answer
 from stepwell.core.plan import Plan
-from stepwell.core.run.answers import Answers, WaitKey
+from stepwell.core.run.answers import Answers, Moment, WaitKey
 from stepwell.core.run.messages import (
     CarriedOver,
     ClearTimer,
@@ -234,15 +234,21 @@ class Draft:
             self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
         self.commands.append(CloseWait(p))
 
-    def begin_pause(self, p: int, edges: tuple[int, ...]) -> None:
-        """Begins a pause for the given edges, with the delay or with the wait."""
+    def begin_pause(self, p: int, edges: tuple[int, ...]) -> bool:
+        """Begins a pause for the given edges, with the delay or with the wait. Returns whether it is over already: a
+        delay until a time in the past, without a wait."""
+        pause = self.plan.pauses[p]
         self.pauses[p] = self.pauses[p]._replace(edges=edges)
-        delay = self.plan.pauses[p].delay_ms
-        if delay:
-            self.move_pause(p, "delay", due_at=self.now + delay)
-            self.commands.append(SetTimer(Timer(TimerKind.DELAY, p), self.now + delay))
-        else:
+        due_at = self.now + pause.delay_ms if pause.until is None else self.answers.moments[edges[0]].at
+        if due_at > self.now:
+            self.move_pause(p, "delay", due_at=due_at)
+            self.commands.append(SetTimer(Timer(TimerKind.DELAY, p), due_at))
+        elif pause.event is not None:
             self.await_event(p, self.now)
+        else:
+            self.move_pause(p, "delay", due_at=due_at)
+            self.move_pause(p, "elapse")
+        return self.pauses[p].status is PauseStatus.ELAPSED
 
     def _drop_if_unused(self, p: int | None) -> None:
         if p is not None and not any(self.edges[e] is _PAUSED_EDGE for e in self.plan.pauses[p].edges):
@@ -258,7 +264,7 @@ class Draft:
             self.close_wait(p)
         self.move_pause(p, "drop")
 
-    def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
-        """Stores the reason why an expression has no value, if there is one. `kind`: edge or pause."""
+    def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | Moment | None) -> None:
+        """Stores the reason why an expression has no value, if there is one. `kind`: edge, pause or UNTIL."""
         if answer is not None and answer.problem is not None:
             self.problems = (*self.problems, (kind, index, answer.problem))

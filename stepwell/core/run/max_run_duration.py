@@ -5,6 +5,7 @@ The result is an upper bound, except that a step may return any `retry_after`. M
 
 from __future__ import annotations
 
+from stepwell.core.duration import LONGEST_MS
 from stepwell.core.plan import TRIGGER, Plan, Step
 from stepwell.core.run.attempt_result import MAX_LOSSES
 
@@ -29,7 +30,10 @@ def longest_run_ms(plan: Plan) -> int:
 
 
 def _pause_ms(plan: Plan, pause: int | None) -> int:
-    return 0 if pause is None else plan.pauses[pause].delay_ms + plan.pauses[pause].ttl_ms
+    if pause is None:
+        return 0
+    value = plan.pauses[pause]
+    return (value.delay_ms if value.until is None else LONGEST_MS) + value.ttl_ms
 
 
 def _step_ms(step: Step) -> int:

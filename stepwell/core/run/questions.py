@@ -25,7 +25,7 @@ _OVER = (AttemptEnded, AttemptLost)  # a tuple is created once, a union of types
 
 
 def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
-    """The conditions and wait keys that must be evaluated before a fact can be folded."""
+    """The expressions that must be evaluated before a fact can be folded."""
     if run.status is not _RUNNING:
         return NO_QUESTIONS
     if isinstance(fact, AttemptOverdue):
@@ -61,8 +61,8 @@ def _questions(
     outcome: Outcome | None = None,
     also: tuple[int, ...] = (),
 ) -> Questions:
-    """The conditions and wait keys that are needed to settle these edges, and to open the pauses in `also`."""
-    passing, conditions = ON.get(result, ()), []
+    """The expressions that are needed to settle these edges, and to open the pauses in `also`."""
+    passing, conditions, moments = ON.get(result, ()), [], []
     begun: dict[int, None] = {}  # pauses that begin, without duplicates
     for e in edges:
         edge = plan.edges[e]
@@ -72,6 +72,8 @@ def _questions(
             conditions.append(e)
         if edge.pause is not None:
             pause = plan.pauses[edge.pause]
+            if pause.until is not None:
+                moments.append(e)
             if pause.event is not None and not pause.delay_ms:
                 begun[edge.pause] = None
-    return Questions(parent, tuple(conditions), (*begun, *also), outcome)
+    return Questions(parent, tuple(conditions), (*begun, *also), outcome, tuple(moments))

@@ -142,6 +142,6 @@ def _signature(plan: Plan, e: int) -> tuple[object, ...]:
     """A value that is equal for equal edges of two versions, even if their indexes differ."""
     edge = plan.edges[e]
     pause = None if edge.pause is None else plan.pauses[edge.pause]
-    waits = None if pause is None else (pause.delay_ms, pause.event, pause.match, pause.ttl_ms)
+    waits = None if pause is None else (pause.delay_ms, pause.until, pause.event, pause.match, pause.ttl_ms)
     parent = None if edge.parent < 0 else plan.steps[edge.parent].id
     return plan.steps[edge.step].id, parent, edge.on, edge.condition, waits, edge.on_timeout

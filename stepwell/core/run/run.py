@@ -114,6 +114,9 @@ def bits_where(holds: Iterable[bool]) -> int:
 STATUS_NAMES = {status: status.name.lower() for status in RunStatus}  # cached: an enum computes `name` on each access
 
 
+UNTIL = "until"  # a problem of the `wait.until` of an edge
+
+
 class Run(NamedTuple):
     id: str
     status: RunStatus
@@ -124,8 +127,8 @@ class Run(NamedTuple):
     edges: tuple[EdgeStatus, ...]
     pauses: tuple[PauseState, ...]
     failed_step: int | None = None  # the step whose failure was not handled
-    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why the expression has no value)
-    failed_edge: int | None = None  # the edge whose `if` had no value, which failed the run
+    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause"|UNTIL, index, why the expression has no value)
+    failed_edge: int | None = None  # the edge whose `if` or `wait.until` had no value, which failed the run
     timed_out: str | None = None  # the limit of `timeouts` that cancelled the run: start or finish
 
 

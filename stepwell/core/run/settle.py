@@ -11,7 +11,7 @@ from stepwell.core.run.attempt_timer import attempt_timer
 from stepwell.core.run.draft import Draft
 from stepwell.core.run.joins import JOINS
 from stepwell.core.run.messages import ClearTimer, Outcome, StopStep, Timer, TimerKind
-from stepwell.core.run.run import ENDED_STEPS, EdgeStatus, StepStatus
+from stepwell.core.run.run import ENDED_STEPS, UNTIL, EdgeStatus, StepStatus
 
 _PENDING_STEP, _RUNNING_STEP = StepStatus.PENDING, StepStatus.RUNNING
 _PENDING_EDGE, _PAUSED_EDGE = EdgeStatus.PENDING, EdgeStatus.PAUSED
@@ -43,12 +43,18 @@ def end_run(draft: Draft, move: str) -> None:
 
 
 def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
-    """Fails the run if the `if` of one of these edges has no value. Returns whether the run has failed."""
-    if not draft.answers.edges:
+    """Fails the run if the `if` of one of these edges, or the `wait.until` of one whose `if` is true, has no value.
+    Returns whether the run has failed."""
+    conditions, moments = draft.answers.edges, draft.answers.moments
+    if not conditions and not moments:
         return False
-    undecided = [e for e in edges if (answer := draft.answers.edges.get(e)) and answer.problem is not None]
+    undecided = [e for e in edges if (answer := conditions.get(e)) and answer.problem is not None]
     for e in undecided:
-        draft.note_problem("edge", e, draft.answers.edges[e])
+        draft.note_problem("edge", e, conditions[e])
+    timeless = [e for e in edges if (moment := moments.get(e)) and moment.problem is not None and draft.holds(e)]
+    for e in timeless:
+        draft.note_problem(UNTIL, e, moments[e])
+    undecided += timeless
     if undecided:
         draft.failed_edge = undecided[0]
         end_run(draft, "fail")
@@ -86,7 +92,9 @@ def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
         else:
             draft.move_edge(e, "satisfy" if passes else "kill")
     for p, members in begun.items():
-        draft.begin_pause(p, tuple(members))
+        if draft.begin_pause(p, tuple(members)):
+            for e in members:
+                draft.move_edge(e, "satisfy")
 
 
 def _join_children(draft: Draft, edges: tuple[int, ...]) -> None:

@@ -88,6 +88,8 @@ def _move_timers(
 
 def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind: TimerKind, index: int) -> int:
     """When a timer was set."""
+    if kind is TimerKind.DELAY and plan.pauses[index].until is not None:
+        return 0  # a point in time stays where it is
     if kind is TimerKind.DELAY:
         return run.pauses[index].due_at - plan.pauses[index].delay_ms
     if kind is TimerKind.DEADLINE:
