@@ -64,6 +64,14 @@ def _empty_database() -> bytes:
         return path.read_bytes()
 
 
+def put_empty_database(path: Path) -> None:
+    """Writes a database with all tables and no rows to this file, unless it exists."""
+    if not path.exists():
+        make_folder(path.parent)
+        make_file(path)
+        path.write_bytes(_empty_database())
+
+
 class LocalStepwell(Decisions):
     """Implements `platform.Stepwell`. The database is created in `folder`."""
 
@@ -74,10 +82,7 @@ class LocalStepwell(Decisions):
         self.parallelism = parallelism
         self._secrets: dict[str, str] = {}
         database = folder / "stepwell.db"
-        if not database.exists():
-            make_folder(folder)
-            make_file(database)
-            database.write_bytes(_empty_database())
+        put_empty_database(database)
         self._settings = ServerSettings(
             database,
             parallelism=parallelism,

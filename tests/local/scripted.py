@@ -23,6 +23,7 @@ from stepwell.local.queries.queries import Queries
 from stepwell.local.runners.job import End, Job, Log, Running
 from stepwell.local.store.store import LocalStore
 from stepwell.reader import RunDetail
+from stepwell.testing.local import put_empty_database
 
 DONE = Outcome(output=b'"done"')
 DEADLINE_S = 20.0
@@ -128,6 +129,7 @@ async def scripted(
     runner: ScriptedRunner | None = None,
 ) -> AsyncIterator[Scripted]:
     runner = runner or ScriptedRunner(hold=hold)
+    put_empty_database(folder / "db")
     store = LocalStore(folder / "db")
     settings = Settings(parallelism, retry_s=0.05, look_again_s=0.05, batch_facts=batch_facts, batch_s=batch_s)
     platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), settings)

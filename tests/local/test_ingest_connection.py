@@ -18,6 +18,7 @@ from stepwell.local.http.connection import Connection
 from stepwell.local.http.ingest_connection import IngestConnection
 from stepwell.local.http.serving import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
+from stepwell.testing.local import put_empty_database
 from tests.local.web import listening, read, run
 
 EVENT = b'{"name": "a/b", "data": {"n": 1}}'
@@ -42,6 +43,7 @@ async def answer(app: App, protocol: type[Connection], *pieces: bytes) -> bytes:
 
 def on_a_server(folder: Path, work: Callable[[LocalServer, App], Any]) -> None:
     async def main() -> None:
+        put_empty_database(folder / "db")
         async with open_server(ServerSettings(folder / "db")) as server:
             await work(server, app_of(server, AnyKey("right"), LocalOnly("127.0.0.1")))
 

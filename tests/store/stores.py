@@ -15,6 +15,7 @@ from stepwell.core.plan import Plan
 from stepwell.local.store.batch import LocalBatch
 from stepwell.local.store.store import LocalStore
 from stepwell.platform import Batch
+from stepwell.testing.local import put_empty_database
 from stepwell.testing.memory import MemoryStore
 
 NOW = 1_780_000_000_000
@@ -53,6 +54,7 @@ class InMemory:
 class InSqlite:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "db"
+        put_empty_database(self._path)
         self._store = LocalStore(self._path)
 
     def deploy(self, definition: dict[str, Any]) -> Plan:

@@ -22,6 +22,7 @@ from stepwell.local.http.listening import listen
 from stepwell.local.http.serving import app_of
 from stepwell.local.http.tls import Certificate
 from stepwell.local.server import LocalServer, ServerSettings, open_server
+from stepwell.testing.local import put_empty_database
 
 Json = dict[str, Any]
 DEADLINE_S = 20.0
@@ -177,6 +178,7 @@ def job_step(jobtype: str = "Job", queue: str = "default", **fields: Any) -> Jso
 async def faktory(
     folder: Path, *, password: str = "", certificate: Certificate | None = None, clock: Clock | None = None
 ) -> AsyncIterator[Faktory]:
+    put_empty_database(folder / "stepwell.db")
     settings = ServerSettings(folder / "stepwell.db", serves_faktory=True, public_url=BASE)
     listener = listen("127.0.0.1", 0)
     options = FaktoryOptions(listener, password, certificate)
