@@ -136,6 +136,34 @@ def test_a_value_of_idempotency_is_one_more_write(resources: Resources) -> None:
     assert cost(second) == ({"dynamodb.PutItem": 3, "dynamodb.GetItem": 1, "dynamodb.BatchWriteItem": 1}, 3 + 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("timeouts", "more"),
+    [
+        ({"start": "1h"}, {}),
+        ({"start": "10m"}, {}),
+        ({"finish": "10m"}, {"sqs.SendMessageBatch": 1}),
+        ({"finish": "1h"}, {"dynamodb.PutItem": 3}),
+    ],
+)
+def test_a_timeout_of_a_run_costs_one_message_or_one_write_when_the_run_starts(
+    resources: Resources, timeouts: Json, more: dict[str, int]
+) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, timeouts=timeouts)
+    warm(batches)
+    requests = {"dynamodb.PutItem": 2, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}
+    assert of_event(batches).operations() == {**requests, **more}
+
+
+def test_a_step_that_sends_an_event_is_two_writes_of_its_run_and_an_event(resources: Resources) -> None:
+    batches = Batches(resources)
+    tell: Json = {"runtime": {"type": "emit", "event": "told"}}
+    batches.deploy({"tell": tell})
+    warm(batches)
+    requests = {"dynamodb.PutItem": 3, "dynamodb.BatchWriteItem": 1, "events.PutEvents": 2}
+    assert of_event(batches).operations() == requests
+
+
 def test_a_start_that_counts_for_a_rate_limit_is_one_more_read_and_write(resources: Resources) -> None:
     batches = Batches(resources)
     batches.deploy({"a": handler_step()}, rate_limit={"limit": 60, "period": "1h", "key": "event.data.customer"})

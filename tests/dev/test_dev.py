@@ -157,6 +157,14 @@ def test_it_prints_the_runs_that_an_event_cancelled(tmp_path: Path) -> None:
         assert (line["cancelled"], line["resumed"], line["why"]) == ([{"function": "f", "run": run}], [], None)
 
 
+def test_it_prints_why_a_run_was_cancelled_by_a_timeout(tmp_path: Path) -> None:
+    write_function(tmp_path / "f", "f", "order/placed", {"timeouts": {"start": "100ms"}}, a=wait_for_payment())
+    with dev(tmp_path / "f", tmp_path / "db") as server, api(server) as http:
+        http.send("order/placed", data={"id": 1})
+        line = server.line(lambda line: line["kind"] == "run")
+        assert (line["status"], line["reason"], line["timeout"]) == ("cancelled", "timeout", "start")
+
+
 def test_it_prints_a_run_that_an_event_resumes_after_a_delay(tmp_path: Path) -> None:
     write_function(tmp_path / "f", "f", "order/placed", a=wait_for_payment(wait="2s"))
     with dev(tmp_path / "f", tmp_path / "db") as server, api(server) as http:

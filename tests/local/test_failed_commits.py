@@ -61,6 +61,28 @@ def test_a_batch_that_is_not_committed_starts_nothing(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
+def test_an_event_that_a_step_sends_is_stored_with_the_end_of_the_step_or_not_at_all(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        tell = {"runtime": {"type": "emit", "event": "told"}, "after": [{"step": "a"}]}
+        await it.deploy(a={}, tell=tell)
+        await it.deploy(id="receiver", on="told")
+        await it.send()
+        await until(lambda: len(it.runner.held) == 1)
+        commits = Commits(it)
+        commits.failing = 2
+        it.runner.release()
+        await until(lambda: commits.failing == 0)
+        await until(lambda: len(it.runner.held) == 1)
+        assert it.count("events WHERE name = 'told'") == 1
+        assert it.runner.started == [("f", "a"), ("receiver", "a")]
+        it.runner.release()
+        await until(lambda: it.count(COMPLETED) == 2)
+        (run,) = [detail for detail in it.runs() if detail.plan.function_id == "f"]
+        assert [(row.attempt, row.status) for row in run.attempts] == [(1, "completed"), (1, "completed")]
+
+    on_platform(tmp_path, test, hold=True)
+
+
 def test_slots_of_an_uncommitted_batch_are_freed(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
