@@ -135,6 +135,31 @@ def a_far_timer(story: Story) -> None:
     story.minutes(2)
 
 
+def a_near_timeout(story: Story) -> None:
+    story.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "1h"})}, timeouts={"finish": "2m"})
+    story.begins()
+    story.send()
+    story.minutes(3)
+
+
+def a_far_timeout(story: Story) -> None:
+    story.deploy({"c": handler_step({"step": "$trigger", "wait": "1h"})}, timeouts={"start": "16m"})
+    story.begins()
+    story.send()
+    story.clock.shift(timedelta(minutes=5))
+    story.minutes(2, tick=True)
+    story.clock.shift(timedelta(minutes=9))
+    story.minutes(2)
+
+
+def a_delay_until_a_time_in_the_past(story: Story) -> None:
+    past = {"step": "a", "wait": {"until": "data.at"}}
+    story.deploy({"a": handler_step(), "b": handler_step(past), "y": handler_step({**past, "async": PAID})})
+    story.begins()
+    story.send(order=1, at=0)
+    story.send("paid", order=1)
+
+
 def an_event_during_the_delay(story: Story) -> None:
     story.deploy({"a": handler_step(), "y": DELAYED})
     story.begins()
@@ -296,6 +321,9 @@ STORIES: list[Callable[[Story], None]] = [
     a_failure_that_starts_a_function,
     a_retry_and_a_failure_that_is_handled,
     a_far_timer,
+    a_near_timeout,
+    a_far_timeout,
+    a_delay_until_a_time_in_the_past,
     an_event_during_the_delay,
     a_deadline,
     many_runs_that_wake,

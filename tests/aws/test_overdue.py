@@ -36,6 +36,7 @@ STEPS: Json = {
     "b": handler_step({"step": "a", "wait": "10m", "async": {"event": "paid", "ttl": "1h"}}),
 }
 STATES = RunStates(STEPS)
+SENDING = RunStates({"tell": {"runtime": {"type": "emit", "event": "told"}}})
 LIMITED = RunStates(STEPS, timeouts={"start": "1h", "finish": "2h"})
 BEGUN = LIMITED.with_pause(PauseStatus.ELAPSED)._replace(edges=(EdgeStatus.SATISFIED, *LIMITED.some.edges[1:]))
 PLAN, with_step, with_pause = STATES.plan, STATES.with_step, STATES.with_pause
@@ -64,6 +65,11 @@ LATE: dict[str, tuple[Open, Fact, int]] = {
         Open(BEGUN._replace(started_at=NOW + 7), LIMITED.plan),
         RunTimedOut(TimerKind.FINISH),
         NOW + 7 + 2 * HOUR_MS + LATE_MS,
+    ),
+    "the sending of an event": (
+        Open(SENDING.with_step(0, StepStatus.RUNNING), SENDING.plan),
+        AttemptLost(0, 1),
+        NOW + 600_000,
     ),
     "an outcome of a later claim": (
         Open(with_step(0, StepStatus.RUNNING), causes={0: ("again", NOW + 5)}),

@@ -31,6 +31,7 @@ from stepwell.core.run.timeouts import open_timers
 
 LATE_MS = 120_000  # after the due time, the message of a timer counts as lost
 _START_MS = 60_000
+_SENDING_MS = 10 * 60_000  # until an event that a step sends is sent again, which is harmless
 _UNDECIDED = "Undecided"
 _FACTS: dict[str, Callable[..., Fact]] = {
     _UNDECIDED: lambda step, attempt: Timer(TimerKind.DECISION, step, attempt).fact(),
@@ -86,7 +87,7 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
             yield _Expected(Timer(TimerKind.DECISION, i, step.attempt).fact(), due_at + LATE_MS, due_at)
         elif step.status is StepStatus.RUNNING:
             claimed = max(step.at, record.causes.get(i, ("", 0))[1])
-            longest = event_age_ms + steps[i].timeout_ms + _START_MS
+            longest = _SENDING_MS if steps[i].is_emit else event_age_ms + steps[i].timeout_ms + _START_MS
             yield _Expected(AttemptLost(i, step.attempt), claimed + (longest if silence_ms is None else silence_ms))
         elif step.status is StepStatus.RETRYING:
             yield _Expected(RetryDue(i, step.attempt), step.at + LATE_MS, step.at)
