@@ -41,6 +41,7 @@ _LISTS = (  # service, operation, the list in the response, the name in an item;
     ("events", "list_event_buses", "EventBuses", "Name"),
     ("events", "list_rules", "Rules", "Name"),
     ("iam", "list_roles", "Roles", "RoleName"),
+    ("kinesis", "list_streams", "StreamNames", None),
     ("lambda", "list_event_source_mappings", "EventSourceMappings", "UUID"),
     ("lambda", "list_functions", "Functions", "FunctionName"),
     ("lambda", "list_layers", "Layers", "LayerName"),

@@ -29,9 +29,10 @@ from stepwell.aws.resources import Resources
 ROOT = HERE.parent
 ENV = "rehearsal"
 EVENTS = 200
-ASSEMBLY = BUILD / "cdk.out"
+ASSEMBLY, SOURCES_ASSEMBLY = BUILD / "cdk.out", BUILD / "sources.out"
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 Json = dict[str, Any]
+SOURCES = "StepwellRehearsalSources"
 PUSHER: dict[str, str] = {}  # the credentials of the pushing role, once it exists
 
 
@@ -59,6 +60,7 @@ def main() -> None:
         step("permissions of steps", lambda: check_step_permissions(client))
         step("permissions of the pushing role", pusher.check_refusals)
         step("a webhook", lambda: send_webhook(client))
+        step("sources", lambda: read_sources(client, context))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("rotate the signing key while a run waits", lambda: rotate(client))
         step("dead letters", redrive)
@@ -72,6 +74,7 @@ def main() -> None:
         step("remove what was pushed", remove_pushed)
         PUSHER.clear()
         pusher.leave()
+        step("destroy the sources", lambda: cdk("destroy", "--force", "--app", str(SOURCES_ASSEMBLY)))
         step("destroy", lambda: destroy(before))
     print("the rehearsal has passed")
 
@@ -158,6 +161,30 @@ def send_webhook(client: Client) -> None:
     assert ids == [["webhook:guests:1"]] * 2, ids
     client.until(lambda runs: sum(run["event_id"] == ids[0][0] for run in runs) == 1, "the webhook starts one run")
     assert client.post("/webhooks/guests", body + b" ", headers) is None
+
+
+def read_sources(client: Client, context: list[str]) -> None:
+    """Deploys a stack with a queue, a stream and their sources. A record of each becomes an event that starts a run,
+    and a record that makes no event is in the quarantine."""
+    app = ("--app", f"{sys.executable} {HERE / 'sources_app.py'}", "--output", str(SOURCES_ASSEMBLY))
+    cdk("deploy", "--require-approval", "never", *context, *app)
+    (stack,) = boto3.client("cloudformation").describe_stacks(StackName=SOURCES)["Stacks"]
+    made = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    sqs, body = boto3.client("sqs"), json.dumps({"does": "read"})
+    message = sqs.send_message(QueueUrl=made["Queue"], MessageBody=body)["MessageId"]
+    sqs.send_message(QueueUrl=made["Queue"], MessageBody="not JSON")
+    boto3.client("kinesis").put_record(StreamName=made["StreamName"], Data=body, PartitionKey="a")
+    queue = made["Queue"].rpartition("/")[2]
+    of_stream = f"source:stream:kinesis/{made['StreamName']}/"
+
+    def have_started(runs: list[Json]) -> bool:
+        events = [run["event_id"] for run in runs]
+        return f"source:notes:sqs/{queue}/{message}" in events and any(name.startswith(of_stream) for name in events)
+
+    client.until(have_started, "a message and a record of a stream start runs")
+    (letter,) = sqs.receive_message(QueueUrl=made["Quarantine"], WaitTimeSeconds=20)["Messages"]
+    about = json.loads(letter["Body"])
+    assert (about["source"], about["kind"]) == ("notes", "unreadable"), about
 
 
 def cancel_and_rerun(client: Client) -> None:

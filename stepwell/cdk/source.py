@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import Duration, IgnoreMode, SymlinkFollowMode
+from aws_cdk import Duration, IgnoreMode, RemovalPolicy, SymlinkFollowMode
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
@@ -80,6 +81,9 @@ class Source(Construct):
             ],
             memory_size=memory,
             timeout=_TIMEOUT,
+            log_group=logs.LogGroup(
+                self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+            ),
             environment={
                 VARIABLE: ssm.StringParameter.value_for_string_parameter(self, self._value_name("resources")),
                 RULE: json.dumps(mapping, separators=(",", ":")),

@@ -67,6 +67,14 @@ def test_the_lambda_may_only_send_read_types_and_use_its_queues(template: Any) -
     assert not [action for action in actions if action.endswith(":*") or action.startswith("dynamodb:Put")]
 
 
+def test_the_logs_are_kept_for_a_month_and_deleted_with_the_stack(template: Any) -> None:
+    groups = {name: item for name, item in template.items() if item["Type"] == "AWS::Logs::LogGroup"}
+    assert {item["DeletionPolicy"] for item in groups.values()} == {"Delete"}
+    assert {item["Properties"]["RetentionInDays"] for item in groups.values()} == {30}
+    used = {f["LoggingConfig"]["LogGroup"]["Ref"] for f in of(template, "AWS::Lambda::Function")}
+    assert used == set(groups)
+
+
 def test_a_source_needs_one_rule(tmp_path: Path) -> None:
     stack = cdk.Stack(cdk.App(outdir=str(tmp_path)), "Mine")
     with pytest.raises(ValueError, match="either the file of a source, or a rule"):

@@ -60,6 +60,8 @@ def test_messages_become_events_and_are_acknowledged(tmp_path: Path, url: str, c
         assert first["user"] == {"external_id": "ada"}
         assert second["id"] != third["id"], "messages without an id are never taken for the same one"
         assert [item["record"] for item in now.quarantine("orders")] == [f"amqp/{queue}/m-2"]
+        refused = now.api.http.post("/v1/sources/orders/replay", json={"from": "earliest"})
+        assert (refused.status_code, "RabbitMQ deletes" in refused.json()["message"]) == (409, True)
     assert channel.queue_declare(queue, passive=True).message_count == 0
 
 
