@@ -81,7 +81,7 @@ STATEMENTS: dict[str, Statements] = {
         *READ_STATUS,
         *START_STEPS,
         Statement("dynamodb:UpdateItem", ("table",)),
-        Statement("dynamodb:DeleteItem", ("table",), partitions("I#*", "N#*")),  # claims of an erased user
+        Statement("dynamodb:DeleteItem", ("table",), partitions("G#*", "I#*", "N#*")),  # claims of an erased user
         Statement("logs:FilterLogEvents GetLogEvents", ("step logs", "step_http log")),
     ),
     "step_http": (

@@ -83,11 +83,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A replayed event. `run_id` is None if the event is unknown; `is_new`: the run was created now."""
+    """A replayed event. `run_id` is None if the event is unknown or does not start a run now, with the reason in
+    `problem`; `is_new`: the run was created now."""
 
     event_id: str
     run_id: str | None
     is_new: bool = False
+    problem: str | None = None
 
 
 WaitPlace = tuple[bytes, int, int]  # the key of a wait, the row of the run, the pause

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from stepwell.core.events.events import Event
-from stepwell.core.plan import RateLimit
+from stepwell.core.plain_data import immutable
+from stepwell.core.plan import Plan, RateLimit
 from stepwell.core.routing.not_started import NotStarted
 
 
@@ -39,6 +40,34 @@ class RateLimits(Protocol):
         """No longer counts a run that is not started. Raises NotWritten."""
 
 
+@immutable
+class Holder:
+    """The run that a key of `singleton` belongs to.
+
+    `position`: of its event; a later one is of a later event. `at`: when it claimed the key (ms since the epoch), in a
+    store where the run is written after the claim. `replaces`: runs that it must cancel.
+    """
+
+    run_id: str
+    position: int
+    at: int = 0
+    replaces: tuple[str, ...] = ()
+
+
+class Singletons(Protocol):
+    """The holders of the keys of a function's `singleton`. A holder stays until another run takes the key over."""
+
+    @property
+    def write_ms(self) -> int:
+        """How long after the claim of a run it may still be written; 0 if both are written at once."""
+
+    def read(self, function_id: str, key: bytes) -> Holder | None:
+        """The run that holds a key, strongly consistent. Raises NotWritten."""
+
+    def take(self, function_id: str, key: bytes, seen: Holder | None, new: Holder, plan: Plan) -> bool:
+        """Makes `new` the holder. Returns False if the holder is no longer `seen`. Raises NotWritten."""
+
+
 class StartChecks(Protocol):
     """Everything that is stored for these checks."""
 
@@ -47,6 +76,9 @@ class StartChecks(Protocol):
 
     @property
     def rate_limits(self) -> RateLimits: ...
+
+    @property
+    def singletons(self) -> Singletons: ...
 
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
         """Stores with an accepted event that it did not start these functions, and why, in addition to those already

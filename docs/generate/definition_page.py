@@ -169,6 +169,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
         "At least one of the two is given. The guide: "
         "[limits for the time of a run](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run).",
     ),
+    ("Singleton", "`singleton`", "The guide: [one run at a time](../guides/flow-control.md#one-run-at-a-time)."),
     (
         "RateLimit",
         "`rate_limit`",

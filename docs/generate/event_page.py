@@ -38,8 +38,10 @@ EVENTS = (
             "error": ERROR,
             "cancelled_by": "The id of the event that cancelled the run; absent if no event did.",
             "reason": "`timeout` if the run exceeded a limit of "
-            "[`timeouts`](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run); absent otherwise.",
-            "timeout": "The limit: `start` or `finish`; absent if there is no `reason`.",
+            "[`timeouts`](../guides/flow-control.md#timeouts-limits-for-the-time-of-a-run); `singleton` if a later run "
+            "with the same key [cancelled it](../guides/flow-control.md#one-run-at-a-time); absent otherwise.",
+            "timeout": "The limit: `start` or `finish`; absent with another reason or none.",
+            "replaced_by": "The run that took the place of this one; absent with another reason or none.",
             "replay": REPLAY,
         },
     ),

@@ -12,7 +12,7 @@ import orjson
 
 from stepwell.core.duration import parse_duration
 from stepwell.core.flow.limits import limits_of_starts, limits_of_step, limits_of_steps
-from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, RateLimit, Retries, Runtime, Step, Trigger
+from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, RateLimit, Retries, Runtime, Singleton, Step, Trigger
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
@@ -63,6 +63,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
         rate_limit=_rate_limit(definition.get("rate_limit")),
+        singleton=_singleton(definition.get("singleton")),
         start_limits=limits_of_starts(definition),
         step_limits=limits_of_steps(definition),
         priority=definition.get("priority"),
@@ -116,6 +117,10 @@ def _rate_limit(rate_limit: Mapping[str, Any] | None) -> RateLimit | None:
     if rate_limit is None:
         return None
     return RateLimit(rate_limit["limit"], parse_duration(rate_limit["period"]), rate_limit.get("key"))
+
+
+def _singleton(singleton: Mapping[str, Any] | None) -> Singleton | None:
+    return None if singleton is None else Singleton(singleton["mode"] == "cancel", singleton.get("key"))
 
 
 def _delay(wait: str | dict[str, str] | None) -> tuple[int, str | None]:

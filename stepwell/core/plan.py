@@ -178,6 +178,15 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Singleton:
+    """One open run, for each value of `key` (an expression) if there is one. `cancels`: a later event cancels the open
+    run; otherwise it starts none."""
+
+    cancels: bool
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     function_id: str
     version: int
@@ -191,6 +200,7 @@ class Plan:
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
     rate_limit: RateLimit | None = None
+    singleton: Singleton | None = None
     start_limits: tuple[Limit, ...] = ()  # those that the start of each run obeys
     step_limits: tuple[Limit, ...] = ()  # those that the attempts of all steps obey
     priority: str | None = None
@@ -201,7 +211,8 @@ class Plan:
     is_checked: bool = field(init=False)  # events may be refused
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_checked", self.idempotency is not None or self.rate_limit is not None)
+        checks = (self.idempotency, self.rate_limit, self.singleton)
+        object.__setattr__(self, "is_checked", any(check is not None for check in checks))
 
     @property
     def has_limits(self) -> bool:

@@ -15,6 +15,7 @@ from stepwell.core.run.messages import EventArrived
 from stepwell.core.run.permits import begin
 from stepwell.core.run.run import new_run
 from stepwell.engine.admission import Start, admit
+from stepwell.engine.singleton import cancellations
 from stepwell.engine.work import Work
 from stepwell.platform import Accepted, Batch, Cause, IncomingEvent, NewEvent, NotWritten, Route, RunFact, RunRecord
 from stepwell.run_log import log_known_event
@@ -132,16 +133,19 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
     not_started: list[NotStarted] = []
     for plan in plans:
         run = new_run(run_id(plan.function_id, event.id), plan, batch.now)
+        replaces: Sequence[str] = ()
         if plan.is_checked:
             admission = admit(Start(batch, plan, event, run, again))
             if admission.reason is not None:
                 not_started.append(admission.reason)
             if admission.run is None:
                 continue
-            run = admission.run
+            run, replaces = admission.run, admission.replaces
         run, fact = begin(run, plan, event)
         batch.add(RunRecord(run, plan, event, event.position))
         yield RunFact(run.id, fact, cause)
+        if replaces:
+            yield from cancellations(replaces, run.id, cause)
     if not_started:
         batch.checks.refuse(event, not_started)
 

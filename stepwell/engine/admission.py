@@ -1,12 +1,12 @@
 """Decides whether an event may start a run, by the checks of the function, in order.
 
-`idempotency` comes first, then `rate_limit`. Each check claims for the run. A run that one check refuses uses up
-nothing of the others: the claims of the earlier checks are released.
+`idempotency` comes first, then `rate_limit`, then `singleton`. Each check claims for the run. A run that one check
+refuses uses up nothing of the others: the claims of the earlier checks are released.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stepwell.core.events.events import Event
 from stepwell.core.flow.keys import limit_key
@@ -15,7 +15,8 @@ from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
 from stepwell.core.routing.idempotency import already_run, value_key
 from stepwell.core.routing.not_started import NotStarted
-from stepwell.core.run.run import Run
+from stepwell.core.run.run import Run, with_problem
+from stepwell.engine.singleton import claim_key, still_replaced
 from stepwell.platform import Batch, DamagedRun
 
 
@@ -32,10 +33,12 @@ class Start:
 
 @immutable
 class Admission:
-    """The decision on a start. `run`: the run to start, or None. `reason`: why not; None if that is stored already."""
+    """The decision on a start. `run`: the run to start, or None. `reason`: why not; None if that is stored already.
+    `replaces`: the runs that it cancels."""
 
     run: Run | None
     reason: NotStarted | None = None
+    replaces: Sequence[str] = ()
 
 
 @immutable
@@ -44,28 +47,30 @@ class _Passed:
 
     problem: str | None = None
     release: Callable[[], None] | None = None
+    replaces: Sequence[str] = ()
 
 
 def admit(start: Start) -> Admission:
     """Makes the checks in order. Raises NotWritten."""
     run, plan = start.run, start.plan
-    if start.again and plan.rate_limit is not None:
+    if start.again and (plan.rate_limit is not None or plan.singleton is not None):
         if _exists(start):
-            return Admission(run)
+            return Admission(run, replaces=still_replaced(start.batch, plan, run, start.event))
         if plan.function_id in start.batch.checks.refused(start.event):
             return Admission(None)
     releases: list[Callable[[], None]] = []
+    replaces: Sequence[str] = ()
     for name, check in _CHECKS.items():
         answer = check(start)
         if isinstance(answer, NotStarted):
             for release in reversed(releases):
                 release()
             return Admission(None, answer)
-        if answer.problem is not None:
-            run = run._replace(problems=(*run.problems, (name, 0, answer.problem)))
+        run = with_problem(run, name, answer.problem)
         if answer.release is not None:
             releases.append(answer.release)
-    return Admission(run)
+        replaces = answer.replaces or replaces
+    return Admission(run, replaces=replaces)
 
 
 def _exists(start: Start) -> bool:
@@ -103,4 +108,15 @@ def _rate_limit(start: Start) -> _Passed | NotStarted:
     return _Passed(release=lambda: limits.release(plan.function_id, key, run.id))
 
 
-_CHECKS: dict[str, Callable[[Start], _Passed | NotStarted]] = {"idempotency": _idempotency, "rate_limit": _rate_limit}
+def _singleton(start: Start) -> _Passed | NotStarted:
+    if start.plan.singleton is None:
+        return _Passed()
+    claimed = claim_key(start.batch, start.plan, start.run, start.event, start.event.position)
+    return claimed if isinstance(claimed, NotStarted) else _Passed(claimed.problem, replaces=claimed.replaces)
+
+
+_CHECKS: dict[str, Callable[[Start], _Passed | NotStarted]] = {
+    "idempotency": _idempotency,
+    "rate_limit": _rate_limit,
+    "singleton": _singleton,  # the last one, so that its claim is never released
+}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stepwell.core.events.events import Event, run_id
 from stepwell.core.plan import Plan
+from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.run.permits import begin
-from stepwell.core.run.run import new_run
+from stepwell.core.run.run import new_run, with_problem
 from stepwell.engine.loop import Engine
+from stepwell.engine.singleton import cancellations, claim_key, still_replaced
 from stepwell.platform import Batch, Cause, NewEvent, NotWritten, Replayed, RunFact, RunRecord
 
 
@@ -30,10 +32,27 @@ def replay_events(
     known = batch.load(runs.values())
     started = {event_id: run for event_id, run in runs.items() if run not in known}
     facts: list[RunFact] = []
-    for event_id, new_id in started.items():
-        run, fact = begin(new_run(new_id, plan, batch.now), plan, events[event_id])
-        batch.add(RunRecord(run, plan, events[event_id], batch.position(), replay=replay))
-        facts.append(RunFact(new_id, fact, cause))
+    refused: dict[str, NotStarted] = {}
+    for event_id, new_id in runs.items():
+        run, event = new_run(new_id, plan, batch.now), events[event_id]
+        if event_id not in started:
+            facts += cancellations(still_replaced(batch, plan, run, event), new_id, cause)
+            continue
+        claimed = claim_key(batch, plan, run, event, batch.position())
+        if isinstance(claimed, NotStarted):
+            refused[event_id] = claimed
+            continue
+        run, fact = begin(with_problem(run, "singleton", claimed.problem), plan, event)
+        batch.add(RunRecord(run, plan, event, batch.position(), replay=replay))
+        facts += [RunFact(new_id, fact, cause), *cancellations(claimed.replaces, new_id, cause)]
     if engine.process(batch, [], facts):
         raise NotWritten("not all runs of the replay could be started")
-    return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
+    return [_replayed(event_id, runs, started, refused) for event_id in ids]
+
+
+def _replayed(
+    event_id: str, runs: Mapping[str, str], started: dict[str, str], refused: Mapping[str, NotStarted]
+) -> Replayed:
+    if event_id in refused:
+        return Replayed(event_id, None, problem=refused[event_id].problem)
+    return Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None)

@@ -81,8 +81,9 @@ def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Ite
             yield Place(("cancel", i, "if"), rule["if"], triggers, rule["event"])
     if definition.get("idempotency"):
         yield Place(("idempotency",), definition["idempotency"], triggers, is_condition=False)
-    if "key" in definition.get("rate_limit", {}):
-        yield Place(("rate_limit", "key"), definition["rate_limit"]["key"], triggers, is_condition=False)
+    for name in ("rate_limit", "singleton"):
+        if "key" in definition.get(name, {}):
+            yield Place((name, "key"), definition[name]["key"], triggers, is_condition=False)
     if sticky:
         yield Place(("sticky",), sticky, triggers, is_condition=False)
     for step_id, step in definition["steps"].items():

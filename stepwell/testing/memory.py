@@ -29,6 +29,7 @@ from stepwell.platform import (
     Transition,
     WaitPlace,
 )
+from stepwell.start_checks import Holder
 
 _DAY_MS = 86_400_000
 
@@ -112,10 +113,27 @@ class MemoryRateLimits:
         self.starts.get((function_id, key), {}).pop(run_id, None)
 
 
+class MemorySingletons:
+    write_ms = 60_000
+
+    def __init__(self) -> None:
+        self.holders: dict[tuple[str, bytes], Holder] = {}
+
+    def read(self, function_id: str, key: bytes) -> Holder | None:
+        return self.holders.get((function_id, key))
+
+    def take(self, function_id: str, key: bytes, seen: Holder | None, new: Holder, plan: Plan) -> bool:
+        if self.holders.get((function_id, key)) != seen:
+            return False
+        self.holders[function_id, key] = new
+        return True
+
+
 class MemoryStartChecks:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.idempotency, self.rate_limits = MemoryIdempotency(store), MemoryRateLimits()
+        self.singletons = MemorySingletons()
 
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
         self._store.events[event.id].not_started += not_started

@@ -18,7 +18,7 @@ from tests.servers import Api, Json, Server, api, dev, eventually, new_key, prog
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 RUN = {
     "id", "function_id", "function_version", "event_id", "status", "user", "created_at", "started_at", "ended_at",
-    "output", "error", "rerun_of", "replay", "cancelled_by", "reason", "timeout", "cancel", "steps",
+    "output", "error", "rerun_of", "replay", "cancelled_by", "reason", "timeout", "replaced_by", "cancel", "steps",
 }  # fmt: skip
 ATTEMPT = {"attempt", "status", "queued_at", "started_at", "ended_at", "error", "logs"}
 

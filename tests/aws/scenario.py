@@ -120,6 +120,7 @@ class Scenario:
                 **one_step("idle", "idle", after=[{"step": "$trigger", "if": "event.data.n == 1"}]),
                 "idempotency": "event.id",
                 "rate_limit": {"limit": 100, "period": "1h", "key": "user"},
+                "singleton": {"mode": "cancel", "key": "user"},
             },
             one_step(
                 "broken",

@@ -192,6 +192,20 @@ def test_an_event_beyond_a_rate_limit_is_two_reads_and_its_reason(resources: Res
     )  # fmt: skip
 
 
+def test_a_key_of_singleton_is_one_more_write_and_a_read_of_the_key_and_of_its_last_run(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, singleton={"mode": "skip", "key": "event.data.account"})
+    warm(batches, data={"account": 0})
+    requests = {"dynamodb.PutItem": 3, "dynamodb.GetItem": 1, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}
+    assert cost(of_event(batches, data={"account": 7})) == (requests, 1 + 1 + 2 + 3, 1), "a new key"
+    # The event; the key, its run, the event again to add the reason.
+    skipped = {"dynamodb.PutItem": 2, "dynamodb.GetItem": 2, "dynamodb.BatchGetItem": 1, "dynamodb.BatchWriteItem": 1}
+    assert cost(of_event(batches, data={"account": 7})) == (skipped, 2 + 2, 3)
+    batches.drain()
+    again = cost(of_event(batches, data={"account": 7}))
+    assert again == ({**requests, "dynamodb.BatchGetItem": 1}, 1 + 1 + 2 + 3, 2)
+
+
 def test_one_transition_is_one_read_and_one_conditional_write(batches: Batches) -> None:
     of_event(batches)
     expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "lambda.Invoke": 1}

@@ -242,7 +242,8 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
         idempotency="event.data.email",
     )
     rate_limit = {"limit": 100, "period": "1d", "key": "event.data.email"}
-    batches.deploy({"a": handler_step()}, id="limited", rate_limit=rate_limit)
+    singleton = {"mode": "skip", "key": "event.data.email"}
+    batches.deploy({"a": handler_step()}, id="limited", rate_limit=rate_limit, singleton=singleton)
     user, data = {"id": "ada", "email": "ada@b.c"}, {"email": "ada@b.c"}
     index = wait_index(match)
     assert index is not None

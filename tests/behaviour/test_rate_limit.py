@@ -123,8 +123,8 @@ def test_a_function_that_is_deleted_and_registered_again_continues_the_window(pl
     deploy(platform)
     assert [started(platform) for _ in range(2)] == [1, 1]
     platform.api("DELETE", "/v1/functions/f")
-    deploy(platform)
-    assert started(platform) == 0
+    deploy(platform, name="again")
+    assert "rate_limit" in reason(platform, send(platform))
 
 
 def test_ticks_of_a_cron_trigger_count(platform: Platform) -> None:

@@ -33,6 +33,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_function(folder / "f" / "resting", "resting", "rest")
     once_a_day = {"rate_limit": {"limit": 1, "period": "1d", "key": "data.customer"}}
     write_function(folder / "f" / "limited", "limited", "news", control=once_a_day)
+    write_function(
+        folder / "f" / "single", "single", "sync", control={"singleton": {"mode": "skip"}}, a=program("sleep 30")
+    )
+    newest = {"singleton": {"mode": "cancel"}}
+    write_function(folder / "f" / "newest", "newest", "newest", control=newest, a=program("sleep 30"))
     with dev(folder / "f", folder / "db") as server:
         yield server
 
@@ -153,6 +158,26 @@ def test_an_event_beyond_a_rate_limit_is_shown_with_the_time_of_the_next_start(c
     assert 'rate_limit: there is no key "customer"; the run is not limited' in shown
 
 
+def test_an_event_is_shown_with_the_open_run_that_skips_it(command: Command, http: Api) -> None:
+    event_id = http.send("sync")
+    eventually(lambda: http.runs_of(event_id))
+    (run,) = http.runs_of(event_id)
+    shown = ok(command("events", "show", http.send("sync")))
+    assert f"not started single  `singleton`: run {run['id']} is open and has the same key" in shown
+    error = refused(command("rerun", run["id"]))
+    assert f"run {run['id']} is open and has the same key; cancel that run, or rerun once it has ended" in error
+    http.http.delete(f"/v1/runs/{run['id']}")
+
+
+def test_a_run_that_another_one_replaced_is_shown_with_it(command: Command, http: Api) -> None:
+    old, new = http.send("newest"), http.send("newest")
+    replaced = http.ended(old)
+    (run,) = http.runs_of(new)
+    shown = ok(command("runs", "show", replaced["id"]))
+    assert f"cancelled, reason: singleton; run {run['id']} has taken its place" in shown
+    http.http.delete(f"/v1/runs/{run['id']}")
+
+
 def test_an_event_is_shown_with_the_paused_functions_that_keep_it(command: Command, http: Api) -> None:
     assert http.http.post("/v1/functions/resting/pause").status_code == 200
     event_id = http.send("rest")
@@ -214,7 +239,16 @@ def test_following_a_run_waits_for_the_end_and_sets_the_exit_code(command: Comma
 
 def test_functions_lists_live_functions(command: Command) -> None:
     listed = data(command("functions", "--json"))
-    assert [function["id"] for function in listed] == ["bad", "choosy", "good", "limited", "resting", "slow"]
+    assert [function["id"] for function in listed] == [
+        "bad",
+        "choosy",
+        "good",
+        "limited",
+        "newest",
+        "resting",
+        "single",
+        "slow",
+    ]
     shown = ok(command("functions"))
     assert all(text in shown for text in ("choosy", "data.x > 1", "one, two"))
     assert data(command("functions", "show", "good", "--json"))["version"] == 1

@@ -69,6 +69,7 @@ def test_a_replay_prints_the_started_runs_which_can_be_listed(command: Command, 
     value = data(command("replay", "--function", "one", "--rate", "1000/s", "--json"))
     assert {**value, "replay": ""} == {
         "replay": "", "function": "one", "version": 1, "events": 6, "started": 6, "already": 0, "unknown": 0,
+        "not_started": 0,
     }  # fmt: skip
     assert [run["event_id"] for run in runs_of(http, value["replay"])] == sent
     listed = data(command("runs", "--replay", value["replay"], "--json"))

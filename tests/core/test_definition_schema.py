@@ -105,6 +105,7 @@ WHOLE: Json = {
     "idempotency": "event.data.id",
     "timeouts": {"start": "1h", "finish": "1m"},
     "rate_limit": {"limit": 5, "period": "1h", "key": "user.id"},
+    "singleton": {"mode": "skip", "key": "user.id"},
 }
 VALUES: list[Any] = [
     None,
@@ -231,6 +232,9 @@ FIELDS = [
     "cancel",
     "idempotency",
     "rate_limit",
+    "singleton",
+    "skip",
+    "mode",
     "limit",
     "period",
     "key",

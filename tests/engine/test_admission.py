@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from stepwell.core.events.events import run_id
 from stepwell.core.plan import Plan
+from stepwell.core.routing.not_started import CannotStart
 from stepwell.engine.accept import resume
 from stepwell.engine.loop import Engine
+from stepwell.engine.rerun import rerun
 from stepwell.platform import Cause, IncomingEvent
 from stepwell.testing.memory import RecordingDispatcher
 from tests.engine.scene import LINKS, Scene, event_of, plan_of
@@ -136,3 +140,88 @@ def test_a_function_without_checks_is_not_checked() -> None:
     assert not plan_of().is_checked
     assert limited().is_checked
     assert plan_of(fields={"idempotency": "event.id"}).is_checked
+
+
+# --- one run at a time -----------------------------------------------------------------------------------------------
+
+
+def single(mode: str, **fields: Any) -> Plan:
+    return plan_of(fields={"singleton": {"mode": mode, "key": "data.account"}, **fields})
+
+
+def statuses(scene: Scene) -> dict[str, str]:
+    return {record.event.id: record.run.status.name.lower() for record in scene.store.runs.values()}
+
+
+def test_while_a_run_is_open_an_event_with_the_same_key_starts_none() -> None:
+    scene = Scene(single("skip"))
+    send(scene, "one", account=7)
+    send(scene, "two", account=7)
+    send(scene, "three", account=8)
+    assert statuses(scene) == {"one": "running", "three": "running"}
+    (miss,) = scene.store.events["two"].not_started
+    assert (miss.run_id, miss.expression) == (run_id("f", "one"), "data.account")
+
+
+def test_a_later_event_cancels_the_open_run() -> None:
+    scene = Scene(single("cancel"))
+    send(scene, "one", account=7)
+    send(scene, "two", account=7)
+    assert statuses(scene) == {"one": "cancelled", "two": "running"}
+    assert scene.store.runs[run_id("f", "one")].run.replaced_by == run_id("f", "two")
+
+
+def test_an_earlier_event_does_not_cancel_the_run_of_a_later_one() -> None:
+    scene = Scene(single("cancel"))
+    scene.store.paused.add("f")
+    scene.send(event_of(id="one", data={"account": 7}))
+    scene.store.paused.clear()
+    send(scene, "two", account=7)
+    batch = scene.batch()
+    facts = resume(batch, "f", scene.store.held["f"], None)
+    assert not scene.engine.process(batch, [], facts)
+    assert statuses(scene) == {"two": "running"}
+    assert [miss.run_id for miss in scene.store.events["one"].not_started] == [run_id("f", "two")]
+
+
+def test_an_event_that_is_skipped_does_not_count_for_the_rate_limit() -> None:
+    scene = Scene(single("skip", rate_limit={"limit": 2, "period": "1h"}, idempotency="data.order"))
+    send(scene, "one", account=7, order=1)
+    for number in range(5):
+        send(scene, f"skipped-{number}", account=7, order=2)
+    send(scene, "two", account=8, order=2)
+    send(scene, "three", account=9, order=3)
+    assert statuses(scene) == {"one": "running", "two": "running"}
+
+
+def test_a_redelivered_event_cancels_what_its_run_replaces_if_that_was_lost() -> None:
+    scene = Scene(single("cancel"))
+    send(scene, "one", account=7)
+    before = scene.store.runs[run_id("f", "one")]
+    send(scene, "two", MESSAGE, account=7)
+    scene.store.runs[run_id("f", "one")] = before  # the process crashed before this run was written
+    send(scene, "two", AGAIN, account=7)
+    assert statuses(scene) == {"one": "cancelled", "two": "running"}
+
+
+def test_a_redelivered_event_whose_run_was_replaced_changes_nothing() -> None:
+    scene = Scene(single("cancel"))
+    send(scene, "one", MESSAGE, account=7)
+    send(scene, "two", account=7)
+    send(scene, "one", AGAIN, account=7)
+    assert statuses(scene) == {"one": "cancelled", "two": "running"}
+    assert scene.store.events["one"].not_started == []
+
+
+def test_a_rerun_beside_an_open_run_names_it() -> None:
+    scene = Scene(single("skip"))
+    send(scene, "one", account=7)
+    with pytest.raises(CannotStart, match=f"run {scene.run.id} is open and has the same key; cancel that run"):
+        rerun(scene.engine, scene.batch(), scene.record, "again")
+
+
+def test_a_rerun_without_a_key_is_open_beside_others() -> None:
+    scene = Scene(single("skip"))
+    send(scene, "one")
+    assert rerun(scene.engine, scene.batch(), scene.record, "again") is not None
+    assert [record.run.problems[0][0] for record in scene.store.runs.values()] == 2 * ["singleton"]

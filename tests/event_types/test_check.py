@@ -224,9 +224,10 @@ def test_cancel_flow_control_and_sticky_are_checked() -> None:
         "cancel": [{"event": "order/paid", "if": "async.data.oder == 'x'"}],
         "idempotency": "event.data.amont",
         "rate_limit": {"limit": 1, "period": "1h", "key": "event.data.custmer"},
+        "singleton": {"mode": "skip", "key": "event.data.custmer"},
     }
     assert [problem.pointer for problem in check(fields, SCHEMAS, sticky="data.plann")] == [
-        ("cancel", 0, "if"), ("idempotency",), ("rate_limit", "key"), ("sticky",),
+        ("cancel", 0, "if"), ("idempotency",), ("rate_limit", "key"), ("singleton", "key"), ("sticky",),
     ]  # fmt: skip
 
 

@@ -118,7 +118,8 @@ async def _runs(it: Scripted) -> None:
     await it.deploy("once", on="once", idempotency="event.data.n")
     few = {"limit": 1, "period": "1h", "key": "event.data.n"}
     await it.deploy("few", on="few", control={"rate_limit": few})
-    await it.deploy("one", on="few", idempotency="event.id", control={"rate_limit": few})
+    single = {"mode": "skip", "key": "event.data.n"}
+    await it.deploy("one", on="few", idempotency="event.id", control={"rate_limit": few, "singleton": single})
     await it.send(user=ADA, data={"n": 1}, id="e1")
     await until(lambda: it.runner.held)
     it.runner.held[0].log("stderr", b"hello")
@@ -135,8 +136,9 @@ async def _runs(it: Scripted) -> None:
     await it.send("once", data={"n": 7}, id="e1")  # a duplicate
     for n in (1, 1, 2):
         await it.send("few", user=ADA, data={"n": n})
-    limits = it.platform.store.checks.rate_limits
-    await it.platform.in_transaction(lambda connection, now: limits.release("few", b"", "run"))
+    await it.deploy("both", on="few", control={"rate_limit": {**few, "limit": 9}, "singleton": single})
+    for _ in range(2):
+        await it.send("few", user=ADA, data={"n": 3})  # the second one releases its start
     await it.platform.log_files.remove_orphans()
     (run, *_) = it.runs("e1")
     assert it.queries.read_run(run.run.id) is not None

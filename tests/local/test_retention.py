@@ -106,6 +106,23 @@ def test_starts_that_no_longer_count_for_a_rate_limit_are_forgotten(tmp_path: Pa
     on_platform(tmp_path, test)
 
 
+def test_a_key_of_singleton_is_forgotten_with_its_run(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(control={"singleton": {"mode": "skip", "key": "event.data.n"}})
+        await it.deploy("waits", control={"singleton": {"mode": "skip", "key": "event.data.n"}}, b=WAIT)
+        for number in range(60):
+            await it.send(data={"n": number})
+        await it.platform.until_idle()
+        it.platform.clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        assert (it.count("singletons"), it.count("runs")) == (60, 60), "those of open runs"
+        await it.send(data={"n": 0})
+        await it.platform.until_idle()
+        assert it.count("runs") == 61
+
+    on_platform(tmp_path, test)
+
+
 def test_a_busy_key_of_a_rate_limit_keeps_only_the_starts_that_count(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(control={"rate_limit": {"limit": 2, "period": "1m"}})

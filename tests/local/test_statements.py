@@ -25,7 +25,7 @@ from tests.local.history import History
 # Tables that grow with events and runs; the others grow with deployed functions only.
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
-    "rate_starts",
+    "rate_starts", "singletons",
     "kept", "unrouted", "long_texts", "run_parts", "accepted_attempts", "quarantine", "celery_calls",
     "faktory_results", "faktory_scheduled", "throttles", "limit_waits", "limit_lanes",
 }  # fmt: skip

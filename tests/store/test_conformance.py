@@ -25,6 +25,7 @@ from stepwell.core.run.messages import (
 from stepwell.core.run.run import RunStatus, new_run
 from stepwell.engine.fold import fold
 from stepwell.platform import Accepted, Batch, FreeSlots, NewEvent, RunFact, RunRecord
+from stepwell.start_checks import Holder
 from tests.store.stores import NOW, StoreUnderTest
 
 FREE = FreeSlots(1000, 1000)
@@ -397,6 +398,36 @@ def test_the_first_run_for_a_value_counts_for_a_day(store: StoreUnderTest) -> No
     assert claim(store, "r2", second) == "r1"
     assert claim(store, "r3", late) == "r1"
     assert claim(store, "r4", next_day) == "r4"
+
+
+def take(store: StoreUnderTest, seen: Holder | None, run_id: str, *, function: str = "f", at: int = 0) -> bool:
+    plan = store.deploy(definition())
+    batch = store.begin()
+    new = Holder(run_id, 7, at, replaces=() if seen is None else (seen.run_id,))
+    is_taken = batch.checks.singletons.take(function, b"k", seen, new, plan)
+    store.end(batch)
+    return is_taken
+
+
+def holder(store: StoreUnderTest, function: str = "f", key: bytes = b"k") -> Holder | None:
+    batch = store.begin()
+    found = batch.checks.singletons.read(function, key)
+    store.end(batch)
+    return found
+
+
+def test_a_key_of_singleton_belongs_to_the_run_that_has_taken_it_last(store: StoreUnderTest) -> None:
+    assert holder(store) is None
+    assert take(store, None, "r1")
+    first = holder(store)
+    assert first is not None
+    assert (first.run_id, first.position) == ("r1", 7)
+    assert take(store, first, "r2", at=5)
+    store.reopen()
+    second = holder(store)
+    assert second is not None
+    assert second.run_id == "r2"
+    assert (holder(store, function="g"), holder(store, key=b"other")) == (None, None)
 
 
 def test_values_are_of_one_function(store: StoreUnderTest) -> None:

@@ -91,6 +91,8 @@ def replay_view(replay: str, function_id: str, version: int, done: Sequence[Repl
 
 
 def _replayed_view(replayed: Replayed) -> ReplayedView:
+    if replayed.problem is not None:
+        return {"event_id": replayed.event_id, "status": "not started", "run_id": None, "problem": replayed.problem}
     if replayed.run_id is None:
         return {"event_id": replayed.event_id, "status": "unknown event", "run_id": None}
     return {

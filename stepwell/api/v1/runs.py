@@ -17,6 +17,7 @@ from stepwell.api.v1.rerun import RERUN, read_rerun
 from stepwell.api.views import models
 from stepwell.api.views.runs import run_text, run_view
 from stepwell.core.events.events import Event
+from stepwell.core.routing.not_started import CannotStart
 from stepwell.core.run.approvals import Links
 from stepwell.core.run.resume import CannotResume, Restart
 from stepwell.core.run.run import RunStatus
@@ -32,7 +33,7 @@ class Control(Protocol):
     def rerun(self, run_id: str, restart: Restart | None) -> str | None:
         """Starts a new run of the same event, from the start or from a step.
 
-        Returns the new run's id; None if the function is not live. Raises CannotResume.
+        Returns the new run's id; None if the function is not live. Raises CannotResume, CannotStart.
         """
 
     def replay(
@@ -93,7 +94,7 @@ class RunsApi:
         restart = read_rerun(request.state.body)
         try:
             new_id = self.control.rerun(run_id, restart)
-        except CannotResume as reason:
+        except (CannotResume, CannotStart) as reason:
             raise Problem(409, str(reason)) from None
         if new_id is None:
             raise Problem(409, f"function {run['function_id']} is no longer live; push it to rerun a run")

@@ -19,9 +19,10 @@ Time = str  # RFC 3339
 class NotStarted(TypedDict):
     """A function that the event did not start, although a trigger names the event.
 
-    The trigger's `expression` was not true, a run with the same value of `idempotency` exists (`run_id`), the
-    `rate_limit` is reached, or the function is paused. `problem` is the error of the expression, or the reason why the
-    function did not start. Lists of events leave out the paused functions that keep an event until they are resumed.
+    The trigger's `expression` was not true, the function is paused, or one of its checks refused the event: a run with
+    the same value of `idempotency` exists (`run_id`), one with the same key of `singleton` is open (`run_id`), or the
+    `rate_limit` is reached. `problem` is the error of the expression, or the reason why the function did not start.
+    Lists of events leave out the paused functions that keep an event until they are resumed.
     """
 
     function_id: str
@@ -157,8 +158,9 @@ class RunView(TypedDict):
     rerun_of: str | None
     replay: str | None
     cancelled_by: str | None  # the id of the event that cancelled the run
-    reason: Literal["timeout"] | None  # why the engine cancelled the run
+    reason: Literal["timeout", "singleton"] | None  # why the engine cancelled the run
     timeout: Literal["start", "finish"] | None  # the limit of `timeouts` that the run exceeded
+    replaced_by: str | None  # the run that cancelled this one, because of `singleton`
     cancel: list[CancelView]
     waiting_for: NotRequired[WaitingForView]
     problem: NotRequired[str]  # the errors of `idempotency`, of keys and of `priority`, a line each
@@ -233,11 +235,14 @@ class FunctionList(TypedDict):
 
 
 class ReplayedView(TypedDict):
-    """A replayed event. `already`: the replay has started this run before. `unknown event`: no event has this id."""
+    """A replayed event. `already`: the replay has started this run before. `unknown event`: no event has this id.
+    `not started`: `singleton` allows no further run now, with the reason in `problem`.
+    """
 
     event_id: str
-    status: Literal["started", "already", "unknown event"]
+    status: Literal["started", "already", "unknown event", "not started"]
     run_id: str | None
+    problem: NotRequired[str]
 
 
 class ReplayView(TypedDict):

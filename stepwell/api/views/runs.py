@@ -66,6 +66,7 @@ def event_view(detail: EventDetail, links: Callable[[], Links] | None = None) ->
 _PROBLEMS = {  # by the field whose expression has no value: what is shown
     "idempotency": "idempotency: {}; the run is not de-duplicated",
     "rate_limit": "rate_limit: {}; the run is not limited",
+    "singleton": "singleton: {}; the run is open beside others",
     "limit": "the key of a limit: {}; the run has a limit of its own",
     "priority": "priority: {}",
 }
@@ -131,8 +132,9 @@ def run_view(
         "rerun_of": detail.rerun_of,
         "replay": detail.replay,
         "cancelled_by": cancelled_by(plan, run),
-        "reason": cast('Literal["timeout"] | None', cancel_reason(run)),
+        "reason": cast('Literal["timeout", "singleton"] | None', cancel_reason(run)),
         "timeout": cast('Literal["start", "finish"] | None', run.timed_out),
+        "replaced_by": run.replaced_by,
         "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }

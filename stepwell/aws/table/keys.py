@@ -7,6 +7,7 @@
 | start a run | Put `R#id`, condition `NEW` |
 | one run for a value of `idempotency` | Put `I#function#value`, condition `FREE` |
 | count a start for `rate_limit` | Get `N#function#key`; Put it, condition `UNCHANGED`; every 20th: Put, Get `c#` |
+| claim a key of `singleton` | Get `G#function#key`; Get `R#id` of the holder; Put `G#`, condition `HELD_BY` or `NEW` |
 | store why an event did not start a function | Get `E#id`; Put it, condition `SAME` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with all results | Get `R#id`; long results: Query `R#id`, `a#` |
@@ -49,6 +50,7 @@ UNCHANGED = "v = :before"  # the run or person has not changed since it was read
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # the id only points to another id
 FREE = f"{NEW} OR u <= :at"  # unclaimed, or the claim has expired; DynamoDB may delete expired items much later
 OF_RUN = "r = :run"  # the value of `idempotency` is claimed by this run
+HELD_BY = "r = :run AND #at = :at"  # the key of `singleton` still belongs to the claim that was read
 NOT_NEWER = f"{NEW} OR rev <= :rev"  # the stored routing is not newer than the one that is written
 SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # the function's routing has not changed since it was read
 SAME = "b = :body AND ms = :stored"  # the event and the stored reasons have not changed since they were read
@@ -77,6 +79,10 @@ def rerun_key(event_id: str, position: int) -> Key:
 
 def idempotency_key(function_id: str, value: bytes) -> Key:
     return _key(f"I#{function_id}#{value.hex()}", "i")
+
+
+def singleton_key(function_id: str, key: bytes) -> Key:
+    return _key(f"G#{function_id}#{key.hex()}", "g")
 
 
 def rate_limit_partition(function_id: str, key: bytes) -> str:

@@ -12,6 +12,7 @@ from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import read_item
 from stepwell.aws.table.keys import SAME, SAME_WITHOUT, Item, event_key
 from stepwell.aws.table.rate_limits import DynamoRateLimits
+from stepwell.aws.table.singletons import DynamoSingletons
 from stepwell.core.events.events import Event
 from stepwell.core.flow.keys import claimed_key
 from stepwell.core.plan import Plan
@@ -29,6 +30,7 @@ class DynamoStartChecks:
         self._table = table
         self.idempotency = DynamoIdempotency(table)
         self.rate_limits = DynamoRateLimits(table)
+        self.singletons = DynamoSingletons(table)
 
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
         """Adds reasons to the event's item. Tries again if the item changed meanwhile. Raises NotWritten."""
@@ -64,6 +66,8 @@ class DynamoStartChecks:
             self.idempotency.forget(plan.function_id, value, run_id)
         if plan.rate_limit is not None and (key := claimed_key(plan.rate_limit.key, event)) is not None:
             self.rate_limits.forget(plan.function_id, key, run_id, since)
+        if plan.singleton is not None and (key := claimed_key(plan.singleton.key, event)) is not None:
+            self.singletons.forget(plan.function_id, key, run_id)
 
     def _replace(self, item: Item, stored: bytes | None, text: bytes) -> bool:
         """Whether the item was written; False if it changed since it was read."""

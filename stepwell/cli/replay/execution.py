@@ -171,12 +171,15 @@ class Replaying:
             "started": counts.get("started", 0),
             "already": counts.get("already", 0),
             "unknown": counts.get("unknown event", 0),
+            "not_started": counts.get("not started", 0),
         }
 
     def _end(self) -> None:
         result = self._result()
         if result["unknown"]:
             warn(f"{result['unknown']:,} events no longer exist")
+        if result["not_started"]:
+            warn(f"{result['not_started']:,} events did not start a run, because of `singleton`")
         if self._quiet:
             print_json(result)
             return

@@ -33,6 +33,8 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
         tree.add(Text(f"cancelled by event {run['cancelled_by']}", "yellow"))
     if run.get("timeout"):
         tree.add(Text(f"cancelled, reason: {run['reason']} (`{run['timeout']}` of `timeouts`)", "yellow"))
+    if run.get("replaced_by"):
+        tree.add(Text(f"cancelled, reason: singleton; run {run['replaced_by']} has taken its place", "yellow"))
     for rule in run["cancel"]:
         if "problem" in rule:
             tree.add(Text(f"cancel on {rule['event']}: no match, {rule['problem']}", "yellow"))

@@ -10,6 +10,7 @@ from stepwell.core.definition.fields import Model, names_of
 from stepwell.core.definition.flow_control import (
     Concurrency,
     RateLimit,
+    Singleton,
     StepConcurrency,
     StepThrottle,
     Throttle,
@@ -53,6 +54,7 @@ _INSIDE_STEP: dict[str, type[Model]] = {
 _FLOW_CONTROL: dict[str | int, type[Model]] = {
     "concurrency": Concurrency,
     "rate_limit": RateLimit,
+    "singleton": Singleton,
     "throttle": Throttle,
     "timeouts": Timeouts,
 }

@@ -72,6 +72,20 @@ class RateLimit(Model):
     )
 
 
+class Singleton(Model):
+    """One open run for each key."""
+
+    key: Cel | None = Field(
+        default=None,
+        description="A CEL expression over `event`, `user` and `data`. Each of its values may have one open run.",
+        examples=["data.account"],
+    )
+    mode: Literal["skip", "cancel"] = Field(
+        description="What an event does while a run with the same key is open. `skip`: it starts no run. `cancel`: it"
+        " cancels that run, and starts a new one."
+    )
+
+
 class Timeouts(Model):
     """Limits for the time of a run. A run that exceeds one is cancelled, with `reason: timeout`."""
 

@@ -9,7 +9,7 @@ from stepwell.core.definition.expression_problems import compile_problems
 from stepwell.core.definition.graph import Raw
 from stepwell.core.definition.problems import Problem
 
-_KEYED = ("rate_limit",)
+_KEYED = ("rate_limit", "singleton")
 
 
 def flow_control_problems(definition: Raw) -> Iterator[Problem]:

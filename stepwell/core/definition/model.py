@@ -29,6 +29,7 @@ from stepwell.core.definition.fields import (
 from stepwell.core.definition.flow_control import (
     Concurrencies,
     RateLimit,
+    Singleton,
     StepConcurrencies,
     StepThrottle,
     Throttle,
@@ -239,6 +240,9 @@ class Definition(Model):
     )
     rate_limit: RateLimit | None = Field(
         default=None, description="How many runs may start in any period. Events beyond that start no run."
+    )
+    singleton: Singleton | None = Field(
+        default=None, description="One open run at a time. Default: any number of runs may be open."
     )
     timeouts: Timeouts | None = Field(
         default=None, description="Limits for the time of a run. Default: a run may take as long as its steps do."

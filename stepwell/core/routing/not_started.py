@@ -38,6 +38,10 @@ class NotStarted:
         return fields if self.run_id is None else {**fields, "run_id": self.run_id}
 
 
+class CannotStart(Exception):
+    """A rerun is not possible now. The message contains the reason."""
+
+
 def dropped_miss(function_id: str) -> NotStarted:
     """The miss of a paused function that drops the event."""
     return NotStarted(function_id, "", "the function is paused and drops events until it is resumed")

@@ -247,7 +247,7 @@ def _run_timed_out(draft: Draft, fact: RunTimedOut) -> bool:
     is_late = fact.kind is TimerKind.FINISH or draft.started_at is None
     if draft.status is not RunStatus.RUNNING or not is_late:
         return False
-    draft.timed_out = TIMEOUT_NAMES[fact.kind]
+    draft.cancel_reason = ("timeout", TIMEOUT_NAMES[fact.kind])
     end_run(draft, "cancel")
     return True
 
@@ -255,6 +255,8 @@ def _run_timed_out(draft: Draft, fact: RunTimedOut) -> bool:
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> bool:
     if draft.status is not RunStatus.RUNNING:
         return False
+    if fact.replaced_by is not None:
+        draft.cancel_reason = ("singleton", fact.replaced_by)
     end_run(draft, "cancel")
     return True
 

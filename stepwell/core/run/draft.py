@@ -57,20 +57,20 @@ class Draft:
 
     __slots__ = (
         *("answers", "busy", "commands", "edges", "ended_at", "failed_edge", "failed_step", "now", "open", "pauses"),
-        *("plan", "problems", "run", "started_at", "status", "steps", "timed_out"),
+        *("plan", "problems", "run", "started_at", "status", "steps", "cancel_reason"),
     )
 
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
         # Unpacking a named tuple is many times faster than reading the fields.
-        _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge, timed_out = run
+        _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge, reason = run
         if not isinstance(steps, Steps):
             steps = steps_of(run)
         self.status, self.started_at, self.ended_at = status, started_at, ended_at
         self.steps, self.open, self.busy, self.pauses = [*steps], steps.open, steps.busy, [*pauses]
         self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = edges  # becomes a list when an edge changes
         self.failed_step, self.problems, self.failed_edge = failed_step, problems, failed_edge
-        self.timed_out = timed_out
+        self.cancel_reason = reason
         self.commands: list[Command] = []
 
     def finish(self) -> Run:
@@ -91,7 +91,7 @@ class Draft:
             self.failed_step,
             self.problems,
             self.failed_edge,
-            self.timed_out,
+            self.cancel_reason,
         )
 
     # runs

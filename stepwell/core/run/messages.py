@@ -163,7 +163,9 @@ class RunTimedOut:
 
 @immutable
 class CancelRequested:
-    pass
+    """`replaced_by`: the id of the run that takes the place of this one, because of `singleton`."""
+
+    replaced_by: str | None = None
 
 
 Fact = (

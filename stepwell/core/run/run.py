@@ -129,7 +129,20 @@ class Run(NamedTuple):
     failed_step: int | None = None  # the step whose failure was not handled
     problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause"|UNTIL, index, why the expression has no value)
     failed_edge: int | None = None  # the edge whose `if` or `wait.until` had no value, which failed the run
-    timed_out: str | None = None  # the limit of `timeouts` that cancelled the run: start or finish
+    cancel_reason: tuple[str, str] | None = None  # why the engine cancelled the run, see below
+
+    @property
+    def timed_out(self) -> str | None:
+        """The limit of `timeouts` that cancelled the run: start or finish."""
+        return self._detail("timeout")
+
+    @property
+    def replaced_by(self) -> str | None:
+        """The run that cancelled this one, because of `singleton`."""
+        return self._detail("singleton")
+
+    def _detail(self, reason: str) -> str | None:
+        return self.cancel_reason[1] if self.cancel_reason is not None and self.cancel_reason[0] == reason else None
 
 
 IDLE_STEP = StepState()
@@ -142,6 +155,11 @@ def new_run(run_id: str, plan: Plan, now: int) -> Run:
     steps.open, steps.busy = (1 << len(steps)) - 1, 0
     edges, pauses = (EdgeStatus.PENDING,) * len(plan.edges), (IDLE_PAUSE,) * len(plan.pauses)
     return Run(run_id, RunStatus.RUNNING, now, None, None, steps, edges, pauses)
+
+
+def with_problem(run: Run, field: str, problem: str | None) -> Run:
+    """A new run whose function has a field of flow control without a value; the same run if there is no problem."""
+    return run if problem is None else run._replace(problems=(*run.problems, (field, 0, problem)))
 
 
 def without_data(run: Run) -> Run:
@@ -159,10 +177,10 @@ def pack(run: Run) -> bytes:
 
 
 def _pack(run: Run, steps: Any, pauses: Any) -> bytes:
-    _, status, created_at, started_at, ended_at, _, moved, _, failed_step, problems, failed_edge, timed_out = run
+    _, status, created_at, started_at, ended_at, _, moved, _, failed_step, problems, failed_edge, cancel_reason = run
     edges = bytes(moved).translate(_DIGITS).decode()
     state = [status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge]
-    return orjson.dumps(state if timed_out is None else [*state, timed_out])
+    return orjson.dumps(state if cancel_reason is None else [*state, cancel_reason])
 
 
 PART = 32  # states
@@ -216,7 +234,7 @@ def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
 def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
     """The inverse of `pack`; with all parts, also of `Packer.pack`.
 
-    Data from earlier versions of Stepwell may end before `failed_edge`. `timed_out` is left out if it is None.
+    Data from earlier versions of Stepwell may end before `failed_edge`. `cancel_reason` is left out if it is None.
     """
     status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, *later = orjson.loads(data)
     if isinstance(steps, int):
@@ -233,7 +251,7 @@ def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
         failed_step=failed_step,
         problems=tuple((kind, index, text) for kind, index, text in problems),
         failed_edge=later[0] if later else None,
-        timed_out=later[1] if len(later) > 1 else None,
+        cancel_reason=(later[1][0], later[1][1]) if len(later) > 1 else None,
     )
 
 

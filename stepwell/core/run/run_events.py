@@ -22,8 +22,8 @@ def cancelled_by(plan: Plan, run: Run) -> str | None:
 
 
 def cancel_reason(run: Run) -> str | None:
-    """Why the engine itself cancelled the run; None if a request or an event did."""
-    return "timeout" if run.timed_out is not None else None
+    """Why the engine itself cancelled the run: timeout or singleton; None if a request or an event did."""
+    return None if run.cancel_reason is None else run.cancel_reason[0]
 
 
 def end_event(
@@ -32,8 +32,8 @@ def end_event(
     """The event about the end of a run; None if the run was started by such an event.
 
     `errors`: JSON texts by step. `replay`: the id of the replay that created the run. A trigger can exclude replays
-    with `!has(data.replay)`. The data has `cancelled_by` if an event cancelled the run, and `reason` and `timeout` if
-    the run exceeded a limit of `timeouts`.
+    with `!has(data.replay)`. The data has `cancelled_by` if an event cancelled the run. It has `reason` if the engine
+    did, with `timeout` (a limit of `timeouts`) or `replaced_by` (the run that has taken the place of this one).
     """
     if trigger.name.startswith(RUN_EVENTS):
         return None
@@ -52,5 +52,6 @@ def end_event(
     if run.status is RunStatus.CANCELLED and (text := cancelled_by(plan, run)) is not None:
         data["cancelled_by"] = text
     if (reason := cancel_reason(run)) is not None:
-        data |= {"reason": reason, "timeout": run.timed_out}
+        details = {"timeout": run.timed_out, "replaced_by": run.replaced_by}
+        data |= {"reason": reason, **{name: text for name, text in details.items() if text is not None}}
     return internal_event(RUN_EVENTS + STATUS_NAMES[run.status], data, trigger.user, f"{EngineId.RUN}{run.id}", now)

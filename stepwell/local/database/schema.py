@@ -290,6 +290,13 @@ MIGRATIONS = (
         text TEXT NOT NULL                -- the key's value, JSON
     );
     """,
+    """
+    CREATE TABLE singletons (             -- the run that holds a key of the function's `singleton`
+        function TEXT, key BLOB, run TEXT NOT NULL, position INTEGER NOT NULL,
+        PRIMARY KEY (function, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX singletons_run ON singletons (run);
+    """,
 )
 
 

@@ -112,6 +112,7 @@ def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, aft
     for (seq,) in old:
         files += take_log_files(connection, seq)
     delete_long_texts(connection, [seq for (seq,) in old])
+    connection.executemany("DELETE FROM singletons WHERE run = (SELECT id FROM runs WHERE seq = ?)", old)
     for table in ("logs", "attempts", "timers"):
         connection.executemany(f"DELETE FROM {table} WHERE run = ?", old)
     connection.executemany("DELETE FROM runs WHERE seq = ?", old)

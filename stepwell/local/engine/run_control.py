@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from stepwell.core.events.events import Event
+from stepwell.core.routing.not_started import CannotStart
 from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import CancelRequested, Outcome
 from stepwell.core.run.resume import CannotResume, Restart
@@ -41,9 +42,9 @@ class RunControl:
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
         """The id of the new run; None if the function is not live any more. Raises KeyError for an unknown run, and
-        CannotResume."""
+        CannotResume or CannotStart."""
         return await self._batches.result_of(
-            lambda batch: self._work.rerun(batch, run_id, token, restart), UnknownRun, CannotResume
+            lambda batch: self._work.rerun(batch, run_id, token, restart), UnknownRun, CannotResume, CannotStart
         )
 
     async def replay(

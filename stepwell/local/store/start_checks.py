@@ -14,6 +14,7 @@ from stepwell.core.routing.idempotency import claimed_value
 from stepwell.core.routing.not_started import NotStarted, with_misses
 from stepwell.local.store.idempotency import LocalIdempotency
 from stepwell.local.store.rate_limits import LocalRateLimits
+from stepwell.local.store.singletons import LocalSingletons
 
 
 class LocalStartChecks:
@@ -23,6 +24,7 @@ class LocalStartChecks:
         self._connection = connection
         self.idempotency = LocalIdempotency(connection)
         self.rate_limits = LocalRateLimits(connection)
+        self.singletons = LocalSingletons(connection)
 
     def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
         content = orjson.dumps(with_misses(self._stored(event), not_started))
@@ -38,6 +40,8 @@ class LocalStartChecks:
             self.idempotency.release(plan.function_id, value, run_id)
         if plan.rate_limit is not None and (key := claimed_key(plan.rate_limit.key, event)) is not None:
             self.rate_limits.forget(plan.function_id, key, run_id)
+        if plan.singleton is not None and (key := claimed_key(plan.singleton.key, event)) is not None:
+            self.singletons.forget(plan.function_id, key, run_id)
 
     def _stored(self, event: Event) -> bytes | None:
         sql = "SELECT misses FROM events WHERE seq = ?"
