@@ -63,7 +63,10 @@ def write_project(folder: Path) -> Path:
 def write_welcome(folder: Path, version: int = 1) -> Path:
     """Writes the function `welcome`. Another number makes another version."""
     second = program("echo '{}'", after=[{"step": "step-1"}], env={"NUMBER": str(version)})
-    return write_function(folder, "welcome", "user/signed.up", step_1=program(STEP), step_2=second)
+    written = write_function(folder, "welcome", "user/signed.up", step_1=program(STEP), step_2=second)
+    file = folder / "stepwell.json"
+    _write(file, {**json.loads(file.read_text()), "concurrency": {"limit": 50}})
+    return written
 
 
 def _password(folder: Path) -> Path:

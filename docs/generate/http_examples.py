@@ -44,6 +44,8 @@ BODIES = {
     "POST /v1/functions/{id}/rollback": '{"to": 1}',
     "PUT /v1/functions/{id}/routing": '{"canary": {"version": 2, "weight": 0.1, "guard": true}}',
     "POST /v1/runs/{id}/rerun": '{"from_step": "step-2", "outputs": {"step-1": {"total": 12}}}',
+    "PUT /v1/limits": '{"limits": {"welcome/concurrency": {"limit": 20}}}',
+    "PUT /v1/functions/{id}/limits": '{"limits": {"concurrency": {"limit": 20}}}',
     "PUT /v1/settings": '{"unknown_types": "warn"}',
     "PUT /v1/sources/{id}": '{"type": "redis", "url": "redis://localhost", "stream": "orders", "event": "order/made"}',
     "POST /v1/sources/{id}/replay": '{"from": "earliest"}',

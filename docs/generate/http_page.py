@@ -68,6 +68,7 @@ GROUPS = (
     ("Events", ("/v1/events",)),
     ("Runs", ("/v1/runs",)),
     ("Functions and versions", ("/v1/functions",)),
+    ("Limits", ("/v1/limits",)),
     ("Approvals", ("/v1/approvals",)),
     ("Types of events", ("/v1/types",)),
     ("Webhook rules", ("/v1/webhooks",)),

@@ -42,6 +42,7 @@ COMMANDS = {
     "types": ("types.group:app", "Manage event types: push, list, check, compare, infer, generate code."),
     "webhooks": ("commands.webhooks:app", "Manage webhooks, which turn requests of any sender into events."),
     "sources": ("commands.sources:app", "Manage sources, which turn records of other queues into events."),
+    "limits": ("commands.limits:limits", "List the limits of functions, with what waits for them, and set them."),
     "workers": ("commands.workers:app", "List and stop the Faktory workers that are connected to a server."),
     "backup": ("server.backup:command", "Write the database and the code of all versions to one file."),
     "restore": ("server.restore:command", "Restore the database and the code of all versions from a backup."),

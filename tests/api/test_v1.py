@@ -340,7 +340,8 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/v1/functions/{id}/versions"), ("GET", "/v1/functions/{id}/routing"),
         ("PUT", "/v1/functions/{id}/routing"), ("POST", "/v1/functions/{id}/promote"),
         ("POST", "/v1/functions/{id}/rollback"), ("POST", "/v1/functions/{id}/pause"),
-        ("POST", "/v1/functions/{id}/resume"),
+        ("POST", "/v1/functions/{id}/resume"), ("PUT", "/v1/functions/{id}/limits"),
+        ("GET", "/v1/limits"), ("PUT", "/v1/limits"),
         ("GET", "/v1/runs"), ("GET", "/v1/runs/{id}"), ("DELETE", "/v1/runs/{id}"), ("POST", "/v1/runs/{id}/rerun"),
         ("GET", "/v1/users"), ("GET", "/v1/users/timeline"), ("DELETE", "/v1/users"),
         ("GET", "/healthz"),
@@ -362,6 +363,7 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
 REFUSED = {
     ("put", "routing"), ("post", "promote"), ("post", "rollback"), ("post", "functions"),  # with one version
     ("post", "quiet"), ("post", "terminate"),  # without a worker
+    ("put", "limits"),  # without a limit
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from stepwell.local.code.in_use import needed_versions
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
+from stepwell.local.limit_control import LimitControl
 from stepwell.local.sources.celery_calls import CeleryCalls
 from stepwell.local.sources.celery_queue import CeleryToken
 from stepwell.local.sources.control import SourceControl
@@ -176,6 +177,8 @@ async def _limits(it: Scripted) -> None:
     values = it.platform.store.limit_values
     for setting in ({"limit": 3}, None):
         await it.platform.batches.do(lambda batch, setting=setting: values.set("limited/concurrency", setting))
+    control = LimitControl(it.platform, _asked(it))
+    assert [use.limit.id for use in await _call(it, lambda: control.read_limits("limited"))]
     await it.platform.runs.cancel(runs[2].run.id)
     await until(lambda: _count(it, "limit_waits") == 1)
 

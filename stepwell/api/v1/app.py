@@ -26,6 +26,8 @@ from stepwell.api.v1.events import EventsApi
 from stepwell.api.v1.functions import OPERATIONS as FUNCTION_OPERATIONS
 from stepwell.api.v1.functions import FunctionsApi
 from stepwell.api.v1.health import Broken, health
+from stepwell.api.v1.limits import OPERATIONS as LIMIT_OPERATIONS
+from stepwell.api.v1.limits import Limits, LimitsApi
 from stepwell.api.v1.routing import OPERATIONS as ROUTING_OPERATIONS
 from stepwell.api.v1.routing import Lifecycle, RoutingApi
 from stepwell.api.v1.runs import OPERATIONS as RUN_OPERATIONS
@@ -59,10 +61,12 @@ def create_app(
     broken: Callable[[], Sequence[Broken]] = tuple,
     sources: Sources | None = None,
     workers: Workers | None = None,
+    limits: Limits | None = None,
 ) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the approval page. `broken` returns the broken
     definitions for `/healthz`. `sources` is None on platforms that do not read sources themselves, `workers` on those
-    to which workers cannot connect."""
+    to which workers cannot connect, `limits` on those
+    that have none."""
     approval_api = ApprovalApi(approvals)
     v1 = [
         *_history(reader, control, approvals.links),
@@ -73,6 +77,8 @@ def create_app(
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
         (WorkersApi(workers or NoWorkers()), WORKER_OPERATIONS),
     ]
+    if limits is not None:
+        v1.append((LimitsApi(limits), LIMIT_OPERATIONS))
     if sources is not None:
         v1.append((SourcesApi(sources), SOURCE_OPERATIONS))
 

@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from stepwell.core.definition import schema_rules as rules
 from stepwell.core.definition.fields import Cel, Duration, Id, Model, Whole
+from stepwell.core.flow.limits import MAX_LIMIT
 
-MAX_LIMIT = 100_000
 MOST_STARTS = 10_000  # in one period: a start has its own row, and on AWS one of twenty is an item
 _KEY = (
     "A CEL expression over `event`, `user` and `data`. Each value has a limit of its own. Default: one limit for all."

@@ -12,9 +12,7 @@ from stepwell.core.definition.expression_problems import compile_problems, value
 from stepwell.core.definition.graph import Ancestry, Raw
 from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.core.duration import parse_duration
-from stepwell.core.flow.limits import NOTHING_EXECUTES
-
-_MAX_PERIOD_MS = 31 * 86_400_000
+from stepwell.core.flow.limits import MAX_PERIOD_MS, NOTHING_EXECUTES
 
 
 def limit_problems(definition: Raw) -> Iterator[Problem]:
@@ -67,6 +65,6 @@ def _limit(at: Pointer, limit: Raw) -> Iterator[Problem]:
 
 def _is_too_long(period: str) -> bool:
     try:
-        return parse_duration(period) > _MAX_PERIOD_MS
+        return parse_duration(period) > MAX_PERIOD_MS
     except ValueError:
         return False  # reported by the model

@@ -13,6 +13,8 @@ from typing import Any
 from stepwell.core.duration import parse_duration
 from stepwell.core.plan import Limit
 
+MAX_LIMIT = 100_000
+MAX_PERIOD_MS = 31 * 86_400_000
 NOTHING_EXECUTES = ("approval", "emit")  # the runtimes of steps that the engine does by itself
 
 

@@ -16,10 +16,19 @@ class Rate(NamedTuple):
     period_ms: int
     burst: int = 0
 
+    @property
+    def interval_ms(self) -> float:
+        """The time between two starts without a burst."""
+        return self.period_ms / self.limit
+
     def earliest(self, theoretical: float) -> float:
         """The earliest time of the next start."""
-        return theoretical - self.burst * self.period_ms / self.limit
+        return theoretical - self.burst * self.interval_ms
 
     def after(self, theoretical: float, now: int) -> float:
         """The theoretical arrival time after a start at `now`, which must not be earlier than `earliest`."""
-        return max(theoretical, now) + self.period_ms / self.limit
+        return max(theoretical, now) + self.interval_ms
+
+    def converted(self, theoretical: float, interval_ms: float, now: int) -> float:
+        """The theoretical arrival time under this rate, from one that was computed with another interval."""
+        return theoretical if theoretical <= now else now + (theoretical - now) * self.interval_ms / interval_ms

@@ -276,6 +276,7 @@ MIGRATIONS = (
     CREATE TABLE throttles (
         limit_id TEXT, key BLOB,
         theoretical REAL NOT NULL,        -- the time of the next start without a burst, in ms since the epoch
+        interval_ms REAL NOT NULL,        -- of the rate with which it was computed
         PRIMARY KEY (limit_id, key)
     ) WITHOUT ROWID;
     CREATE INDEX throttles_over ON throttles (theoretical);

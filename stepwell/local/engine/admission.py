@@ -19,7 +19,7 @@ from typing import Protocol
 from stepwell.core.plan import Limit
 from stepwell.core.run.permits import Permit
 from stepwell.local.engine.buckets import Bucket, Item, Lane, Throttle, Waiter
-from stepwell.local.store.limit_rows import BucketKey
+from stepwell.local.store.limit_rows import BucketKey, ThrottleState
 from stepwell.platform import AttemptId
 
 _MOST_MOVES = 3
@@ -28,9 +28,9 @@ _MOST_MOVES = 3
 class Rows(Protocol):
     """Stores, with the current batch, the state of throttles, and what others read about waiting starts."""
 
-    def theoretical(self, key: BucketKey) -> float: ...
+    def throttle(self, key: BucketKey) -> ThrottleState: ...
 
-    def set_theoretical(self, key: BucketKey, value: float) -> None: ...
+    def set_throttle(self, key: BucketKey, state: ThrottleState) -> None: ...
 
     def waits(self, waiter: Waiter) -> None: ...
 
@@ -122,6 +122,8 @@ class Admission:
                 throttle.is_timed = False
             self._due.clear()
             for bucket in list(self._buckets.values()):
+                if isinstance(bucket, Throttle):
+                    bucket.convert(self._clock())
                 self._wake(bucket)
 
     def move_back(self, by_ms: int) -> None:
@@ -166,8 +168,8 @@ class Admission:
         bucket = self._buckets.get(key)
         if bucket is None:
             if permit.limit.period_ms:
-                stored = self._rows.theoretical(key)
-                bucket = Throttle(permit, self._current, stored, self._rows.set_theoretical)
+                bucket = Throttle(permit, self._current, self._rows.throttle(key), self._rows.set_throttle)
+                bucket.convert(self._clock())
             else:
                 bucket = Bucket(permit, self._current)
             self._buckets[key] = bucket

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from stepwell.core.flow.spread import Rate
 from stepwell.core.plan import Limit
 from stepwell.core.run.permits import Permit
-from stepwell.local.store.limit_rows import BucketKey
+from stepwell.local.store.limit_rows import BucketKey, ThrottleState
 from stepwell.platform import AttemptId
 
 
@@ -57,6 +57,11 @@ class Bucket:
         """The limit with the values that apply now."""
         return self._current(self.permit.limit)
 
+    @property
+    def waiting(self) -> int:
+        """The number of starts that wait here."""
+        return sum(lane.size for lane in self.lanes)
+
     def room_at(self, now: int) -> float | None:
         """When there is room for another start, in ms since the epoch; None: when a holder ends."""
         limit = self.limit.limit
@@ -80,39 +85,51 @@ class Bucket:
 class Throttle(Bucket):
     """One key of a throttle. A start uses up its permit, so there are no holders.
 
-    `theoretical`: the stored state of `Rate`. `store` is called with each new one.
+    `state`: the stored state. `store` is called with each new one.
     """
 
     def __init__(
         self,
         permit: Permit,
         current: Callable[[Limit], Limit],
-        theoretical: float,
-        store: Callable[[BucketKey, float], None],
+        state: ThrottleState,
+        store: Callable[[BucketKey, ThrottleState], None],
     ) -> None:
         super().__init__(permit, current)
-        self._theoretical, self._store = theoretical, store
+        self._state, self._store = state, store
         self.is_timed = False  # whether `Admission` looks at it when it has room again
 
-    def room_at(self, now: int) -> float:
+    @property
+    def _rate(self) -> Rate:
         limit = self.limit
-        return max(now, Rate(limit.limit or 1, limit.period_ms, limit.burst).earliest(self._theoretical))
+        return Rate(limit.limit or 1, limit.period_ms, limit.burst)
+
+    def room_at(self, now: int) -> float:
+        return max(now, self._rate.earliest(self._state.theoretical))
 
     def take(self, holder: Hashable, now: int) -> None:
-        limit = self.limit
-        self._theoretical = Rate(limit.limit or 1, limit.period_ms, limit.burst).after(self._theoretical, now)
-        self._store(self.key, self._theoretical)
+        rate = self._rate
+        self._state = ThrottleState(rate.after(self._state.theoretical, now), rate.interval_ms)
+        self._store(self.key, self._state)
+
+    def convert(self, now: int) -> None:
+        """Converts the state if the rate has changed."""
+        rate, (theoretical, interval_ms) = self._rate, self._state
+        if interval_ms and interval_ms != rate.interval_ms:
+            self._state = ThrottleState(rate.converted(theoretical, interval_ms, now), rate.interval_ms)
+            self._store(self.key, self._state)
 
     def move_back(self, by_ms: int, now: int) -> None:
         """Corrects the state after the clock was set back. The stored state is corrected in the same way."""
-        if self._theoretical > now:
-            self._theoretical -= by_ms
+        theoretical, interval_ms = self._state
+        if theoretical > now:
+            self._state = ThrottleState(theoretical - by_ms, interval_ms)
 
     def replace(self, holder: Hashable, by: Hashable) -> None:
         pass
 
     def is_unused(self, now: int) -> bool:
-        return not self.lanes and self._theoretical <= now
+        return not self.lanes and self._state.theoretical <= now
 
 
 class Lane:

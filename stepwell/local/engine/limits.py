@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from functools import partial
 
 from stepwell.core.run.permits import RUN, permits_of_run, permits_of_step, rank_of
 from stepwell.local.engine.admission import Admission
-from stepwell.local.engine.buckets import Item, Lane, Waiter
+from stepwell.local.engine.buckets import Bucket, Item, Lane, Waiter
 from stepwell.local.store.limit_rows import LaneRow, LimitRows, WaitRow
 from stepwell.local.store.limit_values import LimitValues
 from stepwell.platform import Attempt, AttemptId, QueuedAttempt, RunRecord
@@ -50,6 +50,11 @@ class Limits:
         """An attempt does not run any more, or was not started."""
         self.admission.release(item_id)
 
+    @property
+    def buckets(self) -> Iterator[Bucket]:
+        """All keys of limits that are in use."""
+        return self.admission.buckets
+
     # --- batches ---------------------------------------------------------------------------------------------------
 
     def move_back(self, by_ms: int) -> None:
@@ -58,7 +63,7 @@ class Limits:
 
     def begin_batch(self) -> None:
         """Admits what throttles or changed limits allow now."""
-        if self._values.have_changed:
+        if self._values.take_change():
             self.admission.look_again()
         self.admission.admit_due()
 
@@ -92,7 +97,7 @@ class _AdmissionRows:
 
     def __init__(self, rows: LimitRows) -> None:
         self._rows = rows
-        self.theoretical, self.set_theoretical = rows.theoretical, rows.set_theoretical
+        self.throttle, self.set_throttle = rows.throttle, rows.set_throttle
 
     def waits(self, waiter: Waiter) -> None:
         self._rows.wait(WaitRow(waiter.item.id, waiter.lane.number, waiter.item.rank, waiter.item.order, waiter.since))

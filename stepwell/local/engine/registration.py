@@ -48,6 +48,16 @@ class Registration:
         """Stops starting new runs of these functions."""
         await self._change(lambda batch: self._store.functions.retire(function_ids, batch.now))
 
+    async def set_limits(self, settings: Mapping[str, Mapping[str, int] | None]) -> None:
+        """Sets values of limits by id; None: those of the definition apply again. What waits obeys at once."""
+
+        def change(batch: LocalBatch) -> None:
+            for limit_id, values in settings.items():
+                self._store.limit_values.set(limit_id, values)
+
+        await self._batches.result_of(change)
+        self._batches.schedule()
+
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
         """Registers versions of event types, all or none. Raises TypeRefused."""
         same = [self._store.types.unchanged(version) for version in types]

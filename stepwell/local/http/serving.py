@@ -35,6 +35,7 @@ from stepwell.local.engine.settings import DEFAULT_URL
 from stepwell.local.http.ingest_connection import IngestConnection
 from stepwell.local.http.tls import Certificate
 from stepwell.local.http.web_server import WebServer
+from stepwell.local.limit_control import LimitControl
 from stepwell.local.reading.readers import ReaderProcess, Readers
 from stepwell.local.server import LocalServer
 from stepwell.local.sources.control import SourceControl
@@ -130,6 +131,7 @@ def app_of(
 
     control = _Control(server)
     types = TypeControl(platform, server.queries, control.call)
+    limits = LimitControl(platform, control.call)
     webhooks = WebhookControl(server.webhooks, server.queries, control.call)
     sources = SourceControl(server.sources, server.queries, control.call)
 
@@ -144,7 +146,7 @@ def app_of(
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
     rest: ASGIApp = create_app(
-        users, control, types, approvals, webhooks, keys, lambda: server.broken, sources, server.workers
+        users, control, types, approvals, webhooks, keys, lambda: server.broken, sources, server.workers, limits
     )
     if reader is not None:
         rest = Readers(rest, reader, keys)

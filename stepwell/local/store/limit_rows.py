@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stepwell.platform import AttemptId
 from stepwell.reader import WaitingFor
 
 BucketKey = tuple[str, bytes]  # the id of the limit, the key
+
+
+class ThrottleState(NamedTuple):
+    """The state of one key of a throttle: the time from which it has no effect, in ms since the epoch, and the interval
+    of the rate with which that was computed."""
+
+    theoretical: float = 0.0
+    interval_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +52,20 @@ class LimitRows:
         self._is_fresh = True  # whether rows of an earlier process or batch must be deleted first
         self._waits: dict[AttemptId, WaitRow | None] = {}  # None: waits no more
         self._lanes: dict[int, LaneRow | None] = {}  # None: empty
-        self._theoretical: dict[BucketKey, float] = {}
+        self._throttles: dict[BucketKey, ThrottleState] = {}
 
     # --- throttles -------------------------------------------------------------------------------------------------
 
-    def theoretical(self, key: BucketKey) -> float:
-        """The state of a throttle: the time from which it has no effect, in ms since the epoch; 0 if unknown."""
-        if key in self._theoretical:
-            return self._theoretical[key]
-        sql = "SELECT theoretical FROM throttles WHERE limit_id = ? AND key = ?"
+    def throttle(self, key: BucketKey) -> ThrottleState:
+        """The state of a throttle; an unused one if none is stored."""
+        if key in self._throttles:
+            return self._throttles[key]
+        sql = "SELECT theoretical, interval_ms FROM throttles WHERE limit_id = ? AND key = ?"
         row = self._connection.execute(sql, key).fetchone()
-        return row[0] if row else 0.0
+        return ThrottleState(*row) if row else ThrottleState()
 
-    def set_theoretical(self, key: BucketKey, value: float) -> None:
-        self._theoretical[key] = value
+    def set_throttle(self, key: BucketKey, state: ThrottleState) -> None:
+        self._throttles[key] = state
 
     # --- what waits ------------------------------------------------------------------------------------------------
 
@@ -84,9 +93,9 @@ class LimitRows:
                 self._is_fresh = False
             self._write_waits()
             self._write_lanes()
-        if self._theoretical:
-            rows = [(*key, value) for key, value in self._theoretical.items()]
-            self._connection.executemany("INSERT OR REPLACE INTO throttles VALUES (?, ?, ?)", rows)
+        if self._throttles:
+            rows = [(*key, *state) for key, state in self._throttles.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO throttles VALUES (?, ?, ?, ?)", rows)
 
     def _write_waits(self) -> None:
         gone = [(run_id, step) for (run_id, step, _), row in self._waits.items() if row is None]
@@ -104,7 +113,7 @@ class LimitRows:
 
     def clear(self) -> None:
         """The batch is committed."""
-        for written in (self._waits, self._lanes, self._theoretical):
+        for written in (self._waits, self._lanes, self._throttles):
             written.clear()
 
     def reset(self) -> None:

@@ -6,7 +6,7 @@ So what is queued obeys a new setting or version at once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ class LimitValues:
         self._functions: dict[str, dict[str, Limit]] = {}  # limits of live definitions, by function
         self._groups: dict[str, Limit] | None = None
         self._settings = self._read_settings()
+        self._times_set = 0
+        self._taken = (-1, 0)
 
     # --- settings --------------------------------------------------------------------------------------------------
 
@@ -41,6 +43,7 @@ class LimitValues:
             row = (limit_id, orjson.dumps(values))
             self._connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", row)
         self._settings = self._read_settings()
+        self._times_set += 1
 
     def _read_settings(self) -> dict[str, Any]:
         rows = self._connection.execute("SELECT id, value FROM limits").fetchall()
@@ -53,10 +56,10 @@ class LimitValues:
 
     # --- values ----------------------------------------------------------------------------------------------------
 
-    @property
-    def have_changed(self) -> bool:
-        """Whether functions have changed since values were last asked for."""
-        return self._changes() != self._seen and self._seen >= 0
+    def take_change(self) -> bool:
+        """Whether values may have changed since this was last called."""
+        before, self._taken = self._taken, (self._changes(), self._times_set)
+        return before != self._taken
 
     def current(self, limit: Limit) -> Limit:
         """A limit with the values that apply now."""
@@ -76,6 +79,15 @@ class LimitValues:
             limits = () if row is None else limits_of(orjson.loads(row[0]))
             self._functions[function_id] = {limit.id: limit for limit in limits}
         return self._functions[function_id]
+
+    def of_live_functions(self) -> Iterator[Limit]:
+        """The limits in the definitions of live functions. Limits of a group may come more than once."""
+        sql = (
+            "SELECT definition FROM functions JOIN versions ON function = id AND version = live"
+            " WHERE instr(definition, ?) > 0 OR instr(definition, ?) > 0"
+        )
+        for (text,) in self._connection.execute(sql, (b'"concurrency":', b'"throttle":')).fetchall():
+            yield from limits_of(orjson.loads(text))
 
     def _of_definition(self, limit: Limit) -> Limit:
         function_id = limit.id.partition("/")[0]

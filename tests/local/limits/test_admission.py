@@ -13,6 +13,7 @@ from stepwell.core.plan import Limit
 from stepwell.core.run.permits import Permit
 from stepwell.local.engine.admission import Admission
 from stepwell.local.engine.buckets import Item, Lane, Waiter
+from stepwell.local.store.limit_rows import ThrottleState
 from stepwell.platform import AttemptId
 
 A, B = Limit("f/concurrency", 2), Limit("groups/api/concurrency", 1)
@@ -23,15 +24,15 @@ class Rows:
     """Rows that survive a restart: those of throttles. The others are only counted."""
 
     def __init__(self) -> None:
-        self.stored: dict[tuple[str, bytes], float] = {}
+        self.stored: dict[tuple[str, bytes], ThrottleState] = {}
         self.waiting: dict[AttemptId, int] = {}
         self.lanes: dict[int, str] = {}
 
-    def theoretical(self, key: tuple[str, bytes]) -> float:
-        return self.stored.get(key, 0.0)
+    def throttle(self, key: tuple[str, bytes]) -> ThrottleState:
+        return self.stored.get(key, ThrottleState())
 
-    def set_theoretical(self, key: tuple[str, bytes], value: float) -> None:
-        self.stored[key] = value
+    def set_throttle(self, key: tuple[str, bytes], state: ThrottleState) -> None:
+        self.stored[key] = state
 
     def waits(self, waiter: Waiter) -> None:
         self.waiting[waiter.item.id] = waiter.lane.number
