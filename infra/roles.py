@@ -54,6 +54,7 @@ READ_QUEUE = "sqs:ReceiveMessage DeleteMessage GetQueueAttributes ChangeMessageV
 START_STEPS: Statements = (Statement("lambda:InvokeFunction", ("step lambdas", "step_http")),)
 ENGINE: Statements = (
     Statement("dynamodb:GetItem BatchGetItem Query PutItem BatchWriteItem", ("table",)),
+    Statement("dynamodb:UpdateItem", ("table",), partitions("B#*")),
     Statement("sqs:SendMessage", ("outcomes",)),
     Statement("events:PutEvents", ("bus",)),
 )

@@ -215,11 +215,22 @@ class Attempt:
 
 @immutable
 class QueuedAttempt:
-    """An attempt to claim, with an `AttemptStarted`, when a slot is free."""
+    """An attempt to claim, with an `AttemptStarted`, when a slot is free; with the step `permits.RUN`, a run that
+    starts, with a `RunStarted`, when its limits allow it. `cause`: the last message that changed the run."""
 
     record: RunRecord
     step: int
     attempt: int
+    cause: Cause | None = None
+
+
+class Ended(NamedTuple):
+    """A limited attempt that has ended, or a run whose start was limited; then the step is `permits.RUN`."""
+
+    run_id: str
+    step: int
+    attempt: int
+    cause: Cause | None = None
 
 
 class FreeSlots(NamedTuple):
@@ -235,8 +246,8 @@ class Effects:
 
     `released` are attempts from the queue that no longer need their slots. `events` are events of the engine to send;
     `emitted` are those that steps send, which must be durable when `carry_out` returns, or with the batch.
-    `held` are runs that start, with a `RunStarted`, when their limits allow it. `ended` are runs (with the step
-    `permits.RUN`) and attempts that have ended and were limited, so that their permits are free.
+    `held` are runs that start when their limits allow it. `ended` are runs and attempts that have ended and were
+    limited, so that their permits are free.
     """
 
     starts: list[Attempt] = field(default_factory=list)
@@ -245,8 +256,8 @@ class Effects:
     released: list[AttemptId] = field(default_factory=list)
     events: list[IncomingEvent] = field(default_factory=list)
     emitted: list[IncomingEvent] = field(default_factory=list)
-    held: list[RunRecord] = field(default_factory=list)
-    ended: list[AttemptId] = field(default_factory=list)
+    held: list[QueuedAttempt] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
 
 
 # --- the platform --------------------------------------------------------------------------------------------------

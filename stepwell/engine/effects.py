@@ -14,7 +14,18 @@ from stepwell.core.run.permits import RUN
 from stepwell.core.run.run import StepStatus, has_begun
 from stepwell.core.run.run_events import end_event
 from stepwell.core.run.stored_links import whole_body
-from stepwell.platform import Attempt, Claim, Effects, IncomingEvent, QueuedAttempt, RunFact, RunRecord, Transition
+from stepwell.platform import (
+    Attempt,
+    Cause,
+    Claim,
+    Effects,
+    Ended,
+    IncomingEvent,
+    QueuedAttempt,
+    RunFact,
+    RunRecord,
+    Transition,
+)
 
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Links
@@ -52,22 +63,22 @@ class Follower:
         """Adds the consequences of a transition to `found`. `events` are those of `events_for_inputs` that are
         stored."""
         record, effects = transition.record, found.effects
+        cause = transition.causes[-1] if transition.causes else None
         for command in transition.commands:
             if isinstance(command, RunStep):
                 state = record.run.steps[command.step]
                 if state.status is _QUEUED and state.attempt == command.attempt:
-                    effects.queued.append(QueuedAttempt(record, command.step, command.attempt))
+                    effects.queued.append(QueuedAttempt(record, command.step, command.attempt, cause))
             elif isinstance(command, StopStep):
                 effects.stops.append((record.run.id, command.step, command.attempt))
             elif isinstance(command, EmitEnd):
                 event = end_event(record.plan, record.run, record.event, record.errors, now, record.replay)
                 if event is not None:
-                    cause = transition.causes[-1] if transition.causes else None
                     effects.events.append(IncomingEvent(event, cause=cause))
             elif isinstance(command, RecordAttempt) and record.plan.steps[command.step].is_limited:
-                effects.ended.append((record.run.id, command.step, command.attempt))
+                effects.ended.append(Ended(record.run.id, command.step, command.attempt, cause))
         if record.plan.start_limits:
-            self._hold(transition, effects)
+            self._hold(transition, cause, effects)
         if transition.unclaimed:
             effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
         for claim in transition.claims:
@@ -81,13 +92,13 @@ class Follower:
                 self._start(record, claim, events, found)
 
     @staticmethod
-    def _hold(transition: Transition, effects: Effects) -> None:
+    def _hold(transition: Transition, cause: Cause | None, effects: Effects) -> None:
         """Holds a run that was just created, or reports the end of one, for the limits of its function's starts."""
         run = transition.record.run
         if run.ended_at is not None:
-            effects.ended.append((run.id, RUN, 0))
+            effects.ended.append(Ended(run.id, RUN, 0, cause))
         elif not has_begun(run):
-            effects.held.append(transition.record)
+            effects.held.append(QueuedAttempt(transition.record, RUN, 0, cause))
 
     @staticmethod
     def _release(record: RunRecord, claim: Claim, effects: Effects) -> None:

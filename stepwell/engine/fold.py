@@ -25,6 +25,7 @@ from stepwell.core.run.messages import (
     EmitEnd,
     Fact,
     RecordAttempt,
+    RunHeld,
     RunStep,
     StopStep,
 )
@@ -95,7 +96,10 @@ class Folding:
         if cause is not None:
             self._all_causes.append(cause)
             if self._run is before:
-                commands = [*commands, *self._end_again()] if cause.redelivered else ()
+                if cause.redelivered:
+                    commands = [*commands, *self._end_again()]
+                elif not isinstance(fact, RunHeld):  # it needs its timers, although it changes nothing
+                    commands = ()
                 self._claims += self._claims_again(fact, cause)
         if commands:
             self._commands += commands

@@ -58,7 +58,8 @@ def every_kind(site: str, settings: Settings) -> Json:
     if settings.has_containers:
         box = {"type": "docker", "image": "127.0.0.1:1/box:1", "entrypoint": ["/bin/sh", "-c", "echo '{}'"]}
         steps["box"] = step(box)
-    return {"id": "every", "triggers": [{"event": name} for name in ("now", "later", "then")], "steps": steps}
+    triggers = [{"event": name} for name in ("now", "later", "then")]
+    return {"id": "every", "triggers": triggers, "concurrency": {"limit": 100}, "steps": steps}
 
 
 def one_step(id: str, on: str | Json, **fields: Any) -> Json:

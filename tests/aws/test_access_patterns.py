@@ -448,8 +448,8 @@ def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources:
         idle = of_call(batches.scheduler.tick)
         assert idle.write_units == 0
         # Far timers, cron triggers, young runs (running, and failed with running attempts), watches of older runs;
-        # the cursor of far timers, twice, and the cursor of the sweep.
-        assert idle.operations() == {"dynamodb.Query": 8 + 1 + 2 + 1, "dynamodb.GetItem": 3}
+        # limits for which starts wait; the cursor of far timers, twice, and the cursor of the sweep.
+        assert idle.operations() == {"dynamodb.Query": 8 + 1 + 2 + 1 + 1, "dynamodb.GetItem": 3}
         clock.shift(59 * 60)
         due = of_call(batches.scheduler.tick)
         assert (due.operations()["dynamodb.UpdateItem"], due.entries("SendMessageBatch")) == (1, 1)

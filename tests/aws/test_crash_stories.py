@@ -92,6 +92,13 @@ class Story:
         except Crash:
             self.batches.start()  # the next minute finds what this one has left
 
+    def left_of_limits(self) -> list[str]:
+        """The permits that are taken and the starts that wait."""
+        scan = self.batches.outside_db.get_paginator("scan").paginate(TableName=self.batches.resources.table)
+        items = [item for page in scan for item in page["Items"] if item["pk"]["S"].startswith("B#")]
+        waiters = [item["sk"]["S"] for item in items if item["sk"]["S"].startswith("w#")]
+        return [*waiters, *(name for item in items for name in item if "/" in name)]
+
     def silence(self) -> None:
         """Waits until a silent attempt with a timeout of 30 s counts as lost."""
         self.clock.shift(timedelta(seconds=3600 + 30 + 60))
@@ -101,6 +108,14 @@ class Story:
             except Crash:
                 self.batches.start()
             self.drain()
+
+
+def try_twice(story: Story, do: Callable[[], None]) -> None:
+    try:
+        do()
+    except Crash:
+        story.batches.start()
+        do()
 
 
 def a_run_that_starts_a_function(story: Story) -> None:
@@ -234,11 +249,7 @@ def an_approval_whose_time_is_far(story: Story) -> None:
 def cancel(story: Story) -> None:
     """A client that tries again if there is no answer."""
     ((stored, _),) = story.batches.runs()
-    try:
-        story.batches.control.cancel(stored.run.id)
-    except Crash:
-        story.batches.start()
-        story.batches.control.cancel(stored.run.id)
+    try_twice(story, lambda: story.batches.control.cancel(stored.run.id))
     story.clock.shift(timedelta(seconds=10))
     story.drain()
 
@@ -260,6 +271,56 @@ def a_silence_that_ends_a_run(story: Story) -> None:
     story.send()
     story.begins()
     story.silence()
+
+
+def attempts_that_wait_for_a_limit(story: Story) -> None:
+    story.deploy({"a": handler_step(), "b": handler_step("a")}, concurrency={"limit": 1})
+    story.begins()
+    for _ in range(3):
+        story.batches.send("go", {}, id=f"{story.sent:032x}")
+        story.sent += 1
+    story.drain()
+    assert story.left_of_limits() == []
+
+
+def an_attempt_that_two_limits_allow(story: Story) -> None:
+    limits = [{"limit": 1}, {"limit": 1, "key": "event.data.customer"}]
+    story.deploy({"a": handler_step()}, concurrency=limits)
+    story.begins()
+    for customer in (1, 1, 2):
+        story.batches.send("go", {"customer": customer}, id=f"{story.sent:032x}")
+        story.sent += 1
+    story.drain()
+    assert story.left_of_limits() == []
+
+
+def runs_that_wait_for_a_limit(story: Story) -> None:
+    story.deploy({"a": handler_step(), "b": handler_step("a")}, concurrency={"limit": 1, "scope": "run"})
+    story.begins()
+    for _ in range(3):
+        story.batches.send("go", {}, id=f"{story.sent:032x}")
+        story.sent += 1
+    story.drain()
+    assert story.left_of_limits() == []
+
+
+def a_cancelled_run_for_whose_permit_another_waits(story: Story) -> None:
+    """The Lambda of the cancelled run never reports its end."""
+    story.batches.answer = lambda ctx: LOST
+    story.deploy({"a": handler_step(timeout="30s")}, concurrency={"limit": 1})
+    story.send()
+    story.send()
+    story.batches.answer = lambda ctx: {}
+    story.begins()
+    first = min((stored.run for stored, _ in story.batches.runs()), key=lambda run: run.created_at)
+    try_twice(story, lambda: story.batches.control.cancel(first.id))
+    story.drain()
+    story.clock.shift(timedelta(hours=2))
+    for _ in range(3):
+        story.clock.shift(timedelta(minutes=8))
+        try_twice(story, lambda: story.batches.scheduler.sweep(range(STATUS_SHARDS)))
+        story.drain()
+    assert story.left_of_limits() == []
 
 
 def two_containers(story: Story) -> None:
@@ -334,6 +395,10 @@ STORIES: list[Callable[[Story], None]] = [
     an_approval_whose_time_is_far,
     a_run_that_is_cancelled,
     a_silence_that_ends_a_run,
+    attempts_that_wait_for_a_limit,
+    an_attempt_that_two_limits_allow,
+    runs_that_wait_for_a_limit,
+    a_cancelled_run_for_whose_permit_another_waits,
     two_containers,
 ]
 every_story = pytest.mark.parametrize("story", STORIES, ids=lambda value: str(value.__name__))

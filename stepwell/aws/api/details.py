@@ -11,6 +11,7 @@ import orjson
 
 from stepwell.api.approvals.approvals import messages_of
 from stepwell.aws.api.logs import Logs, Source, of_invocation, of_task
+from stepwell.aws.api.waiting_starts import WaitingStarts
 from stepwell.aws.engine.results import all_attempts
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.versions import Version
@@ -23,8 +24,9 @@ from stepwell.aws.table.pending_outcomes import may_have_pending, read_outcomes
 from stepwell.aws.table.positions import first_of
 from stepwell.aws.table.runs import StoredRun
 from stepwell.aws.table.stored_attempts import StoredAttempt
+from stepwell.core.events.events import Event
 from stepwell.core.run.inputs import match_answer
-from stepwell.core.run.run import PauseStatus, StepStatus
+from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
 from stepwell.reader import AttemptRow, RunDetail
 
 
@@ -34,6 +36,7 @@ class Details:
     def __init__(self, resources: Resources, registry: Registry, lists: Lists, logs: Logs) -> None:
         self._table, self._step_http = resources.table, resources.step_http
         self._registry, self._lists, self._logs = registry, lists, logs
+        self._waiting = WaitingStarts(resources.table)
 
     def summary(self, stored: StoredRun) -> RunDetail:
         """A run for lists: without logs and approvals."""
@@ -51,7 +54,11 @@ class Details:
         version = self._registry.version(stored.function, stored.version)
         sources = {(a.step, a.attempt): source for a in attempts if (source := self._source(version, a)) is not None}
         mismatches = self._mismatches(version, stored, attempts)
-        return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_approvals=True)
+        detail = self._detail(stored, attempts, self._logs.read(sources), mismatches, with_approvals=True)
+        if not version.plan.has_limits or stored.run.status is not RunStatus.RUNNING:
+            return detail
+        event = Event.stored(stored.after, orjson.dumps(self._event(stored)))
+        return replace(detail, waiting=self._waiting.of(version.plan, stored, event, attempts))
 
     def _detail(
         self,

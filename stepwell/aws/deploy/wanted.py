@@ -98,7 +98,7 @@ def _waiting_fields(function: LoadedFunction, definition: Mapping[str, Any]) -> 
     places: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), definition)]
     places += [(("steps", step_id), step) for step_id, step in definition["steps"].items()]
     for place, fields in places:
-        for name in ("concurrency", "throttle", "priority"):
+        for name in ("throttle", "priority"):
             if fields.get(name):
                 pointer = (*place, name)
                 message = f"{name}: works only on one machine (`stepwell serve`) so far; remove it to push to AWS"

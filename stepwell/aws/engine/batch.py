@@ -24,6 +24,7 @@ from stepwell.aws.table.run_records import Record, StoredState
 from stepwell.core.events.events import Event, user_key
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.run.messages import AttemptEnded, EmitEnd, RecordAttempt, Timer
+from stepwell.core.run.permits import is_waiting
 from stepwell.platform import (
     Accepted,
     AttemptId,
@@ -59,6 +60,7 @@ class DynamoBatch:
         self._added: set[str] = set()  # runs that this batch creates, or that the same message created before
         self._released: list[tuple[Key, str | None]] = []  # items of kept events, to delete once the run is written
         self._sent_timers: list[tuple[Key, str | None, Timer]] = []  # far timers whose messages arrived, with runs
+        self._waiters: list[tuple[Key, AttemptId]] = []  # starts that do not wait any more, once the runs are written
         self._obsolete: list[Key] = []  # waits and timers; deleted last, so that a redelivered event finds them
         self._listed_runs: dict[str, Listed] = {}
         self._events = StoredEvents(store.table, store.registry, store.retention_s, now)
@@ -79,7 +81,8 @@ class DynamoBatch:
         store.paused_events.send()
         released = [key for key, run in self._released if run is None or self._records[run].stored.revision]
         settled = [key for key, run, timer in self._sent_timers if self._is_settled(run, timer)]
-        delete_items(self._table.name, [*self._obsolete, *released, *settled])
+        started = [key for key, start in self._waiters if self._is_started(start)]
+        delete_items(self._table.name, [*self._obsolete, *released, *settled, *started])
 
     def forget_timer(self, item: Key, run_id: str | None, timer: Timer) -> None:
         """Deletes the item of a far timer whose message has arrived, once the run no longer waits for the timer.
@@ -97,6 +100,18 @@ class DynamoBatch:
             return True
         record = self._records.get(run_id)
         return record is not None and self._store.timers.is_settled(record.plan, record.run, timer)
+
+    def forget_waiter(self, item: Key, start: AttemptId) -> None:
+        """Deletes the item with which a limited start waits, once the run says that it has started."""
+        self._waiters.append((item, start))
+
+    def _is_started(self, start: AttemptId) -> bool:
+        record = self._records.get(start[0])
+        return record is not None and not is_waiting(record.run, start)
+
+    def known(self, run_id: str) -> Record | None:
+        """A run that this batch has loaded already."""
+        return self._records.get(run_id)
 
     # --- events ----------------------------------------------------------------------------------------------------
 

@@ -17,12 +17,13 @@ from stepwell.aws.queues.messages import (
     cancel_message,
     delay_s,
     entry,
+    limits_message,
     send_event_name,
     tick_message,
     tick_name,
 )
 from stepwell.aws.queues.outbox import send_messages
-from stepwell.aws.queues.received_messages import CancelRuns, ReleaseEvents, SendEvent, TickDue
+from stepwell.aws.queues.received_messages import CancelRuns, LimitsChanged, ReleaseEvents, SendEvent, TickDue
 from stepwell.core.events.cron import tick_event
 from stepwell.core.events.events import event_from, run_id
 from stepwell.core.run.messages import CancelRequested
@@ -38,6 +39,7 @@ class FunctionMessages:
 
     def __init__(self, session: EngineSession) -> None:
         self._store, self._engine, self._tokens = session.store, session.engine, session.tokens
+        self._limits = session.limits
         self._dispatcher, self._queue = session.dispatcher, session.resources.outcomes_queue
         self._cache_ms = round(session.resources.cache_s * 1000)
 
@@ -87,6 +89,14 @@ class FunctionMessages:
         for event_id, key in entries:
             text = run_id(function_id, event_id)
             batch.forget_held(key, text if text in started else None)
+        return MessageFacts(facts=facts)
+
+    def limits_changed(self, batch: DynamoBatch, message: LimitsChanged, cause: Cause) -> MessageFacts:
+        """Starts what waits for a page of the limits, as far as their newest values allow it."""
+        batch.expire()
+        facts, following = self._limits.look(batch, message.after, cause)
+        if following is not None:
+            send_messages(self._queue, [entry(limits_message(following))])
         return MessageFacts(facts=facts)
 
     def cancel_runs(self, batch: DynamoBatch, message: CancelRuns, cause: Cause) -> MessageFacts:

@@ -45,6 +45,7 @@ class OutcomeMessageHandlers:
             received.SendEvent: functions.send_event,
             received.ReleaseEvents: functions.release_events,
             received.CancelRuns: functions.cancel_runs,
+            received.LimitsChanged: functions.limits_changed,
         }
 
     @property

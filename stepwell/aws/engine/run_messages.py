@@ -17,6 +17,7 @@ from stepwell.core.run.messages import (
     CancelRequested,
     DeadlinePassed,
     Fact,
+    RunHeld,
     RunStarted,
     Timer,
     TimerKind,
@@ -60,7 +61,11 @@ class RunMessages:
         if record is None:
             return NOTHING
         late = overdue(record, batch.now, 0)
-        facts = [fact for fact in from_rows(rows, record.plan) if fact in late or _is_silence(fact, record.plan)]
+        facts = [
+            fact
+            for fact in from_rows(rows, record.plan)
+            if fact in late or _is_stale(fact) or _is_silence(fact, record.plan)
+        ]
         batch.treat_as_wide(record)  # an earlier version of Stepwell left outcomes pending in any run with many steps
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
@@ -106,6 +111,11 @@ def _is_silence(fact: Fact, plan: Plan) -> bool:
 
 
 def _again(fact: Fact, cause: Cause) -> Cause:
-    """The cause of an overdue fact. `RunStarted` is stale and only makes the engine do again what the run still needs,
-    which requires a redelivered cause."""
-    return Cause(cause.id, redelivered=True) if isinstance(fact, RunStarted) else cause
+    """The cause of an overdue fact. `RunStarted` and `RunHeld` are stale and only make the engine do again what the run
+    still needs, which requires a redelivered cause."""
+    return Cause(cause.id, redelivered=True) if _is_stale(fact) else cause
+
+
+def _is_stale(fact: Fact) -> bool:
+    """Whether the fact is stale in any case. If its message is redelivered, the claims of the message are repeated."""
+    return isinstance(fact, RunStarted | RunHeld)

@@ -13,10 +13,14 @@ from stepwell.aws.engine.far_timers import FarTimers
 from stepwell.aws.engine.session import EngineSession, engine_session, now_ms
 from stepwell.aws.engine.sweeper import Sweeper
 from stepwell.aws.functions.schedules import Schedules
+from stepwell.aws.functions.shared_state import read_state
 from stepwell.aws.queues.messages import entry as queued
-from stepwell.aws.queues.messages import send_event_message, send_event_name
+from stepwell.aws.queues.messages import limits_message, send_event_message, send_event_name
 from stepwell.aws.queues.outbox import send_messages
+from stepwell.aws.table.items import put_items, read_item
 from stepwell.aws.table.keys import STATUS_SHARDS, TIMER_SHARDS
+from stepwell.aws.table.limit_keys import LIMITS_STATE
+from stepwell.aws.table.permits import Permits
 from stepwell.aws.table.samples import read_samples
 from stepwell.core.routing.guard import judge, rollback_event
 from stepwell.core.routing.versions import Routing
@@ -33,19 +37,22 @@ class Scheduler:
         self._session, resources = session, session.resources
         self._table, self._queue = resources.table, resources.outcomes_queue
         self._schedules = Schedules(resources)
+        self._permits = Permits(resources.table)
         self.far_timers = FarTimers(resources)
         self.sweeper = Sweeper(resources, session.registry, session.tokens)
 
     def tick(self) -> None:
         """Does all work of a minute. Raises the first error after all parts are done.
 
-        The parts: cron triggers that are due soon and guarded canaries, far timers, late timers, the sweep.
+        The parts: cron triggers that are due soon and guarded canaries, limits whose values have changed, far timers,
+        late timers, the sweep.
         """
         now = now_ms()
         minute = now // 60_000
         errors: list[Exception] = []
         for work in (
             lambda: self._ticks_and_guards(now),
+            self._look_at_limits,
             lambda: self.far_timers.move(now, now + _TIMERS_MS),
             lambda: self.far_timers.send_late(minute % TIMER_SHARDS, now, now + _TIMERS_MS),
             lambda: self.sweeper.sweep(minute % STATUS_SHARDS, now + _SWEEP_MS),
@@ -61,6 +68,16 @@ class Scheduler:
     def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
         """Checks all open runs of these shards, for tests. `silence_ms`: see `overdue`."""
         self.sweeper.sweep_all(shards, silence_ms)
+
+    def _look_at_limits(self) -> None:
+        """Makes `advance` look at the limits for which starts wait, if a function has changed. A push may not send
+        messages, so it cannot do it."""
+        if not self._permits.waited_for(most=1)[0]:
+            return
+        generation = {"N": str(read_state(self._table).generation)}
+        if (read_item(self._table, LIMITS_STATE) or {}).get("g") != generation:
+            send_messages(self._queue, [queued(limits_message(None))])
+            put_items(self._table, [{**LIMITS_STATE, "g": generation}])
 
     def _ticks_and_guards(self, now: int) -> None:
         for function_id in self._schedules.send(now, self._session.tokens):

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from stepwell.aws.engine.batch import DynamoBatch
+from stepwell.aws.engine.limits import Limits
 from stepwell.aws.engine.message_facts import MessageFacts
 from stepwell.aws.engine.store import DynamoStore
 from stepwell.aws.engine.timers import Timers
@@ -27,9 +28,10 @@ from stepwell.aws.signing.tokens import Tokens
 from stepwell.aws.steps.dispatch import LambdaDispatcher
 from stepwell.aws.table.lists import Lists
 from stepwell.core.events.events import Event, Invalid
+from stepwell.core.run.messages import AttemptEnded, AttemptLost
 from stepwell.engine.loop import Engine
 from stepwell.event_types.registry import Policy
-from stepwell.platform import Cause
+from stepwell.platform import Cause, RunFact
 
 if TYPE_CHECKING:
     from stepwell.aws.functions.event_types import TypeStore
@@ -50,6 +52,7 @@ class EngineSession:
         self.wait_pages = WaitPages(resources, self.tokens)
         self.store = DynamoStore(resources, self.registry, self.timers, self.wait_pages, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
+        self.limits = Limits(resources, self.registry)
         self.engine = Engine(self.dispatcher, resources.env, self.links, self._refuse)
         self._types: TypeStore | None = None
 
@@ -73,6 +76,7 @@ class EngineSession:
         Raises NotSent, NotWritten.
         """
         batch.request_ids.update(messages.request_ids)
+        self._note_ends(batch, messages)
         undone = self.engine.process(batch, messages.events, batch.store_outcomes(messages.facts))
         return undone.causes | self.finish(batch)
 
@@ -81,12 +85,25 @@ class EngineSession:
 
         Raises NotSent, NotWritten.
         """
-        missed = batch.missed_outcomes()
-        undone = self.engine.process(batch, [], missed).causes if missed else set()
+        undone = set[str]()
+        while facts := batch.missed_outcomes() or self._limited_starts(batch):
+            undone |= self.engine.process(batch, [], facts).causes
         self.dispatcher.finish(batch.now)
         self._stop_containers(batch)
         batch.flush()
         return undone
+
+    def _note_ends(self, batch: DynamoBatch, messages: MessageFacts) -> None:
+        """Notes which limited attempts do not execute any more, whatever their runs make of it."""
+        for run_id, fact, cause in messages.facts:
+            if isinstance(fact, AttemptEnded | AttemptLost):
+                record = batch.known(run_id)
+                if record is not None and record.plan.steps[fact.step].is_limited:
+                    self.limits.saw_end(run_id, fact.step, fact.attempt, cause)
+
+    def _limited_starts(self, batch: DynamoBatch) -> list[RunFact]:
+        """The starts that their limits allow after what this batch has done."""
+        return self.limits.settle(batch, self.dispatcher.take_limited(), self.dispatcher.started)
 
     def _stop_containers(self, batch: DynamoBatch) -> None:
         """Sends messages that make `advance` stop containers, because not every Lambda may. Raises NotSent."""

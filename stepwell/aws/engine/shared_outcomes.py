@@ -91,6 +91,7 @@ class SharedOutcomes:
             self._is_deferrable(record)
             and any(i not in record.plan.approval_steps for i in running)
             and record.run is not transition.before.run
+            and not record.plan.has_limits  # others may wait for the permits
             and len(transition.commands) < _FOLDED_AT_ONCE
             and not transition.claims
             and all(map(_is_short_success, transition.commands))

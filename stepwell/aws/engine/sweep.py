@@ -20,23 +20,27 @@ from stepwell.core.run.messages import (
     DelayEnded,
     Fact,
     RetryDue,
+    RunHeld,
     RunStarted,
     RunTimedOut,
     Timer,
     TimerKind,
 )
 from stepwell.core.run.outcome import failure
+from stepwell.core.run.permits import RUN, is_waiting
 from stepwell.core.run.run import PauseStatus, Run, StepStatus
 from stepwell.core.run.timeouts import open_timers
 
 LATE_MS = 120_000  # after the due time, the message of a timer counts as lost
 _START_MS = 60_000
 _SENDING_MS = 10 * 60_000  # until an event that a step sends is sent again, which is harmless
+_CHECKED_MS, _LONGEST_GAP_MS = 10 * 60_000, 32 * 60_000
 _UNDECIDED = "Undecided"
+_PLAIN = (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunHeld, RunStarted)
 _FACTS: dict[str, Callable[..., Fact]] = {
     _UNDECIDED: lambda step, attempt: Timer(TimerKind.DECISION, step, attempt).fact(),
     RunTimedOut.__name__: lambda kind: RunTimedOut(TimerKind(kind)),
-    **{function.__name__: function for function in (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunStarted)},
+    **{function.__name__: function for function in _PLAIN},
 }
 
 
@@ -64,7 +68,7 @@ def overdue(record: OpenRun, now: int, event_age_ms: int, silence_ms: int | None
 
     An attempt is lost if it was silent for longer than it may wait (`event_age_ms`) and run, or for `silence_ms`.
     """
-    return [expected.fact for expected in _expected(record, event_age_ms, silence_ms) if expected.late_at <= now]
+    return [expected.fact for expected in _expected(record, now, event_age_ms, silence_ms) if expected.late_at <= now]
 
 
 def next_check_at(record: OpenRun, now: int, event_age_ms: int) -> int | None:
@@ -72,14 +76,14 @@ def next_check_at(record: OpenRun, now: int, event_age_ms: int) -> int | None:
 
     None if the run only waits for far timers: their items are sent again until the run has handled them.
     """
-    expected = _expected(record, event_age_ms, None)
+    expected = _expected(record, now, event_age_ms, None)
     return min(
         (expected.late_at for expected in expected if expected.timer is None or expected.timer - now <= MAX_DELAY_MS),
         default=None,
     )
 
 
-def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Iterator[_Expected]:
+def _expected(record: OpenRun, now: int, event_age_ms: int, silence_ms: int | None) -> Iterator[_Expected]:
     steps = record.plan.steps
     for i, step in enumerate(record.run.steps):
         if step.status is StepStatus.RUNNING and steps[i].is_approval:
@@ -92,7 +96,11 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
         elif step.status is StepStatus.RETRYING:
             yield _Expected(RetryDue(i, step.attempt), step.at + LATE_MS, step.at)
         elif step.status is StepStatus.QUEUED:
-            yield _Expected(RunStarted(), step.at + LATE_MS)  # stale: the engine does again what the run still needs
+            limited = steps[i].is_limited and silence_ms is None
+            yield _Expected(RunStarted(), _next_at(step.at, now) if limited else step.at + LATE_MS)
+    if record.plan.start_limits and is_waiting(record.run, (record.run.id, RUN, 0)):
+        created_at = record.run.created_at
+        yield _Expected(RunHeld(), _next_at(created_at, now) if silence_ms is None else created_at + LATE_MS)
     for p, pause in enumerate(record.run.pauses):
         if pause.status is PauseStatus.DELAYED:
             yield _Expected(DelayEnded(p), pause.due_at + LATE_MS, pause.due_at)
@@ -100,6 +108,18 @@ def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Ite
             yield _Expected(DeadlinePassed(p), pause.due_at + LATE_MS, pause.due_at)
     for timeout in open_timers(record.plan, record.run):
         yield _Expected(timeout.timer.fact(), timeout.due_at + LATE_MS, timeout.due_at)
+
+
+def _next_at(since: int, now: int) -> int:
+    """When to make the engine look again at a start that waits for a limit, after growing times.
+
+    That is needed only if the look of the start before it was lost. A time of the last minutes counts as the next one,
+    because runs are checked every eight minutes.
+    """
+    waited = LATE_MS
+    while since + waited <= now - _CHECKED_MS:
+        waited += min(waited, _LONGEST_GAP_MS)
+    return since + waited
 
 
 # --- facts in messages -----------------------------------------------------------------------------------------------

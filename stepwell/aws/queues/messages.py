@@ -78,6 +78,11 @@ def release_message(function_id: str, after: str | None) -> bytes:
     return orjson.dumps({"stepwell": "release", "function": function_id, "after": after})
 
 
+def limits_message(after: str | None) -> bytes:
+    """Looks at the next page of the limits for which starts wait, because values of limits may have changed."""
+    return orjson.dumps({"stepwell": "limits", "after": after})
+
+
 def sweep_name(run_id: str, facts: Facts) -> tuple[str, str, int]:
     """The content of a sweep message's token."""
     return run_id, f"sweep {facts}", 0

@@ -154,6 +154,13 @@ class RunEnded:
     run_id: str
 
 
+@immutable
+class LimitsChanged:
+    """Values of limits may have changed. The limits to look at follow the place `after`."""
+
+    after: str | None
+
+
 Message = (
     Destination
     | TaskStopped
@@ -169,6 +176,7 @@ Message = (
     | CancelRuns
     | SendEvent
     | RunEnded
+    | LimitsChanged
 )
 
 
@@ -234,4 +242,5 @@ _KINDS: dict[str, Callable[[Json], Message]] = {
     "cancel": lambda body: CancelRuns(body["function"], body["before"], body["token"]),
     "tell": lambda body: SendEvent(body["event"], body["token"]),
     "ended": lambda body: RunEnded(body["run"]),
+    "limits": lambda body: LimitsChanged(body["after"]),
 }

@@ -28,7 +28,7 @@ from stepwell.aws.steps.errors import Busy, NeverStarts, NotFound
 from stepwell.core.events.events import Event
 from stepwell.core.run.invalid_events import INVALID_EVENT
 from stepwell.core.run.outcome import failure
-from stepwell.platform import Attempt, Effects, FreeSlots, IncomingEvent
+from stepwell.platform import Attempt, AttemptId, Effects, FreeSlots, IncomingEvent
 
 if TYPE_CHECKING:
     from stepwell.aws.steps.containers import Containers
@@ -63,6 +63,7 @@ class LambdaDispatcher:
         self._events: list[Event] = []
         self._stopped: set[str] = set()  # ids of runs
         self._own_containers: Containers | None = None
+        self._limited = Effects()
 
     # --- called by the engine --------------------------------------------------------------------------------------
 
@@ -79,6 +80,7 @@ class LambdaDispatcher:
         """
         if effects.emitted:
             self._put([incoming.event for incoming in effects.emitted], INGEST)
+        self._note_limited(effects)
         self._started += [(attempt, self._pool.submit(self._start, attempt)) for attempt in effects.starts]
         self._stopped.update(run_id for run_id, _, _ in effects.stops)
         self._events += [incoming.event for incoming in effects.events]
@@ -93,6 +95,13 @@ class LambdaDispatcher:
     @property
     def outcomes_queue(self) -> str:
         return self._resources.outcomes_queue
+
+    def _note_limited(self, effects: Effects) -> None:
+        noted = self._limited
+        noted.queued += effects.queued
+        noted.held += effects.held
+        noted.ended += effects.ended
+        noted.released += effects.released
 
     # --- called after each batch -----------------------------------------------------------------------------------
 
@@ -138,6 +147,16 @@ class LambdaDispatcher:
             due = now + round(min(_LONGEST_DELAY_MS, max(_SHORTEST_DELAY_MS, waited)) * random.uniform(0.5, 1))
             messages.append(entry(start_again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
         send_messages(self._resources.outcomes_queue, messages)
+
+    def take_limited(self) -> Effects:
+        """What the limits of starts must know: the starts that need permits and those that have ended."""
+        limited, self._limited = self._limited, Effects()
+        return limited
+
+    @property
+    def started(self) -> set[AttemptId]:
+        """The attempts that were started in this batch."""
+        return {(attempt.record.run.id, attempt.step, attempt.attempt) for attempt, _ in self._started}
 
     def take_stopped(self) -> set[str]:
         """The ids of runs whose containers must be stopped, since the last call."""

@@ -11,6 +11,9 @@
 | store why an event did not start a function | Get `E#id`; Put it, condition `SAME` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with all results | Get `R#id`; long results: Query `R#id`, `a#` |
+| a permit of a limit; give it back | Update `B#limit`, `h#shard`, if there is room or the start has one |
+| wait for a limit; who holds and who waits | Put `B#limit`, `w#`; Query `B#limit` |
+| the limits that starts wait for; the last change that was looked at | Put, Query `BW`; Get, Put `META` |
 | outcomes of a wide run that may not be folded yet | Query `R#id`, from `o#` and a revision on |
 | open an approval; list open approvals | Put `R#id`, `q#`; Query the index `status` |
 | open a wait; find the waits for an event | Put, Query `W#key`; waits without a key: Query each shard of the name |

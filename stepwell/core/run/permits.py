@@ -14,7 +14,7 @@ from stepwell.core.flow.keys import NO_KEY, WHOLE, key_of
 from stepwell.core.plan import Limit, Plan
 from stepwell.core.run.inputs import step_values
 from stepwell.core.run.messages import RunHeld, RunStarted
-from stepwell.core.run.run import Run
+from stepwell.core.run.run import Run, RunStatus, StepStatus, has_begun
 
 RUN = -1  # in place of a step: the start of the run itself
 MAX_PRIORITY = 600  # seconds
@@ -59,6 +59,15 @@ def problem_of_step(
         return None
     found = _of_step(plan, run, step, event, outputs, errors)[len(plan.step_limits) :]
     return next((("step_limit", step, problem) for _, problem in found if problem is not None), None)
+
+
+def is_waiting(run: Run, start: tuple[str, int, int]) -> bool:
+    """Whether a run, or an attempt (run id, step, attempt), is still to start."""
+    _, step, attempt = start
+    if step == RUN:
+        return run.status is RunStatus.RUNNING and not has_begun(run)
+    state = run.steps[step]
+    return state.status is StepStatus.QUEUED and state.attempt == attempt
 
 
 def rank_of(plan: Plan, run: Run, event: Event) -> int:

@@ -110,10 +110,10 @@ class Executor:
                 self.limits.queue(queued, partial(self._queue, queued))
             else:
                 self._queue(queued)
-        for record in effects.held:
-            self.limits.hold_start(record)
-        for ended_id in effects.ended:
-            self.limits.ended(ended_id)
+        for run in effects.held:
+            self.limits.hold_start(run.record)
+        for ended in effects.ended:
+            self.limits.ended(ended[:3])
         return [*effects.events, *effects.emitted] if effects.emitted else effects.events
 
     def _queue(self, queued: QueuedAttempt, rank: int = 0, key: Hashable = None) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from stepwell.core.run.messages import AttemptLost, RunStarted
+from stepwell.core.run.permits import RUN
 from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
@@ -53,7 +54,7 @@ class Recovery:
         for run_id, record in self._load(run_ids).items():
             if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
                 if record.plan.start_limits:
-                    self._executor.carry_out(Effects(held=[record]))
+                    self._executor.carry_out(Effects(held=[QueuedAttempt(record, RUN, 0)]))
                 else:
                     self._backlog.facts.add([RunFact(run_id, RunStarted())])
             for i, state in enumerate(record.run.steps):

@@ -6,6 +6,7 @@ from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.functions.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import TIMERS_STATE
+from stepwell.aws.table.limit_keys import WAITED_FOR
 from stepwell.testing.account.emulator import Emulator
 
 
@@ -23,8 +24,12 @@ class AccountTimers:
     def next_tick(self) -> int | None:
         """When the next `tick` has something to do. `tick` comes every minute; ticks without work are left out."""
         found, tables = [], self._emulator.tables
-        states = tables.partition(self._resources.table, TIMERS_STATE["pk"]["S"])
+        states = list(tables.partition(self._resources.table, TIMERS_STATE["pk"]["S"]))
         sent = max((state["k"]["S"] for state in states if state["sk"] == TIMERS_STATE["sk"]), default="")
+        counts = {state["sk"]["S"]: state["g"] for state in states if "g" in state}
+        is_waited_for = any(tables.partition(self._resources.table, WAITED_FOR))
+        if is_waited_for and counts.get("limits") != counts.get("functions"):
+            found.append(self._emulator.now)
         for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
             for item in tables.partition(self._resources.table, pk):
                 if "paused" in item or (pk != "C" and item["sk"]["S"] <= sent):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.local.limits.test_concurrency import ONE, held, is_running, is_waiting, send_all
 
 from tests.behaviour.words import Json, Platform, Refused, function
-from tests.local.limits.test_concurrency import ONE, held, is_running, is_waiting, send_all
 from tests.servers import api, cli, dev, eventually, program, write_function
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.behaviour.test_concurrency import is_running, is_waiting, send_all
 from tests.behaviour.words import Json, Platform, function, moment, script, statuses
-from tests.local.limits.test_concurrency import is_running, is_waiting, send_all
 
 A_MINUTE = {"limit": 1, "period": "1m"}
 

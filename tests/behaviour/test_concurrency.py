@@ -250,16 +250,13 @@ def test_a_rerun_waits_like_any_other_run(platform: Platform) -> None:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_queued_obeys_a_new_version_at_once(platform: Platform, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    platform.deploy(function(concurrency=ONE))
-    runs = send_all(platform, *[held(gate)] * 3)
-    platform.wait(runs[2], is_waiting)
-    platform.deploy(function(concurrency={"limit": 3}))
-    for run in runs:
-        platform.wait(run, is_running)
-    gate.touch()
-    assert [platform.run(run)["status"] for run in runs] == ["completed"] * 3
+def test_what_waits_obeys_a_new_version_within_a_minute(platform: Platform) -> None:
+    platform.deploy(function(SLEEPS, concurrency=ONE_RUN))
+    runs = send_all(platform, {}, {}, {})
+    assert "waiting_for" in platform.run(runs[2])
+    platform.deploy(function(SLEEPS, concurrency={**ONE_RUN, "limit": 3}))
+    platform.travel("1m")
+    assert [statuses(platform.run(run)) for run in runs] == [{"a": "completed", "b": "waiting"}] * 3
 
 
 @pytest.mark.parametrize(
