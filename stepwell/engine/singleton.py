@@ -2,8 +2,8 @@
 
 A key belongs to the run that has claimed it last. When that run has ended, another may take the key over, so nothing
 must be released, and no release can be lost. A claim replaces exactly the holder that was read: of two processes, one
-succeeds. A claimed run may not be written yet. Then the key is not taken over before that run is written, or its process
-cannot write it any more.
+succeeds. A claimed run may not be written yet. Then the key is not taken over before that run is written, or its
+process cannot write it any more.
 """
 
 from __future__ import annotations
