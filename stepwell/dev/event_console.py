@@ -172,11 +172,11 @@ class EventConsole(logging.Handler):
     def _run_ended(self, status: str, data: dict[str, Any]) -> None:
         error = data["error"]
         why = f" at step {error['step']}: {error['message']}" if error else ""
-        timed_out = {name: data[name] for name in ("reason", "timeout") if name in data}
-        if timed_out:
-            why = f", reason: {data['reason']} (`{data['timeout']}` of `timeouts`)"
+        reason = {name: data[name] for name in ("reason", "timeout", "replaced_by") if name in data}
+        if "timeout" in reason:
+            why = f", reason: timeout (`{reason['timeout']}` of `timeouts`)"
+        elif "replaced_by" in reason:
+            why = f", reason: singleton; run {reason['replaced_by']} has taken its place"
         text = f"[{_ENDS[status]}]{shown(status)}[/] {shown(data['function_id'])} [dim]{shown(data['run_id'])}[/]"
         text += shown(why)
-        self._line(
-            "run", text, status=status, function=data["function_id"], run=data["run_id"], error=error, **timed_out
-        )
+        self._line("run", text, status=status, function=data["function_id"], run=data["run_id"], error=error, **reason)

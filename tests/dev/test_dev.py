@@ -97,6 +97,15 @@ def why(server: Server, event: str) -> str | None:
     return text
 
 
+def test_it_prints_which_run_has_replaced_another(tmp_path: Path) -> None:
+    folder = write_function(tmp_path / "f", control={"singleton": {"mode": "cancel"}}, a=program("sleep 30"))
+    with dev(folder, tmp_path / "db") as server, api(server) as http:
+        first, _ = http.send(), http.send()
+        old = http.ended(first)
+        line = server.line(lambda line: line["kind"] == "run" and line["status"] == "cancelled")
+        assert (line["run"], line["reason"], line["replaced_by"]) == (old["id"], "singleton", old["replaced_by"])
+
+
 def test_it_prints_why_an_event_started_nothing(server: Server, http: Api, functions: Path) -> None:
     assert why(server, http.send("one")) is None
     assert why(server, http.send("On")) == "starts nothing: no trigger names On; triggers are one, two"
