@@ -103,6 +103,8 @@ class Admission:
     @property
     def next_due(self) -> int | None:
         """When a throttle admits the next start, in ms since the epoch; None: no start waits for one."""
+        if not self._is_open:
+            return None
         while self._due and not self._due[0][2].lanes:
             heappop(self._due)[2].is_timed = False
         return math.ceil(self._due[0][0]) if self._due else None
@@ -110,7 +112,7 @@ class Admission:
     def admit_due(self) -> None:
         """Admits the starts for which throttles have room now."""
         now = self._clock()
-        while self._due and self._due[0][0] <= now:
+        while self._is_open and self._due and self._due[0][0] <= now:
             throttle = heappop(self._due)[2]
             throttle.is_timed = False
             self._wake(throttle)

@@ -228,6 +228,18 @@ def test_nothing_is_admitted_until_all_holders_are_known() -> None:
     assert names(scene.started) == ["new"]
 
 
+def test_a_throttle_admits_nothing_until_all_holders_are_known_and_is_not_due() -> None:
+    scene = Scene()
+    scene.it = Admission(scene.rows, lambda limit: limit, lambda: scene.now)
+    for name in ("first", "second"):
+        scene.request(name, permit(PACE))
+    scene.it.admit_due()
+    assert (scene.it.next_due, names(scene.started)) == (None, [])
+    scene.it.open()
+    assert names(scene.started) == ["first"]
+    assert scene.it.next_due is not None
+
+
 def test_holders_that_run_on_are_kept_by_a_reset() -> None:
     scene = Scene()
     running = scene.request("running", permit(B))
