@@ -43,10 +43,15 @@ def permits_of_run(plan: Plan, run: Run, event: Event) -> list[Permit]:
     return [permit for permit, _ in _permits(plan.start_limits, Scope.TRIGGER, _bindings(event), run)]
 
 
+def permits_of_steps(plan: Plan, run: Run, event: Event) -> list[Permit]:
+    """The permits that an attempt of any step needs, because of the function's limits. They are the same for all."""
+    return [permit for permit, _ in _permits(plan.step_limits, Scope.TRIGGER, _bindings(event), run)]
+
+
 def permits_of_step(
     plan: Plan, run: Run, step: int, event: Event, outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> list[Permit]:
-    """The permits that an attempt of a step needs. `outputs` and `errors`: JSON texts by step."""
+    """The permits that an attempt needs because of the step's own limits. `outputs`, `errors`: JSON texts by step."""
     return [permit for permit, _ in _of_step(plan, run, step, event, outputs, errors)]
 
 
@@ -54,10 +59,7 @@ def problem_of_step(
     plan: Plan, run: Run, step: int, event: Event, outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Problem | None:
     """Why a key of the step's own limits has no value. To be shown with the step."""
-    limits = plan.steps[step].limits[len(plan.step_limits) :]
-    if all(limit.key is None for limit in limits):
-        return None
-    found = _of_step(plan, run, step, event, outputs, errors)[len(plan.step_limits) :]
+    found = _of_step(plan, run, step, event, outputs, errors)
     return next((("step_limit", step, problem) for _, problem in found if problem is not None), None)
 
 
@@ -92,7 +94,7 @@ def _bindings(event: Event) -> Bindings:
 def _of_step(
     plan: Plan, run: Run, step: int, event: Event, outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> list[tuple[Permit, str | None]]:
-    limits = plan.steps[step].limits
+    limits = plan.steps[step].limits[len(plan.step_limits) :]
     expressions = [compile_value(limit.key, Scope.MESSAGE) for limit in limits if limit.key is not None]
     if not expressions:
         return [(Permit(limit, WHOLE), None) for limit in limits]

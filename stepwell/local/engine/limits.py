@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from stepwell.core.run.permits import RUN, permits_of_run, permits_of_step, rank_of
+from stepwell.core.run.permits import RUN, Permit, permits_of_run, permits_of_step, permits_of_steps, rank_of
 from stepwell.local.engine.admission import Admission
 from stepwell.local.engine.buckets import Bucket, Item, Lane, Waiter
 from stepwell.local.store.limit_rows import LaneRow, LimitRows, WaitRow
 from stepwell.local.store.limit_values import LimitValues
 from stepwell.platform import Attempt, AttemptId, QueuedAttempt, RunRecord
 
+_MOST_KNOWN = 10_000  # runs
+
+
+class _OfRun(NamedTuple):
+    """What is the same for all attempts of a run, so that expressions are evaluated once."""
+
+    permits: Sequence[Permit]
+    rank: int
+
 
 class Limits:
     def __init__(self, rows: LimitRows, values: LimitValues, clock: Callable[[], int]) -> None:
         self._values = values
         self._starts: deque[str] = deque()  # runs that may start
+        self._known: OrderedDict[str, _OfRun] = OrderedDict()  # by run, those used last at the end
         self.admission = Admission(_AdmissionRows(rows), values.current, clock)
 
     # --- runs and attempts -----------------------------------------------------------------------------------------
@@ -28,13 +39,13 @@ class Limits:
 
     def queue(self, queued: QueuedAttempt, start: Callable[[int, Hashable], None]) -> None:
         """Calls `start` with the rank and the key of an attempt when its limits allow it."""
-        item = _of_attempt(queued, _nothing)
+        item = self._of_attempt(queued, _nothing)
         keys = tuple(permit.key for permit in item.permits)
         self.admission.request(item._replace(start=partial(start, item.rank, keys)))
 
     def count_running(self, attempt: Attempt) -> None:
         """Counts an attempt that runs already."""
-        self.admission.hold(_of_attempt(attempt, _nothing))
+        self.admission.hold(self._of_attempt(attempt, _nothing))
 
     def count_open(self, record: RunRecord) -> None:
         """Counts a run that has started already."""
@@ -54,6 +65,20 @@ class Limits:
     def buckets(self) -> Iterator[Bucket]:
         """All keys of limits that are in use."""
         return self.admission.buckets
+
+    def _of_attempt(self, attempt: Attempt | QueuedAttempt, start: Callable[[], None]) -> Item:
+        record, step = attempt.record, attempt.step
+        plan, run, event = record.plan, record.run, record.event
+        known = self._known.pop(run.id, None)
+        if known is None:
+            known = _OfRun(permits_of_steps(plan, run, event), rank_of(plan, run, event))
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.popitem(last=False)
+        self._known[run.id] = known
+        permits = known.permits
+        if len(plan.steps[step].limits) > len(permits):
+            permits = [*permits, *permits_of_step(plan, run, step, event, record.outputs, record.errors)]
+        return Item((run.id, step, attempt.attempt), permits, known.rank, record.order, start)
 
     # --- batches ---------------------------------------------------------------------------------------------------
 
@@ -115,13 +140,6 @@ class _AdmissionRows:
 def _of_run(record: RunRecord, start: Callable[[], None]) -> Item:
     permits = permits_of_run(record.plan, record.run, record.event)
     return Item((record.run.id, RUN, 0), permits, rank_of(record.plan, record.run, record.event), record.order, start)
-
-
-def _of_attempt(attempt: Attempt | QueuedAttempt, start: Callable[[], None]) -> Item:
-    record = attempt.record
-    plan, run, event = record.plan, record.run, record.event
-    permits = permits_of_step(plan, run, attempt.step, event, record.outputs, record.errors)
-    return Item((run.id, attempt.step, attempt.attempt), permits, rank_of(plan, run, event), record.order, start)
 
 
 def _nothing() -> None:
