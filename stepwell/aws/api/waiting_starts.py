@@ -12,7 +12,7 @@ from stepwell.aws.table.runs import StoredRun
 from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan
-from stepwell.core.run.permits import RUN, Permit, is_waiting, permits_of_run, permits_of_step, rank_of
+from stepwell.core.run.permits import RUN, Permit, is_waiting, permits_of_attempt, permits_of_run, rank_of
 from stepwell.reader import WaitingFor
 
 _MOST_AHEAD = 999
@@ -51,5 +51,5 @@ def _needed(
     errors = {a.step: a.error for a in attempts if a.error is not None}
     for i, step in enumerate(run.steps):
         if plan.steps[i].is_limited and is_waiting(run, (run.id, i, step.attempt)):
-            for permit in permits_of_step(plan, run, i, event, outputs, errors):
+            for permit in permits_of_attempt(plan, run, i, event, outputs, errors):
                 yield i, permit, f"{run.id}/{i}/{step.attempt}"

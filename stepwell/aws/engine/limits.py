@@ -24,7 +24,7 @@ from stepwell.aws.table.limit_keys import waiter_key
 from stepwell.aws.table.permits import Bucket, Found, Permits, WaitedFor, Waiter
 from stepwell.aws.table.run_records import Record
 from stepwell.core.run.messages import AttemptStarted, Fact, RunStarted
-from stepwell.core.run.permits import RUN, Permit, is_waiting, permits_of_run, permits_of_step, rank_of
+from stepwell.core.run.permits import RUN, Permit, is_waiting, permits_of_attempt, permits_of_run, rank_of
 from stepwell.platform import AttemptId, Cause, Effects, Ended, RunFact
 
 _MARGIN_MS = 60_000
@@ -250,7 +250,7 @@ class _Settling:
         if step == RUN:
             permits = permits_of_run(plan, run, event)
         else:
-            permits = permits_of_step(plan, run, step, event, record.outputs, record.errors)
+            permits = permits_of_attempt(plan, run, step, event, record.outputs, record.errors)
         found = {(permit.limit.id, permit.key): permit for permit in sorted(permits, key=_order)}
         buckets = [Bucket(self._values.current(p.limit), p.key, p.text) for p in found.values()]
         return [bucket for bucket in buckets if bucket.limit.limit is not None]

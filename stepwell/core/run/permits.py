@@ -55,6 +55,13 @@ def permits_of_step(
     return [permit for permit, _ in _of_step(plan, run, step, event, outputs, errors)]
 
 
+def permits_of_attempt(
+    plan: Plan, run: Run, step: int, event: Event, outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
+) -> list[Permit]:
+    """All permits that an attempt needs. `outputs` and `errors`: JSON texts by step."""
+    return [*permits_of_steps(plan, run, event), *permits_of_step(plan, run, step, event, outputs, errors)]
+
+
 def problem_of_step(
     plan: Plan, run: Run, step: int, event: Event, outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Problem | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.local.limits.test_concurrency import ONE, held, is_running, is_waiting, send_all
 
+from tests.behaviour.test_concurrency import ONE, held, is_running, is_waiting, send_all
 from tests.behaviour.words import Json, Platform, Refused, function
 from tests.servers import api, cli, dev, eventually, program, write_function
 
