@@ -304,6 +304,20 @@ def runs_that_wait_for_a_limit(story: Story) -> None:
     assert story.left_of_limits() == []
 
 
+def runs_that_a_throttle_spreads(story: Story) -> None:
+    throttle = {"limit": 1, "period": "1m"}
+    story.deploy(
+        {"a": handler_step(), "b": handler_step("a")}, throttle=throttle, concurrency={"limit": 1, "scope": "run"}
+    )
+    story.begins()
+    for _ in range(3):
+        story.batches.send("go", {}, id=f"{story.sent:032x}")
+        story.sent += 1
+    story.drain()
+    story.minutes(8)
+    assert story.left_of_limits() == []
+
+
 def a_cancelled_run_for_whose_permit_another_waits(story: Story) -> None:
     """The Lambda of the cancelled run never reports its end."""
     story.batches.answer = lambda ctx: LOST
@@ -398,6 +412,7 @@ STORIES: list[Callable[[Story], None]] = [
     attempts_that_wait_for_a_limit,
     an_attempt_that_two_limits_allow,
     runs_that_wait_for_a_limit,
+    runs_that_a_throttle_spreads,
     a_cancelled_run_for_whose_permit_another_waits,
     two_containers,
 ]

@@ -35,6 +35,14 @@ def test_an_attempt_costs_its_permit_and_a_second_write_of_the_run(resources: Re
     assert more(outcomes, outcome) == ({"dynamodb.UpdateItem": 1, "dynamodb.Query": 1}, 1, 1)
 
 
+def test_the_start_of_a_run_under_a_throttle_costs_one_write_more(resources: Resources) -> None:
+    plain = deployed(resources, "go")
+    events = of_event(plain, "go")
+    throttled = deployed(resources, "come", throttle={"limit": 1000, "period": "1m", "burst": 100})
+    requests = {"dynamodb.GetItem": 1, "dynamodb.UpdateItem": 1, "dynamodb.PutItem": 1}
+    assert more(events, of_event(throttled, "come")) == (requests, 2, 1)
+
+
 def test_an_attempt_that_waits_costs_its_place_in_the_queue(resources: Resources) -> None:
     limited = deployed(resources, "come", concurrency={"limit": 1})
     limited.answer = lambda ctx: LOST

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stepwell.aws.deploy.modules import module_lambda
 from stepwell.aws.deploy.packaging import StepLambda, check_place, check_timeout, dotenv_content, step_lambda
@@ -86,24 +85,10 @@ def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wa
                 pointer = ("steps", step_id)
                 line, column = function.source.place(pointer)
                 problems.append(PlacedProblem(function.file, line, column, pointer, f"step `{step_id}`: {error}"))
-        problems += _waiting_fields(function, definition)
         found.append(wanted)
     if problems:
         raise CannotPush(problems)
     return found
-
-
-def _waiting_fields(function: LoadedFunction, definition: Mapping[str, Any]) -> Iterator[PlacedProblem]:
-    """Problems for the fields that make runs or attempts wait, which AWS does not have yet."""
-    places: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), definition)]
-    places += [(("steps", step_id), step) for step_id, step in definition["steps"].items()]
-    for place, fields in places:
-        for name in ("throttle", "priority"):
-            if fields.get(name):
-                pointer = (*place, name)
-                message = f"{name}: works only on one machine (`stepwell serve`) so far; remove it to push to AWS"
-                line, column = function.source.place(pointer)
-                yield PlacedProblem(function.file, line, column, pointer, message)
 
 
 def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:

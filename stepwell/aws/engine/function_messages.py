@@ -17,13 +17,15 @@ from stepwell.aws.queues.messages import (
     cancel_message,
     delay_s,
     entry,
+    limit_message,
     limits_message,
     send_event_name,
     tick_message,
     tick_name,
 )
 from stepwell.aws.queues.outbox import send_messages
-from stepwell.aws.queues.received_messages import CancelRuns, LimitsChanged, ReleaseEvents, SendEvent, TickDue
+from stepwell.aws.queues.received_messages import CancelRuns, LimitDue, LimitsChanged, ReleaseEvents, SendEvent, TickDue
+from stepwell.aws.table.permits import WaitedFor
 from stepwell.core.events.cron import tick_event
 from stepwell.core.events.events import event_from, run_id
 from stepwell.core.run.messages import CancelRequested
@@ -98,6 +100,15 @@ class FunctionMessages:
         if following is not None:
             send_messages(self._queue, [entry(limits_message(following))])
         return MessageFacts(facts=facts)
+
+    def limit_due(self, batch: DynamoBatch, message: LimitDue, cause: Cause) -> MessageFacts:
+        """Starts what waits for a throttle, if it is due. A message that is too early is sent again."""
+        limit_id, key, text, due = message.limit_id, message.key, message.text, message.due
+        if due > batch.now:
+            later = min(due, batch.now + MAX_DELAY_MS)
+            send_messages(self._queue, [entry(limit_message(limit_id, key, text, due), delay_s(later, batch.now))])
+            return NOTHING
+        return MessageFacts(facts=self._limits.look_at(batch, WaitedFor(limit_id, key, text), cause))
 
     def cancel_runs(self, batch: DynamoBatch, message: CancelRuns, cause: Cause) -> MessageFacts:
         """Cancels the runs of a deleted function in one page of the open runs, and requests the next page."""

@@ -1,9 +1,13 @@
-"""Whether a limited run or attempt executes, or needs no permit any more."""
+"""Limited runs and attempts: their facts, their order, and whether they need a permit any more."""
 
 from __future__ import annotations
 
+from stepwell.aws.table.keys import Key
+from stepwell.aws.table.limit_keys import waiter_key
+from stepwell.aws.table.permits import Bucket
 from stepwell.aws.table.run_records import Record
-from stepwell.core.run.permits import RUN, is_waiting
+from stepwell.core.run.messages import AttemptStarted, Fact, RunStarted
+from stepwell.core.run.permits import RUN, Permit, is_waiting, rank_of
 from stepwell.core.run.run import StepStatus, has_begun
 from stepwell.platform import AttemptId
 
@@ -36,3 +40,30 @@ def never_started(record: Record, start: AttemptId) -> bool:
         return record.run.started_at is None
     ended = [found for found in record.stored.attempts if (found.step, found.attempt) == (step, attempt)]
     return bool(ended) and ended[0].started_at is None
+
+
+def fact(start: AttemptId) -> Fact:
+    """The fact that starts a run or an attempt."""
+    _, step, attempt = start
+    return RunStarted() if step == RUN else AttemptStarted(step, attempt)
+
+
+def order(permit: Permit) -> tuple[bool, bool, bool, str, bytes]:
+    """The place of a permit in the order in which all starts take theirs."""
+    limit = permit.limit
+    return bool(limit.period_ms), limit.key is None, "/steps/" not in limit.id, limit.id, permit.key
+
+
+def rank(record: Record) -> int:
+    """The place of a run among those that wait for the same limit."""
+    return rank_of(record.plan, record.run, record.event)
+
+
+def text_of(key: Key) -> str:
+    """A key as one text."""
+    return f"{key['pk']['S']} {key['sk']['S']}"
+
+
+def waiter_of(record: Record, start: AttemptId, bucket: Bucket) -> Key:
+    """The key of the item with which a start waits."""
+    return waiter_key(bucket.partition, rank(record), record.stored.position, "{}/{}/{}".format(*start))

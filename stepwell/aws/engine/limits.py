@@ -2,7 +2,8 @@
 
 A start takes the permits of its limits one after another, in an order that all starts share, and keeps them while it
 waits for the next one. So starts cannot block each other. The narrowest limit comes first, so a start that waits for a
-wide one holds back only those that it would hold back anyway.
+wide one holds back only those that it would hold back anyway. A throttle comes last, and a start waits for it without
+permits of other limits, because that may take days.
 
 All changes may be repeated: a crash between two of them is followed by the redelivery of the message, which takes,
 gives back and looks again.
@@ -15,16 +16,17 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from stepwell.aws.engine.batch import DynamoBatch
-from stepwell.aws.engine.limited_starts import is_over, is_running, never_started
+from stepwell.aws.engine.limited_starts import fact, is_over, is_running, never_started, order, rank, text_of, waiter_of
 from stepwell.aws.functions.limit_values import LimitValues
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.queues.messages import MAX_DELAY_MS, delay_s, entry, limit_message
+from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import Key
-from stepwell.aws.table.limit_keys import waiter_key
 from stepwell.aws.table.permits import Bucket, Found, Permits, WaitedFor, Waiter
 from stepwell.aws.table.run_records import Record
-from stepwell.core.run.messages import AttemptStarted, Fact, RunStarted
-from stepwell.core.run.permits import RUN, Permit, is_waiting, permits_of_attempt, permits_of_run, rank_of
+from stepwell.aws.table.throttles import Throttles
+from stepwell.core.run.permits import RUN, is_waiting, permits_of_attempt, permits_of_run
 from stepwell.platform import AttemptId, Cause, Effects, Ended, RunFact
 
 _MARGIN_MS = 60_000
@@ -52,9 +54,8 @@ class _Look(NamedTuple):
 
 class Limits:
     def __init__(self, resources: Resources, registry: Registry) -> None:
-        self._permits, self._values = Permits(resources.table), LimitValues(registry)
-        self._event_age_ms = resources.event_age_s * 1000
-        self._wait_s = resources.retention_days * _DAY_S
+        self.resources, self.values = resources, LimitValues(registry)
+        self.permits, self.throttles = Permits(resources.table), Throttles(resources.table)
         self._reported: list[Ended] = []
 
     def saw_end(self, run_id: str, step: int, attempt: int, cause: Cause | None) -> None:
@@ -69,8 +70,9 @@ class Limits:
         reported, self._reported = self._reported, []
         if not (reported or effects.queued or effects.held or effects.ended or effects.released):
             return []
-        settling = self._settling(batch, started)
-        ends = {ended[:3]: ended for ended in (*map(_ended, effects.released), *effects.ended, *reported)}
+        settling = _Settling(self, batch, started)
+        released = [Ended(*start) for start in effects.released]
+        ends = {ended[:3]: ended for ended in (*released, *effects.ended, *reported)}
         settling.end(list(ends.values()), {ended[:3] for ended in reported})
         for queued in (*effects.held, *effects.queued):
             settling.request((queued.record.run.id, queued.step, queued.attempt), queued.cause)
@@ -80,32 +82,29 @@ class Limits:
     def look(self, batch: DynamoBatch, after: str | None, cause: Cause) -> tuple[list[RunFact], str | None]:
         """The starts that a page of the limits allows now, after values of limits have changed, and where the next page
         begins, or None."""
-        settling = self._settling(batch, ())
-        page, following = self._permits.waited_for(after)
+        settling = _Settling(self, batch, ())
+        page, following = self.permits.waited_for(after)
         for waited_for in page:
             settling.look_at(waited_for, cause)
         settling.look_everywhere()
         return settling.facts, following
 
-    def _settling(self, batch: DynamoBatch, started: Collection[AttemptId]) -> _Settling:
-        return _Settling(batch, started, self._permits, self._values, self._event_age_ms, self._wait_s)
+    def look_at(self, batch: DynamoBatch, waited_for: WaitedFor, cause: Cause) -> list[RunFact]:
+        """The starts that one limit allows now."""
+        settling = _Settling(self, batch, ())
+        settling.look_at(waited_for, cause)
+        settling.look_everywhere()
+        return settling.facts
 
 
 class _Settling:
     """One pass over the limits of a batch. `facts`: the runs and attempts that may start."""
 
-    def __init__(
-        self,
-        batch: DynamoBatch,
-        started: Collection[AttemptId],
-        permits: Permits,
-        values: LimitValues,
-        event_age_ms: int,
-        wait_s: int,
-    ) -> None:
-        self._batch, self._started, self._permits, self._values = batch, started, permits, values
-        self._event_age_ms, self._wait_s = event_age_ms, wait_s
+    def __init__(self, limits: Limits, batch: DynamoBatch, started: Collection[AttemptId]) -> None:
+        self._batch, self._started, self._resources = batch, started, limits.resources
+        self._permits, self._throttles, self._values = limits.permits, limits.throttles, limits.values
         self._looks: deque[_Look] = deque()
+        self._moved: dict[str, Key] = {}  # waiters that wait elsewhere now; deleted last, so that a crash loses no look
         self.facts: list[RunFact] = []
 
     # --- ends ------------------------------------------------------------------------------------------------------
@@ -118,8 +117,9 @@ class _Settling:
             if record is None or not is_over(record, start, is_reported=start in reported):
                 continue
             for bucket in self._buckets(record, step):
-                self._permits.give_back(bucket, start)
-                self._looks.append(_Look(bucket, cause))
+                if not bucket.is_throttle:
+                    self._permits.give_back(bucket, start)
+                    self._looks.append(_Look(bucket, cause))
             if never_started(record, start):
                 self._forget(record, start)
 
@@ -133,28 +133,42 @@ class _Settling:
         """Starts a run or an attempt, or stores that it waits."""
         record = self._load([start[0]]).get(start[0])
         if record is not None and is_waiting(record.run, start):
-            self._go_on(_Start(start, record, self._buckets(record, start[1]), cause), 0)
+            self._go_on(_Start(start, record, self._buckets(record, start[1]), cause), 0, has_waited=False)
 
-    def _go_on(self, start: _Start, first: int) -> None:
-        """Takes the permits that a start still needs, from one of the limits on."""
-        for bucket in start.buckets[first:]:
-            if not self._permits.take(bucket, start.id, self._until(start), self._batch.now):
-                self._wait(start, bucket)
-                return
+    def _go_on(self, start: _Start, first: int, *, has_waited: bool) -> Bucket | None:
+        """Takes the permits that a start still needs, from one of the limits on. Returns the limit for which it waits,
+        or None. `has_waited`: it came first in another limit, so it does not queue up behind others again."""
+        now = self._batch.now
+        for place, bucket in enumerate(start.buckets[first:], first):
+            if bucket.is_throttle:
+                is_taken = self._throttles.take(bucket, start.id, now, overtakes=has_waited)
+            else:
+                is_taken = self._permits.take(bucket, start.id, self._until(start), now, overtakes=has_waited)
+            if not is_taken:
+                self._wait(start, place)
+                return bucket
         cause = start.cause and Cause(start.cause.id, redelivered=False)
-        self.facts.append(RunFact(start.id[0], _fact(start.id), cause))
+        self.facts.append(RunFact(start.id[0], fact(start.id), cause))
+        return None
 
-    def _wait(self, start: _Start, bucket: Bucket) -> None:
-        record, now = start.record, self._batch.now
-        ttl = (now + _RUN_MS) // 1000 + self._wait_s
-        self._permits.wait(bucket, start.id, _rank(record), record.stored.position, now, ttl)
+    def _wait(self, start: _Start, place: int) -> None:
+        """Stores for which limit a start waits. For a throttle, it waits without permits of other limits."""
+        record, now, bucket = start.record, self._batch.now, start.buckets[place]
+        for other in start.buckets[:place] if bucket.is_throttle else ():
+            self._permits.give_back(other, start.id)
+            self._looks.append(_Look(other, start.cause))
+        ttl = (now + _RUN_MS) // 1000 + self._resources.retention_days * _DAY_S
+        self._moved.pop(text_of(waiter_of(record, start.id, bucket)), None)
+        self._permits.wait(bucket, start.id, rank(record), record.stored.position, now, ttl)
         self._looks.append(_Look(bucket, start.cause, start.cause is not None and start.cause.redelivered))
 
     def _until(self, start: _Start) -> int:
         """When a start has ended for certain (ms): it may wait twice before it executes, for Lambda to have room and in
         Lambda's queue."""
         step = start.id[1]
-        longest = _RUN_MS if step == RUN else 2 * self._event_age_ms + start.record.plan.steps[step].timeout_ms
+        longest = (
+            _RUN_MS if step == RUN else 2000 * self._resources.event_age_s + start.record.plan.steps[step].timeout_ms
+        )
         return self._batch.now + longest + _MARGIN_MS
 
     # --- waiters ---------------------------------------------------------------------------------------------------
@@ -171,6 +185,7 @@ class _Settling:
             look = self._looks.popleft()
             self._looks = deque(other for other in self._looks if other.bucket.partition != look.bucket.partition)
             self._look(look)
+        self._permits.forget(list(self._moved.values()))
 
     def _look(self, look: _Look) -> None:
         found = self._permits.read(look.bucket)
@@ -184,6 +199,8 @@ class _Settling:
             waits = [waiter for waiter in found.waiters if not self._let_in(look, found, waiter)]
             if waits:
                 self._permits.keep_order(look.bucket, found, waits[0].id, self._batch.now)
+                if look.bucket.is_throttle:
+                    self._arrange(look)
                 return
             if found.is_all:
                 return
@@ -192,24 +209,44 @@ class _Settling:
 
     def _let_in(self, look: _Look, found: Found, waiter: Waiter) -> bool:
         """Lets a waiter start if there is room. Returns False if there is none."""
-        if waiter.id not in found.holders and not found.has_room(look.bucket):
+        if text_of(waiter.key) in self._moved:
+            return True
+        is_throttle = look.bucket.is_throttle
+        if not is_throttle and waiter.id not in found.holders and not found.has_room(look.bucket):
             return False
         record = self._load([waiter.id[0]]).get(waiter.id[0])
         if record is None or not is_waiting(record.run, waiter.id):
             self._clean_up(look, found, waiter, record)
             return True
         start = _Start(waiter.id, record, self._buckets(record, waiter.id[1]), look.cause)
-        until, now = self._until(start), self._batch.now
-        if waiter.id not in found.holders and not self._permits.take_in_turn(look.bucket, found, waiter.id, until, now):
-            return False
-        place = next((i for i, b in enumerate(start.buckets) if b.partition == look.bucket.partition), -1)
-        before = len(self.facts)
-        self._go_on(start, place + 1)
-        if len(self.facts) > before:
+        if is_throttle:
+            first = 0
+            if not self._throttles.is_due(look.bucket, self._batch.now):
+                return False
+        else:
+            until, now = self._until(start), self._batch.now
+            has_permit = waiter.id in found.holders
+            if not has_permit and not self._permits.take_in_turn(look.bucket, found, waiter.id, until, now):
+                return False
+            first = 1 + next((i for i, b in enumerate(start.buckets) if b.partition == look.bucket.partition), -1)
+        waits_for = self._go_on(start, first, has_waited=True)
+        if waits_for is None:
             self._batch.forget_waiter(waiter.key, waiter.id)
-        else:  # it waits for another limit now
-            self._permits.forget([waiter.key])
+        elif waits_for.partition == look.bucket.partition:
+            return False
+        else:
+            self._moved[text_of(waiter.key)] = waiter.key
         return True
+
+    def _arrange(self, look: _Look) -> None:
+        """Sends the message that lets the next start of a throttle in, unless one was sent."""
+        again = look.cause is not None and look.cause.redelivered
+        due = self._throttles.next_message(look.bucket, self._batch.now, again=again)
+        if due is not None:
+            bucket, now = look.bucket, self._batch.now
+            message = limit_message(bucket.limit.id, bucket.key, bucket.text, due)
+            send_messages(self._resources.outcomes_queue, [entry(message, delay_s(min(due, now + MAX_DELAY_MS), now))])
+            self._throttles.note_message(look.bucket, due)
 
     def _clean_up(self, look: _Look, found: Found, waiter: Waiter, record: Record | None) -> None:
         """Deletes a waiter that does not wait any more.
@@ -222,7 +259,7 @@ class _Settling:
             message, claimed_at = record.causes.get(step, ("", record.run.started_at or self._batch.now))
             if look.cause is not None and look.cause.redelivered and (step == RUN or message == look.cause.id):
                 if waiter.id not in self._started:
-                    self.facts.append(RunFact(run_id, _fact(waiter.id), look.cause))
+                    self.facts.append(RunFact(run_id, fact(waiter.id), look.cause))
                 self._batch.forget_waiter(waiter.key, waiter.id)
                 return
             if self._batch.now - claimed_at < _LEFT_MS:
@@ -251,31 +288,9 @@ class _Settling:
             permits = permits_of_run(plan, run, event)
         else:
             permits = permits_of_attempt(plan, run, step, event, record.outputs, record.errors)
-        found = {(permit.limit.id, permit.key): permit for permit in sorted(permits, key=_order)}
+        found = {(permit.limit.id, permit.key): permit for permit in sorted(permits, key=order)}
         buckets = [Bucket(self._values.current(p.limit), p.key, p.text) for p in found.values()]
         return [bucket for bucket in buckets if bucket.limit.limit is not None]
 
     def _load(self, run_ids: Iterable[str]) -> dict[str, Record]:
         return self._batch.load(dict.fromkeys(run_ids))  # type: ignore[return-value]
-
-
-def waiter_of(record: Record, start: AttemptId, bucket: Bucket) -> Key:
-    """The key of the item with which a start waits."""
-    return waiter_key(bucket.partition, _rank(record), record.stored.position, "{}/{}/{}".format(*start))
-
-
-def _fact(start: AttemptId) -> Fact:
-    _, step, attempt = start
-    return RunStarted() if step == RUN else AttemptStarted(step, attempt)
-
-
-def _ended(start: AttemptId) -> Ended:
-    return Ended(*start)
-
-
-def _order(permit: Permit) -> tuple[bool, bool, str, bytes]:
-    return permit.limit.key is None, "/steps/" not in permit.limit.id, permit.limit.id, permit.key
-
-
-def _rank(record: Record) -> int:
-    return rank_of(record.plan, record.run, record.event)

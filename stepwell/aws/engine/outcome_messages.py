@@ -46,6 +46,7 @@ class OutcomeMessageHandlers:
             received.ReleaseEvents: functions.release_events,
             received.CancelRuns: functions.cancel_runs,
             received.LimitsChanged: functions.limits_changed,
+            received.LimitDue: functions.limit_due,
         }
 
     @property

@@ -83,6 +83,11 @@ def limits_message(after: str | None) -> bytes:
     return orjson.dumps({"stepwell": "limits", "after": after})
 
 
+def limit_message(limit_id: str, key: bytes, text: str, due: int) -> bytes:
+    """Looks at one key of a throttle at `due` (ms), because starts wait for it."""
+    return orjson.dumps({"stepwell": "limit", "limit": limit_id, "key": key.hex(), "text": text, "due": due})
+
+
 def sweep_name(run_id: str, facts: Facts) -> tuple[str, str, int]:
     """The content of a sweep message's token."""
     return run_id, f"sweep {facts}", 0

@@ -161,6 +161,16 @@ class LimitsChanged:
     after: str | None
 
 
+@immutable
+class LimitDue:
+    """One key of a throttle lets the next start in at `due` (ms). `text`: the key as JSON."""
+
+    limit_id: str
+    key: bytes
+    text: str
+    due: int
+
+
 Message = (
     Destination
     | TaskStopped
@@ -177,6 +187,7 @@ Message = (
     | SendEvent
     | RunEnded
     | LimitsChanged
+    | LimitDue
 )
 
 
@@ -242,5 +253,6 @@ _KINDS: dict[str, Callable[[Json], Message]] = {
     "cancel": lambda body: CancelRuns(body["function"], body["before"], body["token"]),
     "tell": lambda body: SendEvent(body["event"], body["token"]),
     "ended": lambda body: RunEnded(body["run"]),
+    "limit": lambda body: LimitDue(body["limit"], bytes.fromhex(body["key"]), body["text"], body["due"]),
     "limits": lambda body: LimitsChanged(body["after"]),
 }

@@ -49,8 +49,14 @@ class Bucket(NamedTuple):
         return limit_partition(self.limit.id, self.key)
 
     @property
+    def is_throttle(self) -> bool:
+        return bool(self.limit.period_ms)
+
+    @property
     def sizes(self) -> list[int]:
-        """The number of permits in each shard."""
+        """The number of permits in each shard. A throttle has one item and no permits."""
+        if self.is_throttle:
+            return [0]
         limit = self.limit.limit or 0
         shards = max(1, min(_MOST_SHARDS, -(-limit // _PER_SHARD)))
         return [limit // shards + (shard < limit % shards) for shard in range(shards)]
@@ -102,16 +108,17 @@ class Permits:
 
     # --- holders ---------------------------------------------------------------------------------------------------
 
-    def take(self, bucket: Bucket, start: AttemptId, until: int, now: int) -> bool:
-        """Takes a permit, unless others wait for one. `until`: when the start has ended for certain. Returns whether
-        the start has a permit now."""
+    def take(self, bucket: Bucket, start: AttemptId, until: int, now: int, *, overtakes: bool) -> bool:
+        """Takes a permit, unless others wait for one and the start may not overtake them. `until`: when the start has
+        ended for certain. Returns whether the start has a permit now."""
         sizes = bucket.sizes
-        home = shard_of(_name(start), len(sizes))
-        found = self._take(bucket, home, start, until, now, " AND attribute_not_exists(w)")
+        home = shard_of(name_of(start), len(sizes))
+        condition = "" if overtakes else " AND attribute_not_exists(w)"
+        found = self._take(bucket, home, start, until, now, condition)
         if found is None:
             return True
-        if len(sizes) == 1 or "w" in found:
-            return _name(start) in found
+        if len(sizes) == 1 or ("w" in found and not overtakes):
+            return name_of(start) in found
         everything = self.read(bucket)
         return start in everything.holders or self.take_in_turn(bucket, everything, start, until, now)
 
@@ -119,7 +126,7 @@ class Permits:
         """Takes a permit for the start that comes next, in a shard that had room when it was read."""
         for shard in list(found.room(bucket)):
             lost = self._take(bucket, shard, start, until, now)
-            if lost is None or _name(start) in lost:
+            if lost is None or name_of(start) in lost:
                 found.taken[shard] = found.taken.get(shard, 0) + 1
                 found.holders[start] = shard, until
                 return True
@@ -135,14 +142,14 @@ class Permits:
             permits_key(bucket.partition, shard),
             "SET #h = :until, #ttl = :ttl ADD n :one",
             free,
-            {"#h": _name(start), "#ttl": "ttl"},
+            {"#h": name_of(start), "#ttl": "ttl"},
             {":until": until, ":ttl": now // 1000 + _KEPT_S, ":one": 1, ":size": bucket.sizes[shard]},
         )
 
     def give_back(self, bucket: Bucket, start: AttemptId) -> None:
         """Gives a permit back, if the start has one."""
         sizes = bucket.sizes
-        home = shard_of(_name(start), len(sizes))
+        home = shard_of(name_of(start), len(sizes))
         if self.remove(bucket, home, start) or len(sizes) == 1:
             return
         shard, _ = self.read(bucket).holders.get(start, (None, 0))
@@ -155,7 +162,7 @@ class Permits:
             permits_key(bucket.partition, shard),
             "REMOVE #h ADD n :minus",
             "attribute_exists(#h)",
-            {"#h": _name(start)},
+            {"#h": name_of(start)},
             {":minus": -1},
         )
         return lost is None
@@ -164,7 +171,7 @@ class Permits:
 
     def wait(self, bucket: Bucket, start: AttemptId, rank: int, position: int, now: int, ttl: int) -> None:
         """Stores that a start waits. The caller must look at the limit again afterwards."""
-        key = waiter_key(bucket.partition, rank, position, _name(start))
+        key = waiter_key(bucket.partition, rank, position, name_of(start))
         item = {**key, "at": {"N": str(now)}, "ttl": {"N": str(ttl)}}
         client("dynamodb").put_item(TableName=self._table, Item=item)
 
@@ -185,7 +192,7 @@ class Permits:
                 "SET w = :me, i = :noted, #ttl = :ttl",
                 "attribute_not_exists(w)",
                 {"#ttl": "ttl"},
-                {":me": f"{_name(start)}@{now}", ":noted": found.noted_at, ":ttl": now // 1000 + _KEPT_S},
+                {":me": f"{name_of(start)}@{now}", ":noted": found.noted_at, ":ttl": now // 1000 + _KEPT_S},
             )
 
     def end_order(self, bucket: Bucket, found: Found) -> None:
@@ -267,7 +274,8 @@ class Permits:
         return None
 
 
-def _name(start: AttemptId) -> str:
+def name_of(start: AttemptId) -> str:
+    """The name of a start in the table."""
     return "{}/{}/{}".format(*start)
 
 
