@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from stepwell.core.cel.expressions import Bindings, Scope, compile_value
 from stepwell.core.events.events import Event
-from stepwell.core.flow.keys import NO_KEY, WHOLE, key_of
+from stepwell.core.flow.keys import NO_KEY, WHOLE, Key, key_of, key_of_event
 from stepwell.core.plan import Limit, Plan
 from stepwell.core.run.inputs import step_values
 from stepwell.core.run.messages import RunHeld, RunStarted
@@ -40,12 +40,12 @@ def begin(run: Run, plan: Plan, event: Event) -> tuple[Run, RunStarted | RunHeld
 
 def permits_of_run(plan: Plan, run: Run, event: Event) -> list[Permit]:
     """The permits that the start of a run needs."""
-    return [permit for permit, _ in _permits(plan.start_limits, Scope.TRIGGER, _bindings(event), run)]
+    return [permit for permit, _ in _of_function(plan.start_limits, run, event)]
 
 
 def permits_of_steps(plan: Plan, run: Run, event: Event) -> list[Permit]:
     """The permits that an attempt of any step needs, because of the function's limits. They are the same for all."""
-    return [permit for permit, _ in _permits(plan.step_limits, Scope.TRIGGER, _bindings(event), run)]
+    return [permit for permit, _ in _of_function(plan.step_limits, run, event)]
 
 
 def permits_of_step(
@@ -88,14 +88,10 @@ def rank_of(plan: Plan, run: Run, event: Event) -> int:
 def _problems_of_run(plan: Plan, run: Run, event: Event) -> tuple[Problem, ...]:
     """Why keys of the function's limits, or its priority, have no value. To be shown with the run."""
     limits = (*plan.start_limits, *plan.step_limits)
-    found = [problem for _, problem in _permits(limits, Scope.TRIGGER, _bindings(event), run) if problem is not None]
+    found = [problem for _, problem in _of_function(limits, run, event) if problem is not None]
     _, wrong = _priority(plan, event)
     problems = [("limit", 0, problem) for problem in found[:1]]
     return (*problems, *([] if wrong is None else [("priority", 0, wrong)]))
-
-
-def _bindings(event: Event) -> Bindings:
-    return Bindings(event=event.as_json())
 
 
 def _of_step(
@@ -106,27 +102,31 @@ def _of_step(
     if not expressions:
         return [(Permit(limit, WHOLE), None) for limit in limits]
     values: dict[str, Any] = step_values(plan, run, step, outputs, errors, expressions)
-    return _permits(limits, Scope.MESSAGE, Bindings(event=event.as_json(), **values), run)
+    bindings = Bindings(event=event.as_json(), **values)
+    keys = [key_of(limit.key, Scope.MESSAGE, bindings, run.id) if limit.key else NO_KEY for limit in limits]
+    return [_with_key(limit, key) for limit, key in zip(limits, keys, strict=True)]
 
 
-def _permits(limits: Iterable[Limit], scope: Scope, bindings: Bindings, run: Run) -> list[tuple[Permit, str | None]]:
-    """A permit for each limit, and why the key has no value if there is none."""
-    keys = [(limit, NO_KEY if limit.key is None else key_of(limit.key, scope, bindings, run.id)) for limit in limits]
-    return [(Permit(limit, key.digest, key.text), key.problem) for limit, key in keys]
+def _of_function(limits: Iterable[Limit], run: Run, event: Event) -> list[tuple[Permit, str | None]]:
+    """A permit for each limit of the function, and why the key has no value if there is none."""
+    return [_with_key(limit, key_of_event(limit.key, event, run.id) if limit.key else NO_KEY) for limit in limits]
+
+
+def _with_key(limit: Limit, key: Key) -> tuple[Permit, str | None]:
+    return Permit(limit, key.digest, key.text), key.problem
 
 
 def _priority(plan: Plan, event: Event) -> tuple[int, str | None]:
     """The priority in seconds, and the reason if the expression has no valid value; then it is 0."""
     if plan.priority is None:
         return 0, None
-    found = compile_value(plan.priority, Scope.TRIGGER).value(_bindings(event))
+    found = compile_value(plan.priority, Scope.TRIGGER).value(Bindings(event=event.as_json()))
     value = found.value
     if found.problem is not None:
         return 0, f"{found.problem}; the run has no priority"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         return 0, "the value is not a whole number; the run has no priority"
     if abs(value) > MAX_PRIORITY:
-        return (
-            MAX_PRIORITY if value > 0 else -MAX_PRIORITY
-        ), f"the value is not from -{MAX_PRIORITY} to {MAX_PRIORITY}; the nearest of them applies"
+        nearest = MAX_PRIORITY if value > 0 else -MAX_PRIORITY
+        return nearest, f"the value is not from -{MAX_PRIORITY} to {MAX_PRIORITY}; the nearest of them applies"
     return int(value), None
