@@ -37,8 +37,8 @@ def statuses(batches: Batches) -> list[RunStatus]:
 def waiting(resources: Resources, count: int, steps: Json = STEPS) -> Batches:
     batches = Batches(resources)
     batches.deploy(steps)
-    for _ in range(count):
-        batches.send("go", {"amount": 1})
+    for number in range(count):
+        batches.send("go", {"amount": 1}, id=f"waits-{number}")  # the ids of runs, and so the shards, follow from these
     batches.drain()
     return batches
 
