@@ -149,7 +149,9 @@ class Executor:
     @property
     def can_take(self) -> bool:
         """Whether a queued attempt could get a slot now."""
-        return self.limits.can_start or self.worker_queues.can_take or any(slots.can_take for slots in self._all_slots)
+        if self._programs.can_take or self._calls.can_take or self._remote.can_take:
+            return True
+        return self.worker_queues.can_take or self.limits.can_start
 
     def launch(self) -> None:
         """Stops and starts attempts as the committed batch requires. Requests are answered in between."""

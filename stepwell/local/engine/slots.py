@@ -43,8 +43,11 @@ class FairQueue:
         """Queues an attempt; twice is harmless."""
         if attempt_id not in self.queued:
             self.queued.add(attempt_id)
-            keys = self._queues.setdefault(place.function_id, OrderedDict())
-            heappush(keys.setdefault(place.key, []), (place.rank, place.order, next(self._numbers), attempt_id))
+            function_id, order, rank, key = place
+            keys = self._queues.get(function_id)
+            if keys is None:
+                keys = self._queues[function_id] = OrderedDict()
+            heappush(keys.setdefault(key, []), (rank, order, next(self._numbers), attempt_id))
 
     def pop(self) -> AttemptId:
         """Removes and returns the next attempt."""
