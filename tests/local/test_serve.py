@@ -113,7 +113,7 @@ def test_a_step_gets_the_production_environment(tmp_path: Path, db: Path) -> Non
 def test_a_full_disk_refuses_senders_and_loses_no_accepted_event(tmp_path: Path, db: Path) -> None:
     write_function(tmp_path / "f")
     key = new_key(db)
-    file_limit = ("sh", "-c", 'ulimit -f 200; exec "$0" "$@"')
+    file_limit = ("sh", "-c", 'ulimit -f 400; exec "$0" "$@"')
     accepted: list[str] = []
     with serve(tmp_path / "f", db, within=file_limit) as server, api(server, key) as http:
         for n in range(1000):

@@ -152,7 +152,7 @@ def test_the_lag_counts_the_records_of_each_partition(kafka: str, topic: str) ->
             for number, sent in ((0, 6), (1, 3))}  # fmt: skip
     lag = reader.lag()
     assert {name: of.records for name, of in lag.partitions.items()} == left
-    waiting = lag.with_waiting(polled, polled[0].at + 2000)
+    waiting = lag.with_waiting(polled, min(record.at for record in polled) + 2000)
     assert waiting.records == 9, "what is polled is behind until it is accepted"
     assert waiting.seconds == 2.0, "the age of the oldest record"
     assert {name: of.records for name, of in waiting.partitions.items()} == {f"{topic}/0": 6, f"{topic}/1": 3}
