@@ -109,15 +109,15 @@ class Executor:
             if queued.record.plan.steps[queued.step].is_limited:
                 self.limits.queue(queued, partial(self._queue, queued))
             else:
-                self._queue(queued)
+                self._queue(queued, self.limits.rank_in_line(queued.record))
         for run in effects.held:
             self.limits.hold_start(run.record)
         for ended in effects.ended:
             self.limits.ended(ended[:3])
         return [*effects.events, *effects.emitted] if effects.emitted else effects.events
 
-    def _queue(self, queued: QueuedAttempt, rank: int = 0, key: Hashable = None) -> None:
-        """Queues an attempt that its limits allow."""
+    def _queue(self, queued: QueuedAttempt, rank: int, key: Hashable = None) -> None:
+        """Queues an attempt that its limits allow, or that has none."""
         record, step = queued.record, queued.record.plan.steps[queued.step]
         attempt_id = record.run.id, queued.step, queued.attempt
         place = Place(record.plan.function_id, record.order, rank, key)

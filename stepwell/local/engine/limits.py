@@ -43,6 +43,11 @@ class Limits:
         keys = tuple(permit.key for permit in item.permits)
         self.admission.request(item._replace(start=partial(start, item.rank, keys)))
 
+    @staticmethod
+    def rank_in_line(record: RunRecord) -> int:
+        """The rank of an attempt without limits among those of its function that wait for a slot."""
+        return 0 if record.plan.priority is None else rank_of(record.plan, record.run, record.event)
+
     def count_running(self, attempt: Attempt) -> None:
         """Counts an attempt that runs already."""
         self.admission.hold(self._of_attempt(attempt, _nothing))

@@ -86,11 +86,11 @@ class LimitRows:
 
     def write(self) -> None:
         """Writes the collected changes within the batch's transaction."""
+        if self._is_fresh:  # also if nothing waits any more
+            self._connection.execute("DELETE FROM limit_waits")
+            self._connection.execute("DELETE FROM limit_lanes")
+            self._is_fresh = False
         if self._waits or self._lanes:
-            if self._is_fresh:
-                self._connection.execute("DELETE FROM limit_waits")
-                self._connection.execute("DELETE FROM limit_lanes")
-                self._is_fresh = False
             self._write_waits()
             self._write_lanes()
         if self._throttles:
