@@ -14,7 +14,7 @@ from stepwell.core.run.invalid_events import invalid_event
 from stepwell.core.run.messages import EventArrived
 from stepwell.core.run.permits import begin
 from stepwell.core.run.run import new_run
-from stepwell.engine.admission import Start, admit
+from stepwell.engine.checks import Start, admit
 from stepwell.engine.singleton import cancellations
 from stepwell.engine.work import Work
 from stepwell.platform import Accepted, Batch, Cause, IncomingEvent, NewEvent, NotWritten, Route, RunFact, RunRecord
@@ -135,12 +135,12 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
         run = new_run(run_id(plan.function_id, event.id), plan, batch.now)
         replaces: Sequence[str] = ()
         if plan.is_checked:
-            admission = admit(Start(batch, plan, event, run, again))
-            if admission.reason is not None:
-                not_started.append(admission.reason)
-            if admission.run is None:
+            checked = admit(Start(batch, plan, event, run, again))
+            if checked.reason is not None:
+                not_started.append(checked.reason)
+            if checked.run is None:
                 continue
-            run, replaces = admission.run, admission.replaces
+            run, replaces = checked.run, checked.replaces
         run, fact = begin(run, plan, event)
         batch.add(RunRecord(run, plan, event, event.position))
         yield RunFact(run.id, fact, cause)

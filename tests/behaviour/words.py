@@ -41,7 +41,8 @@ def scripted(event, context):
     if "log" in act:
         print(act["log"])
     if "touch" in act:
-        open(act["touch"], "a").write(f"{ctx['step_id']} {ctx['attempt']}\\n")
+        with open(act["touch"], "a") as file:
+            file.write(f"{ctx['step_id']} {ctx['attempt']}\\n")
     if "wait_for" in act:
         while not os.path.exists(act["wait_for"]):
             time.sleep(0.005)

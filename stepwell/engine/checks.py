@@ -32,7 +32,7 @@ class Start:
 
 
 @immutable
-class Admission:
+class Checked:
     """The decision on a start. `run`: the run to start, or None. `reason`: why not; None if that is stored already.
     `replaces`: the runs that it cancels."""
 
@@ -50,14 +50,14 @@ class _Passed:
     replaces: Sequence[str] = ()
 
 
-def admit(start: Start) -> Admission:
+def admit(start: Start) -> Checked:
     """Makes the checks in order. Raises NotWritten."""
     run, plan = start.run, start.plan
     if start.again and (plan.rate_limit is not None or plan.singleton is not None):
         if _exists(start):
-            return Admission(run, replaces=still_replaced(start.batch, plan, run, start.event))
+            return Checked(run, replaces=still_replaced(start.batch, plan, run, start.event))
         if plan.function_id in start.batch.checks.refused(start.event):
-            return Admission(None)
+            return Checked(None)
     releases: list[Callable[[], None]] = []
     replaces: Sequence[str] = ()
     for name, check in _CHECKS.items():
@@ -65,12 +65,12 @@ def admit(start: Start) -> Admission:
         if isinstance(answer, NotStarted):
             for release in reversed(releases):
                 release()
-            return Admission(None, answer)
+            return Checked(None, answer)
         run = with_problem(run, name, answer.problem)
         if answer.release is not None:
             releases.append(answer.release)
         replaces = answer.replaces or replaces
-    return Admission(run, replaces=replaces)
+    return Checked(run, replaces=replaces)
 
 
 def _exists(start: Start) -> bool:
