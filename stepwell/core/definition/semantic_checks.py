@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from stepwell.core.cel.expressions import Scope, compile_value
 from stepwell.core.definition.expression_problems import compile_problems, condition_problems, step_expressions
-from stepwell.core.definition.flow_control_checks import flow_control_problems
+from stepwell.core.definition.flow_control_checks import flow_control_problems, flow_control_problems_of_step
 from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
-from stepwell.core.definition.limit_checks import limit_problems, limit_problems_of_step
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
 from stepwell.core.duration import parse_duration
@@ -36,12 +35,11 @@ def contradictions(definition: Raw) -> list[Problem]:
         problems += compile_problems(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
     problems += flow_control_problems(definition)
     problems += _timeouts(definition.get("timeouts"))
-    problems += limit_problems(definition)
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
         problems += step_expressions(step_id, step, ancestry)
-        problems += limit_problems_of_step(step_id, step, ancestry)
+        problems += flow_control_problems_of_step(step_id, step, ancestry)
     return problems + list(cycles(steps))
 
 
