@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.aws.functions.registry import Registry
+from stepwell.core.flow.limits import groups_of
 from stepwell.core.plan import Limit, Plan
 from stepwell.core.routing.triggers import Catalog
 
@@ -33,7 +34,7 @@ class LimitValues:
     def _of_definitions(self, catalog: Catalog, function_id: str) -> dict[str, Limit]:
         if function_id == "groups":
             if self._groups is None:
-                self._groups = _groups(catalog)
+                self._groups = groups_of(limit for plan in catalog.live.values() for limit in limits_of(plan))
             return self._groups
         if function_id not in self._functions:
             plan = catalog.live.get(function_id)
@@ -46,19 +47,3 @@ def limits_of(plan: Plan) -> Iterator[Limit]:
     yield from plan.start_limits
     for step in plan.steps:
         yield from step.limits
-
-
-def _groups(catalog: Catalog) -> dict[str, Limit]:
-    """The limits of groups. If several definitions set one, the smallest applies."""
-    groups: dict[str, Limit] = {}
-    for plan in catalog.live.values():
-        for limit in limits_of(plan):
-            if limit.id.startswith("groups/") and limit.limit is not None:
-                before = groups.get(limit.id)
-                if before is None or _rate(limit) < _rate(before):
-                    groups[limit.id] = limit
-    return groups
-
-
-def _rate(limit: Limit) -> float:
-    return (limit.limit or 0) / (limit.period_ms or 1)

@@ -7,7 +7,7 @@ The id of a limit is the function's id, then the step for a limit of a step, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stepwell.core.duration import parse_duration
@@ -52,6 +52,21 @@ def limits_of(definition: Mapping[str, Any]) -> Iterator[Limit]:
             if limit.id not in seen:
                 seen.add(limit.id)
                 yield limit
+
+
+def groups_of(limits: Iterable[Limit]) -> dict[str, Limit]:
+    """The limits of groups among the limits of live functions, by id. If several set one, the smallest applies."""
+    groups: dict[str, Limit] = {}
+    for limit in limits:
+        if limit.id.startswith("groups/") and limit.limit is not None:
+            before = groups.get(limit.id)
+            if before is None or _rate(limit) < _rate(before):
+                groups[limit.id] = limit
+    return groups
+
+
+def _rate(limit: Limit) -> float:
+    return (limit.limit or 0) / (limit.period_ms or 1)
 
 
 def _concurrency(fields: Mapping[str, Any], place: str) -> Iterator[tuple[Limit, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.flow.limits import limits_of
+from stepwell.core.flow.limits import groups_of, limits_of
 from stepwell.core.plan import Limit
 
 
@@ -98,25 +98,15 @@ class LimitValues:
         return self._groups.get(limit.id, limit)
 
     def _read_groups(self) -> dict[str, Limit]:
-        """The limits of groups. If several definitions set one, the smallest applies."""
+        """The limits of groups."""
         sql = (
             "SELECT definition FROM functions JOIN versions ON function = id AND version = live"
             " WHERE instr(definition, ?) > 0"
         )
-        groups: dict[str, Limit] = {}
-        for (text,) in self._connection.execute(sql, (b'"group":',)).fetchall():
-            for limit in limits_of(orjson.loads(text)):
-                if limit.id.startswith("groups/") and limit.limit is not None:
-                    before = groups.get(limit.id)
-                    if before is None or _rate(limit) < _rate(before):
-                        groups[limit.id] = limit
-        return groups
+        rows = self._connection.execute(sql, (b'"group":',)).fetchall()
+        return groups_of(limit for (text,) in rows for limit in limits_of(orjson.loads(text)))
 
     def _forget(self) -> None:
         self._functions.clear()
         self._groups = None
         self._seen = self._changes()
-
-
-def _rate(limit: Limit) -> float:
-    return (limit.limit or 0) / (limit.period_ms or 1)
