@@ -1,6 +1,6 @@
 """The values of limits that apply now: those of the live definition, else those of the version that runs.
 
-So what waits obeys a new version at once.
+So what waits obeys a new version, within a minute.
 """
 
 from __future__ import annotations
